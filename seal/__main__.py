@@ -1,0 +1,80 @@
+"""`python -m seal`: what make calls, and what a shell may."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from seal import profiles
+from seal.errors import SealError
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m seal", description="SEAL companion")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("profiles", help="list the profiles and what each needs")
+    status = commands.add_parser("status", help="which figures and tables are drawn, stale, or missing and why")
+    run = commands.add_parser("run", help="execute a notebook")
+    inputs = commands.add_parser("inputs", help="write the digests by which make knows what to re-run")
+    outputs = commands.add_parser("outputs", help="put outputs of executed notebooks into notebooks/")
+    for command in (status, run, inputs):
+        command.add_argument("--profile", default="demo", help="demo (default), her2st or maple")
+    run.add_argument("notebook", type=Path)
+    run.add_argument("--out", type=Path, required=True, help="where the executed notebook goes")
+    run.add_argument("-p", dest="parameters", metavar="KEY=VALUE", action="append", default=[], help="e.g. -p seed=1")
+    inputs.add_argument("notebooks", type=Path, nargs="+")
+    inputs.add_argument("--out", type=Path, required=True, help="the folder of the digests")
+    outputs.add_argument("executed", type=Path, nargs="+")
+    return parser
+
+
+def _parameters(pairs: Sequence[str]) -> dict[str, object]:
+    parameters: dict[str, object] = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator:
+            raise SealError(
+                f"parameter {pair!r} has no value", expected="KEY=VALUE", do="write, for example, -p seed=1"
+            )
+        parameters[key] = int(value) if value.lstrip("-").isdigit() else value
+    return parameters
+
+
+def _run_command(arguments: argparse.Namespace) -> None:
+    if arguments.command == "profiles":
+        for profile in profiles.PROFILES.values():
+            print(f"PROFILE={profile.name:<8} {profile.label}; {profile.needs}")
+        return
+    if arguments.command == "outputs":
+        from seal import notebooks, paths
+
+        for executed in arguments.executed:
+            notebooks.copy_outputs(executed, paths.PROJECT / "notebooks" / executed.name)
+        return
+    profile = profiles.get(arguments.profile)
+    if arguments.command == "status":
+        from seal import artefacts
+
+        print(artefacts.status_text(profile))
+    else:
+        from seal import notebooks
+
+        if arguments.command == "inputs":
+            notebooks.write_inputs(arguments.notebooks, profile.name, arguments.out)
+        else:
+            parameters = {"profile": profile.name, **_parameters(arguments.parameters)}
+            notebooks.run(arguments.notebook, arguments.out, parameters)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; a SealError goes to stderr as it is, with exit status 2."""
+    try:
+        _run_command(_parser().parse_args(arguments))
+    except SealError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""From raw counts to what the models see: gene names, spot context, normalisation."""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from seal.errors import SealError
+
+# Probes that measure nothing (release).
+_CONTROL = re.compile(r"BLANK|CONTROL|AMBIGUOUS")
+
+# Steps in (array_row, array_col) to a spot's true neighbours. Visium numbers the columns of odd rows
+# between those of even rows, so the neighbour in the same row is two columns away.
+STEPS = {
+    "visium": ((0, -2), (0, 2), (-1, -1), (-1, 1), (1, -1), (1, 1)),
+    "square": ((0, -1), (0, 1), (-1, 0), (1, 0)),
+}
+
+
+def clean_genes(symbols: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """Upper-case gene symbols without duplicates and control probes.
+
+    Returns
+    -------
+    The symbols that stay, and their positions in `symbols`; of duplicates the first stays.
+
+    Source: release.
+    """
+    kept: dict[str, int] = {}
+    for position, symbol in enumerate(symbols):
+        name = str(symbol).strip().upper()
+        if name and not _CONTROL.search(name):
+            kept.setdefault(name, position)
+    return list(kept), np.fromiter(kept.values(), dtype=np.int64, count=len(kept))
+
+
+def neighbours(array_row: np.ndarray, array_col: np.ndarray, grid: str):
+    """Adjacency of the spots of one section.
+
+    Parameters
+    ----------
+    array_row, array_col
+        Integer grid positions, shape [n].
+    grid
+        "visium" (hexagonal, six neighbours) or "square" (four).
+
+    Returns
+    -------
+    scipy.sparse.csr_array of ones, [n, n], zero diagonal, symmetric.
+
+    Raises
+    ------
+    SealError
+        Unknown grid, or two spots at one position.
+    """
+    from scipy.sparse import csr_array
+
+    if grid not in STEPS:
+        raise SealError(
+            f"unknown spot grid {grid!r}",
+            expected=f"one of {', '.join(STEPS)}",
+            do="set the `grid` column of metadata.csv",
+        )
+    where: dict[tuple[int, int], int] = {}
+    for spot, position in enumerate(zip(array_row.tolist(), array_col.tolist(), strict=True)):
+        if position in where:
+            raise SealError(
+                f"two spots lie at array_row, array_col = {position}",
+                expected="one spot a grid position",
+                do="remove the duplicate from the section's h5ad",
+            )
+        where[position] = spot
+    edges = [
+        (spot, where[(row + dr, col + dc)])
+        for (row, col), spot in where.items()
+        for dr, dc in STEPS[grid]
+        if (row + dr, col + dc) in where
+    ]
+    source, target = np.array(edges, dtype=np.int64).reshape(-1, 2).T
+    n = len(where)
+    return csr_array((np.ones(len(edges), dtype=np.float32), (source, target)), shape=(n, n))
+
+
+def spot_context(counts, adjacency, own_weight: float):
+    """Mix a spot's counts with the mean over its neighbours.
+
+    x'_i = a x_i + (1 - a) mean_{j in N(i)} x_j, with a = `own_weight` (0.5); a spot without neighbours
+    keeps its own counts.
+
+    Parameters
+    ----------
+    counts
+        Sparse counts of one section, [n, genes].
+    adjacency
+        From `neighbours`, [n, n].
+
+    Source: release (a = 0.5); the neighbourhood is ours: all true neighbours of the grid, where the
+    release's radius reaches four of Visium's six.
+    """
+    from scipy.sparse import csr_array, diags_array
+
+    degree = np.asarray(adjacency.sum(axis=1)).ravel()
+    own = np.where(degree > 0, own_weight, 1.0)
+    share = np.divide(1 - own, degree, out=np.zeros_like(degree, dtype=float), where=degree > 0)
+    mixed = diags_array(own) @ counts + diags_array(share) @ (adjacency @ counts)
+    return csr_array(mixed.astype(np.float32))
+
+
+def normalise(counts, target_sum: float):
+    """Total-count normalisation and log: log(1 + x * target_sum / sum(x)), natural logarithm.
+
+    Returns
+    -------
+    scipy.sparse.csr_array, float32, [n, genes].
+
+    Raises
+    ------
+    SealError
+        A spot has no counts at all.
+
+    Source: release (target_sum 1e4).
+    """
+    from scipy.sparse import csr_array
+
+    counts = csr_array(counts, dtype=np.float32, copy=True)
+    total = np.asarray(counts.sum(axis=1)).ravel()
+    if (total <= 0).any():
+        raise SealError(
+            f"{int((total <= 0).sum())} of {len(total)} spots have no counts",
+            expected="at least one count a spot",
+            do="filter the spots first (PanelSettings.min_spot_counts)",
+        )
+    counts.data *= np.repeat((target_sum / total).astype(np.float32), np.diff(counts.indptr))
+    np.log1p(counts.data, out=counts.data)
+    return counts

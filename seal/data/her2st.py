@@ -1,0 +1,305 @@
+"""HER2-positive breast cancer, Spatial Transcriptomics: 36 sections of 8 patients (Andersson et al. 2021).
+
+Read from the data set's own repository, or from a copy of its `data` folder that SEAL_HER2ST names, and
+written in the HEST-1k layout. Sections of a copy that lack their image become expression-only samples.
+"""
+
+import csv
+import os
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from seal import paths
+from seal.data import hest
+from seal.data.sample_files import write_sample
+from seal.data.slides import SlideImage
+from seal.errors import SealError
+from seal.files import atomic, digest, read_json, sha256
+from seal.profiles import Profile
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+COMMIT = "85df741"
+ARCHIVE = f"https://github.com/almaan/her2st/archive/{COMMIT}.zip"
+PITCH = 200.0  # um between neighbouring spots (ST arrays)
+SPOT = 100.0  # um
+FOLDERS = {"counts": "ST-cnts", "spots": "ST-spotfiles", "image": "ST-imgs", "labels": "ST-pat"}
+SPOT_COLUMNS = ("x", "y", "new_x", "new_y", "pixel_x", "pixel_y", "selected")
+
+
+@dataclass(frozen=True)
+class Section:
+    """One section's files; `image` and `labels` may be absent."""
+
+    name: str
+    counts: Path
+    spots: Path
+    image: Path | None
+    labels: Path | None
+
+    @property
+    def donor(self) -> str:
+        """The patient: the section's letter."""
+        return f"HER2ST-{self.name[0]}"
+
+
+def known_hashes() -> dict[str, str]:
+    """SHA-256 of the files we have seen, by path below `data`; not all of the data set."""
+    text = resources.files("seal.data").joinpath("her2st_files.csv").read_text(encoding="utf-8")
+    return {row["path"]: row["sha256"] for row in csv.DictReader(text.splitlines())}
+
+
+def local_sections(folder: Path) -> list[Section]:
+    """Sections of a copy that have counts and spots.
+
+    Raises
+    ------
+    SealError
+        The folder has none.
+    """
+    found = []
+    for counts in sorted((folder / FOLDERS["counts"]).glob("*.tsv.gz")):
+        name = counts.name.removesuffix(".tsv.gz")
+        spots = folder / FOLDERS["spots"] / f"{name}_selection.tsv"
+        images = sorted((folder / FOLDERS["image"] / name[0] / name).glob("*.jpg"))
+        labels = next(iter((folder / FOLDERS["labels"]).rglob(f"{name}_labeled_coordinates.tsv")), None)
+        if spots.is_file():
+            found.append(Section(name, counts, spots, images[0] if images else None, labels))
+    if not found:
+        raise SealError(
+            f"{folder} holds no section of her2st",
+            expected="ST-cnts/A1.tsv.gz, ST-spotfiles/A1_selection.tsv, ST-imgs/A/A1/*.jpg, ...",
+            do="let SEAL_HER2ST name the `data` folder of a copy of github.com/almaan/her2st, or unset it",
+        )
+    return found
+
+
+def fetch() -> Path:
+    """Download the data set (one archive of its repository) and unpack its tables and images, once.
+
+    Returns
+    -------
+    The folder that stands for the repository's `data`.
+
+    Raises
+    ------
+    SealError
+        No network, or a file whose SHA-256 is not the one we know.
+    """
+    import pooch
+
+    folder = paths.downloads() / "her2st"
+    if folder.is_dir():
+        return folder
+    name = f"her2st-{COMMIT}.zip"
+    try:
+        # No hash is known for the archive itself, which GitHub makes anew; its files are checked below.
+        archive = pooch.retrieve(ARCHIVE, known_hash=None, fname=name, path=paths.downloads(), progressbar=True)
+    except Exception as error:  # requests, urllib3 and pooch each have their own
+        raise SealError(
+            f"{ARCHIVE} could not be fetched ({type(error).__name__})",
+            expected="a network that reaches github.com",
+            do="get a copy by hand (also Zenodo 3957257) and let SEAL_HER2ST name its `data` folder",
+        ) from error
+    with atomic(folder) as temporary:
+        _unpack(Path(archive), temporary)
+    return folder
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    """Unpack the parts of `data` that we read, and check the files that we know."""
+    known = known_hashes()
+    try:
+        with zipfile.ZipFile(archive) as file:
+            for member in file.infolist():
+                parts = Path(member.filename).parts[2:]  # without her2st-COMMIT/data
+                if member.is_dir() or not parts or parts[0] not in FOLDERS.values() or ".." in parts:
+                    continue
+                target = folder.joinpath(*parts)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(file.read(member))
+                expected = known.get("/".join(parts))
+                if expected and sha256(target) != expected:
+                    raise _bad(archive, f"{'/'.join(parts)} has another SHA-256", f"{expected[:12]}...")
+    except zipfile.BadZipFile as error:
+        archive.unlink()
+        raise _bad(archive, f"{error}; deleted", "a whole zip archive") from error
+
+
+def read_section(section: Section) -> "tuple[AnnData, float]":
+    """Join a section's counts with its spot file.
+
+    Returns
+    -------
+    AnnData with the positions of the HEST-1k layout, and um a pixel of its image, from the spot pitch.
+
+    Raises
+    ------
+    SealError
+        A file is truncated, lacks columns, has duplicates, or the two share less than half their spots.
+    """
+    import anndata
+    from scipy.sparse import csr_matrix
+
+    spots, counts = _read_spots(section.spots), _read_table(section.counts, index_col=0)
+    if counts.empty:
+        raise _bad(section.counts, f"{len(counts)} spots and {counts.shape[1]} genes", "spots x genes, at least one")
+    if not counts.index.is_unique:
+        raise _bad(section.counts, f"spot {counts.index[counts.index.duplicated()][0]} twice", "unique spots")
+    shared = [name for name in counts.index if name in spots.index]
+    if 2 * len(shared) < max(len(counts), len(spots)):
+        raise SealError(
+            f"{section.counts} and {section.spots} share {len(shared)} spots of {len(counts)} and {len(spots)}",
+            expected="the same section's spots in both, but for a few",
+            do="check that the two files belong together",
+        )
+    spots = spots.loc[shared]
+    data = anndata.AnnData(csr_matrix(counts.loc[shared].to_numpy(dtype=np.float32)))
+    data.obs_names, data.var_names = shared, counts.columns.astype(str)
+    data.obs["array_row"] = spots["y"].to_numpy()
+    data.obs["array_col"] = spots["x"].to_numpy()
+    data.obs["pxl_row_in_fullres"] = spots["pixel_y"].to_numpy()
+    data.obs["pxl_col_in_fullres"] = spots["pixel_x"].to_numpy()
+    data.obs["in_tissue"] = 1
+    data.obsm["spatial"] = spots[["pixel_x", "pixel_y"]].to_numpy()
+    if section.labels is not None:
+        data.obs["label"] = _labels(section.labels, spots)
+    return data, _um_per_px(spots, section)
+
+
+def _read_table(path: Path, **options: Any) -> "pd.DataFrame":
+    import pandas as pd
+
+    try:
+        return pd.read_csv(path, sep="\t", **options)
+    except Exception as error:  # gzip, zlib, parser and unicode errors, all of them a damaged file
+        raise _bad(path, f"{type(error).__name__}: {error}", "a whole tab-separated table") from error
+
+
+def _read_spots(path: Path) -> "pd.DataFrame":
+    spots = _read_table(path)
+    lacking = [column for column in SPOT_COLUMNS if column not in spots]
+    if lacking:
+        raise _bad(path, f"columns {', '.join(lacking)} are missing", f"columns {', '.join(SPOT_COLUMNS)}")
+    spots = spots[spots["selected"] == 1]
+    names = spots["x"].astype(int).astype(str) + "x" + spots["y"].astype(int).astype(str)
+    if not names.is_unique:
+        raise _bad(path, f"spot {names[names.duplicated()].iloc[0]} twice", "unique spots")
+    return spots.set_index(names)
+
+
+def _bad(path: Path, problem: str, expected: str) -> SealError:
+    return SealError(f"{path}: {problem}", expected=expected, do="the file is damaged or of another kind: get it again")
+
+
+def _labels(path: Path, spots: "pd.DataFrame") -> list[str | None]:
+    """A pathologist's label of each spot, joined by new_x, new_y (three decimals), None where there is none."""
+    table = _read_table(path)
+    lacking = [column for column in ("x", "y", "label") if column not in table]
+    if lacking:
+        raise _bad(path, f"columns {', '.join(lacking)} are missing", "columns x, y, label")
+    table = table.dropna(subset=["x", "y"])
+    found = {(round(x, 3), round(y, 3)): label for x, y, label in table[["x", "y", "label"]].to_numpy()}
+    labels = [found.get((round(x, 3), round(y, 3))) for x, y in spots[["new_x", "new_y"]].to_numpy()]
+    return [label if isinstance(label, str) else None for label in labels]
+
+
+def _um_per_px(spots: "pd.DataFrame", section: Section) -> float:
+    """Um a pixel: the pitch over the median pixel distance of spots next to each other in a row of the grid."""
+    place = {(x, y): xy for x, y, *xy in spots[["x", "y", "pixel_x", "pixel_y"]].to_numpy()}
+    distances = [
+        np.hypot(place[x + 1, y][0] - xy[0], place[x + 1, y][1] - xy[1])
+        for (x, y), xy in place.items()
+        if (x + 1, y) in place
+    ]
+    if not distances:
+        raise _bad(section.spots, "no two spots lie next to each other", "spots on a grid")
+    return PITCH / float(np.median(distances))
+
+
+def _patches(section: Section, data: "AnnData", um_per_px: float) -> np.ndarray:
+    """Cut 112 um around each spot at the image's own resolution, uint8 [spots, S, S, 3]."""
+    image = SlideImage(section.image)
+    side = round(hest.FIELD / um_per_px)
+    return np.stack([image.region(x, y, side, side) for x, y in data.obsm["spatial"]])
+
+
+def _row(section: Section, data: "AnnData", um_per_px: float, made_from: str) -> dict[str, Any]:
+    return {
+        "id": f"HER2ST-{section.name}",
+        "organ": "Breast",
+        "disease_state": "Cancer",
+        "oncotree_code": "IDC",
+        "species": "Homo sapiens",
+        "patient": section.donor,
+        "st_technology": "Spatial Transcriptomics",
+        "spots_under_tissue": data.n_obs,
+        "pixel_size_um_estimated": um_per_px,
+        "inter_spot_dist": PITCH,
+        "spot_diameter": SPOT,
+        "dataset_title": "her2st (Andersson et al. 2021)",
+        "subseries": section.name,
+        "license": "CC BY 4.0",
+        "simulated": False,
+        "grid": "square",
+        "settings_digest": made_from,
+    }
+
+
+def convert(section: Section, root: Path) -> None:
+    """Write one section as a sample, unless it is there, made from the same files."""
+    files = [p for p in (section.counts, section.spots, section.image, section.labels) if p is not None]
+    made_from = digest([sha256(path) for path in files])
+    record = root / "metadata" / f"HER2ST-{section.name}.json"
+    if record.is_file() and read_json(record).get("settings_digest") == made_from and _listed(root, section):
+        return
+    data, um_per_px = read_section(section)
+    patches = _patches(section, data, um_per_px) if section.image is not None else None
+    write_sample(root, _row(section, data, um_per_px, made_from), data, patches, um_per_px)
+
+
+def _listed(root: Path, section: Section) -> bool:
+    ids = hest.table(root)["id"].tolist() if (root / "metadata.csv").is_file() else []
+    return f"HER2ST-{section.name}" in ids and (root / "st" / f"HER2ST-{section.name}.h5ad").is_file()
+
+
+def prepare(profile: Profile) -> Path:
+    """Write every section there is as a sample.
+
+    Returns
+    -------
+    The folder of the samples.
+
+    Raises
+    ------
+    SealError
+        No copy and no network, or a damaged file.
+    """
+    from tqdm import tqdm
+
+    local = os.environ.get("SEAL_HER2ST")
+    if local and not Path(local).expanduser().is_dir():
+        raise SealError(f"SEAL_HER2ST={local} is no folder", expected="the `data` folder of her2st", do="correct it")
+    sections = local_sections(Path(local).expanduser() if local else fetch())
+    root = paths.samples("her2st")
+    for section in tqdm(sections, desc="her2st sections", unit="section"):
+        convert(section, root)
+    _drop_others(root, (f"HER2ST-{section.name}" for section in sections))
+    return root
+
+
+def _drop_others(root: Path, wanted: Iterable[str]) -> None:
+    """Take samples of an earlier, larger copy out of the table, so that results follow from this copy alone."""
+    table, names = hest.table(root), set(wanted)
+    if set(table["id"]) <= names:
+        return
+    with atomic(root / "metadata.csv") as temporary:
+        table[table["id"].isin(names)].drop(columns="donor").to_csv(temporary, index=False)

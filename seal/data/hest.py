@@ -1,0 +1,208 @@
+"""HEST-1k's metadata table and what a sample of its layout is (data/README.md); `sample_files` reads the rest."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from seal import paths
+from seal.errors import SealError
+from seal.profiles import Profile
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FIELD = 112.0  # um, the side of HEST-1k's patches
+COLUMNS = ("id", "organ", "disease_state", "species", "patient", "st_technology", "dataset_title", "license")
+ORGANS = (
+    *("Bladder", "Bowel", "Brain", "Breast", "Cervix", "Heart", "Kidney"),
+    *("Liver", "Lung", "Ovary", "Pancreas", "Prostate", "Skin", "Uterus"),
+)
+
+# HEST-Bench's samples, which MAPLE leaves out.
+BENCH = {
+    *("TENX95", "TENX99", "NCBI783", "NCBI785", "TENX126", "TENX116", "TENX140", "TENX115", "TENX117"),
+    *("TENX111", "TENX147", "TENX148", "TENX149", "ZEN36", "ZEN40", "ZEN48", "ZEN49", "TENX118", "TENX141"),
+    *(f"MEND{i}" for i in range(139, 163)),
+    *(f"INT{i}" for i in range(1, 25)),
+    *(f"NCBI{i}" for i in range(681, 685)),
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample of a HEST-1k tree."""
+
+    id: str
+    root: Path
+    organ: str
+    disease_state: str
+    donor: str
+    technology: str
+    species: str
+    um_per_px: float  # of the full-resolution image
+    grid: str
+    simulated: bool
+    normalised: bool  # the counts were normalised by whoever published them
+    licence: str
+    dataset: str
+
+    @property
+    def st_path(self) -> Path:
+        """Counts."""
+        return self.root / "st" / f"{self.id}.h5ad"
+
+    @property
+    def patches_path(self) -> Path:
+        """Patches, if they were cut already."""
+        return self.root / "patches" / f"{self.id}.h5"
+
+    @property
+    def wsi_path(self) -> Path | None:
+        """The full-resolution image, None where there is none."""
+        path = self.root / "wsis" / f"{self.id}.tif"
+        return path if path.is_file() else None
+
+    @property
+    def has_image(self) -> bool:
+        """Whether there are patches or an image to cut them from."""
+        return self.patches_path.is_file() or self.wsi_path is not None
+
+
+def home() -> Path:
+    """The folder of HEST-1k itself: SEAL_HEST, or data/samples/hest."""
+    return Path(os.environ.get("SEAL_HEST") or paths.samples("hest")).expanduser()
+
+
+def prepare(profile: Profile) -> Path:
+    """Give the HEST-1k tree of the maple profile.
+
+    Raises
+    ------
+    SealError
+        There is none; HEST-1k is gated, so it must be asked for first.
+    """
+    root = home()
+    if not (root / "st").is_dir():
+        raise SealError(
+            f"profile {profile.name}: {root} holds no HEST-1k samples",
+            expected="HEST_v*.csv, st/ and patches/ of the data set MahmoodLab/hest",
+            do="ask for access at https://huggingface.co/datasets/MahmoodLab/hest, then run `hf download "
+            f"MahmoodLab/hest --repo-type dataset --local-dir {root}` (over 1 TB with wsis/; `--include` takes "
+            "part of it), or set SEAL_HEST to a copy",
+        )
+    return root
+
+
+def _table_path(root: Path) -> Path:
+    if root.is_file():
+        return root
+    found = [root / "metadata.csv"] if (root / "metadata.csv").is_file() else sorted(root.glob("HEST_v*.csv"))
+    if not found:
+        raise SealError(
+            f"{root} holds no metadata table",
+            expected="metadata.csv, or HEST_v*.csv as HEST-1k names it",
+            do="put the table there; it says what each sample is",
+        )
+    return found[-1]
+
+
+def table(root: Path) -> "pd.DataFrame":
+    """Read the metadata table of a tree (or of one csv), the newest version where there are several.
+
+    Returns
+    -------
+    DataFrame with HEST's columns and `grid`, `simulated`, `normalised`, `donor`.
+
+    Raises
+    ------
+    SealError
+        The table is missing, cannot be read, lacks a column or names a sample twice.
+    """
+    import pandas as pd
+
+    path = _table_path(Path(root))
+    try:
+        frame = pd.read_csv(path, encoding="utf-8-sig", dtype={"id": str, "patient": str, "subseries": str})
+    except (ValueError, OSError) as error:
+        raise SealError(f"{path} cannot be read ({error})", expected="a csv table", do="fetch it again") from error
+    missing = [column for column in COLUMNS if column not in frame]
+    if missing:
+        raise SealError(
+            f"{path} lacks the columns {', '.join(missing)}",
+            expected=", ".join(COLUMNS),
+            do="take HEST-1k's own metadata table, or write one with these columns",
+        )
+    twice = frame.loc[frame["id"].duplicated(), "id"].tolist()
+    if twice:
+        raise SealError(f"{path} names {twice[0]} twice", expected="unique ids", do="remove one of the rows")
+    return _completed(frame)
+
+
+def _completed(frame: "pd.DataFrame") -> "pd.DataFrame":
+    """Add what is ours, and donors where the table has none: then a whole study counts as one donor."""
+    square = frame["st_technology"].eq("Spatial Transcriptomics")
+    study = "study: " + frame["dataset_title"].fillna(frame["id"]).astype(str)
+    ours = {"grid": square.map({True: "square", False: "visium"}), "simulated": False, "normalised": False}
+    for name, value in ours.items():  # a table may hold them for some of its samples only
+        frame[name] = frame[name].where(frame[name].notna(), value) if name in frame else value
+    return frame.assign(donor=frame["patient"].where(frame["patient"].notna(), study).astype(str))
+
+
+def samples(root: Path) -> list[Sample]:
+    """The samples of a tree whose counts are there, sorted by id.
+
+    Raises
+    ------
+    SealError
+        The table is bad (see `table`), or no sample's counts are there.
+    """
+    found = []
+    for row in table(root).sort_values("id").to_dict("records"):
+        sample = Sample(
+            id=row["id"],
+            root=Path(root),
+            organ=str(row["organ"]),
+            disease_state=str(row["disease_state"]),
+            donor=row["donor"],
+            technology=str(row["st_technology"]),
+            species=str(row["species"]),
+            um_per_px=float(row.get("pixel_size_um_estimated", np.nan)),
+            grid=row["grid"],
+            simulated=bool(row["simulated"]),
+            normalised=bool(row["normalised"]),
+            licence=str(row["license"]),
+            dataset=str(row["dataset_title"]),
+        )
+        if sample.st_path.is_file():
+            found.append(sample)
+    if not found:
+        raise SealError(f"{root}/st holds no sample of its table", expected="st/ID.h5ad", do="fetch the samples")
+    return found
+
+
+def maple_candidates() -> "pd.DataFrame | None":
+    """Samples that MAPLE's public description admits, counted from the real metadata of HEST-1k.
+
+    Human, Visium or Visium HD, of the 14 organs, not in HEST-Bench.
+
+    Returns
+    -------
+    DataFrame with id, organ, disease_state, technology, spots; None where HEST-1k's table is not on disk.
+
+    Source: rebuilt from the paper's public counts; which samples it took is not public.
+    """
+    root = home()
+    if not root.is_dir() or not any(root.glob("HEST_v*.csv")):
+        return None
+    frame = table(root)
+    wanted = (
+        frame["species"].eq("Homo sapiens")
+        & frame["st_technology"].isin(["Visium", "Visium HD"])
+        & frame["organ"].isin(ORGANS)
+        & ~frame["id"].isin(BENCH)
+    )
+    frame = frame[wanted].rename(columns={"st_technology": "technology", "spots_under_tissue": "spots"})
+    return frame[["id", "organ", "disease_state", "technology", "spots"]].reset_index(drop=True)

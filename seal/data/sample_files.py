@@ -1,0 +1,257 @@
+"""A sample's counts and patches, read and written in HEST-1k's layout (data/README.md)."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import h5py
+import numpy as np
+
+from seal.data.hest import FIELD, Sample
+from seal.errors import SealError
+from seal.files import atomic, write_json
+
+if TYPE_CHECKING:
+    from anndata import AnnData
+
+CHUNK = 256  # patches read at a time
+OBS = ("array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres")
+
+
+def read_counts(sample: Sample) -> "AnnData":
+    """Read a sample's counts, checked.
+
+    Returns
+    -------
+    AnnData with X as CSR, barcodes as obs_names, gene symbols as var_names.
+
+    Raises
+    ------
+    SealError
+        Missing, truncated or corrupt file; no spots; duplicate barcodes; missing positions; NaN, negative or
+        fractional counts (fractions are let through where the table says `normalised`).
+    """
+    import anndata
+    from scipy.sparse import csr_matrix
+
+    path = sample.st_path
+    try:
+        data = anndata.read_h5ad(path)
+        data.X = csr_matrix(data.X)
+    except Exception as error:
+        raise SealError(
+            f"{path} cannot be read ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})",
+            expected="a whole h5ad file",
+            do="the file is missing, truncated or corrupt: delete it and fetch or make the sample again",
+        ) from error
+    check_counts(data, path, sample.normalised)
+    return data
+
+
+def check_counts(data: "AnnData", path: Path, normalised: bool = False) -> None:
+    """Assert that counts (CSR) are fit for use; `path` says where they come from.
+
+    Raises
+    ------
+    SealError
+        See `read_counts`.
+    """
+    problem = _problem(data, normalised)
+    if problem:
+        raise SealError(
+            f"{path}: {problem}",
+            expected="spots with unique barcodes, grid and pixel positions, and raw counts (whole numbers >= 0)",
+            do="take the sample from its source again, or leave it out of the metadata table",
+        )
+
+
+def _problem(data: "AnnData", normalised: bool) -> str | None:
+    if data.n_obs == 0 or data.n_vars == 0:
+        return f"{data.n_obs} spots and {data.n_vars} genes"
+    if not data.obs_names.is_unique:
+        return f"barcode {data.obs_names[data.obs_names.duplicated()][0]} occurs twice"
+    missing = [column for column in OBS if column not in data.obs]
+    if missing:
+        return f"obs lacks {', '.join(missing)}"
+    positions = data.obs[list(OBS)].to_numpy(dtype=float)
+    if not np.isfinite(positions).all():
+        return f"spot {data.obs_names[~np.isfinite(positions).all(axis=1)][0]} has no position"
+    values = data.X.data
+    if not np.isfinite(values).all():
+        return "counts hold NaN or infinity"
+    if (values < 0).any():
+        return f"counts hold {values.min()}"
+    if not normalised and (values != np.rint(values)).any():
+        return f"counts hold {values[values != np.rint(values)][0]}, so they were normalised already"
+    return None
+
+
+def _open_patches(path: Path) -> h5py.File:
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise _bad_patches(path, str(error)) from error
+    lacking = [name for name in ("img", "barcode") if name not in file]
+    problem = f"lacks {', '.join(lacking)}" if lacking else _misshapen(file["img"], file["barcode"])
+    if problem:
+        file.close()
+        raise _bad_patches(path, problem)
+    return file
+
+
+def _misshapen(img: h5py.Dataset, barcode: h5py.Dataset) -> str | None:
+    if img.dtype != np.uint8 or img.ndim != 4 or img.shape[1:] != (img.shape[1], img.shape[1], 3):
+        return f"img is {img.dtype} {img.shape}"
+    return None if len(img) == len(barcode) else f"{len(img)} patches and {len(barcode)} barcodes"
+
+
+def _bad_patches(path: Path, problem: str) -> SealError:
+    return SealError(
+        f"{path} cannot be read ({problem})",
+        expected="a whole h5 file with img, uint8 [n, S, S, 3], and barcode [n, 1]",
+        do="the file is truncated or corrupt: delete it and fetch or make the sample again",
+    )
+
+
+def _patch_index(file: h5py.File, path: Path) -> dict[str, int]:
+    names = [b.decode() if isinstance(b, bytes) else str(b) for b in file["barcode"][:].ravel()]
+    index = {name: i for i, name in enumerate(names)}
+    if len(index) != len(names):
+        raise _bad_patches(path, "a barcode occurs twice")
+    return index
+
+
+def patch_barcodes(sample: Sample) -> list[str]:
+    """Barcodes of the spots that have a patch; with an image only, all those in tissue."""
+    if sample.patches_path.is_file():
+        with _open_patches(sample.patches_path) as file:
+            return list(_patch_index(file, sample.patches_path))
+    obs = read_counts(sample).obs
+    inside = obs["in_tissue"].astype(bool) if "in_tissue" in obs else np.ones(len(obs), dtype=bool)
+    return obs.index[inside].tolist()
+
+
+def read_patches(sample: Sample, barcodes: Sequence[str], size: int, um_per_px: float) -> Iterator[np.ndarray]:
+    """Read patches in the order of `barcodes`, `size` px a side at `um_per_px`.
+
+    From patches/, cut about the centre to the wanted field and resampled; without them cut from the image.
+
+    Returns
+    -------
+    Chunks of up to 256, uint8 [n, size, size, 3].
+
+    Raises
+    ------
+    SealError
+        A barcode without patch or spot, a field larger than the stored patch, a damaged file, a spot outside
+        the image.
+    """
+    field = size * um_per_px
+    if sample.patches_path.is_file():
+        with _open_patches(sample.patches_path) as file:
+            yield from _stored(file, sample, barcodes, size, field)
+    else:
+        yield from _cropped(sample, barcodes, size, field)
+
+
+def _stored(file: h5py.File, sample: Sample, barcodes: Sequence[str], size: int, field: float):
+    index = _patch_index(file, sample.patches_path)
+    rows = _positions(index, barcodes, sample.patches_path)
+    stored = file["img"].shape[1]
+    side = round(field / float(file.attrs.get("um_per_px", FIELD / stored)))
+    if side > stored:
+        raise SealError(
+            f"{sample.patches_path}: a field of {field:g} um is {side} px there, its patches have {stored}",
+            expected="patches at least as wide as the field of view",
+            do="use a smaller image_size or um_per_px, or cut from wsis/ (move the patches file away)",
+        )
+    start = (stored - side) // 2
+    for i in range(0, len(rows), CHUNK):
+        wanted, where = np.unique(rows[i : i + CHUNK], return_inverse=True)  # h5py reads increasing rows only
+        try:
+            pixels = file["img"][wanted]
+        except OSError as error:
+            raise _bad_patches(sample.patches_path, str(error)) from error
+        yield _resized(pixels[where, start : start + side, start : start + side], size)
+
+
+def _resized(patches: np.ndarray, size: int) -> np.ndarray:
+    from PIL import Image
+
+    if patches.shape[1] == size:
+        return patches
+    lanczos = Image.Resampling.LANCZOS
+    return np.stack([np.asarray(Image.fromarray(p).resize((size, size), lanczos)) for p in patches])
+
+
+def _cropped(sample: Sample, barcodes: Sequence[str], size: int, field: float):
+    from seal.data.slides import SlideImage
+
+    if sample.wsi_path is None:
+        raise SealError(
+            f"sample {sample.id} has neither {sample.patches_path} nor wsis/{sample.id}.tif",
+            expected="one of them",
+            do="fetch it, or use the sample for its expression alone",
+        )
+    if not np.isfinite(sample.um_per_px) or sample.um_per_px <= 0:
+        raise SealError(
+            f"sample {sample.id}: pixel_size_um_estimated is {sample.um_per_px}",
+            expected="um a pixel of the full-resolution image, above 0",
+            do="fill the column in the metadata table",
+        )
+    obs = read_counts(sample).obs
+    rows = _positions({name: i for i, name in enumerate(obs.index)}, barcodes, sample.st_path)
+    centres = obs[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(dtype=float)[rows]
+    image = SlideImage(sample.wsi_path)
+    side = field / sample.um_per_px
+    for i in range(0, len(rows), CHUNK):
+        yield np.stack([image.region(x, y, side, size) for x, y in centres[i : i + CHUNK]])
+
+
+def _positions(index: Mapping[str, int], barcodes: Sequence[str], path: Path) -> np.ndarray:
+    lacking = [name for name in barcodes if name not in index]
+    if lacking:
+        raise SealError(
+            f"{path} lacks {len(lacking)} of {len(barcodes)} spots, first {lacking[0]}",
+            expected="every barcode that is asked for",
+            do="counts and patches are of different versions: fetch or make the sample again",
+        )
+    return np.array([index[name] for name in barcodes], dtype=np.int64)
+
+
+def write_sample(
+    root: Path, row: Mapping[str, Any], data: "AnnData", patches: np.ndarray | None, um_per_px: float
+) -> None:
+    """Write one sample, its row of the table last, so that a listed sample is whole.
+
+    Parameters
+    ----------
+    row
+        Metadata under HEST's column names; `settings_digest`, if there is one, goes into metadata/ID.json only.
+    patches
+        uint8 [spots, S, S, 3] in the order of `data`, None for expression alone.
+    um_per_px
+        Of the patches.
+    """
+    import pandas as pd
+
+    name, root = row["id"], Path(root)
+    with atomic(root / "st" / f"{name}.h5ad") as temporary:
+        data.write_h5ad(temporary)
+    path = root / "patches" / f"{name}.h5"
+    if patches is None:
+        path.unlink(missing_ok=True)
+    else:
+        with atomic(path) as temporary, h5py.File(temporary, "w") as file:
+            file["img"] = patches
+            file["coords"] = np.rint(data.obsm["spatial"]).astype(np.int64)
+            file["barcode"] = np.array(data.obs_names, dtype="S")[:, None]
+            file.attrs["um_per_px"] = um_per_px
+    write_json(root / "metadata" / f"{name}.json", dict(row))
+    table_path = root / "metadata.csv"
+    # As text, so that the other rows stay as they are: "007" is a patient and no number.
+    listed = pd.read_csv(table_path, dtype=str) if table_path.is_file() else pd.DataFrame(columns=["id"])
+    kept = listed[listed["id"] != name].to_dict("records")
+    rows = [*kept, {k: v for k, v in row.items() if k != "settings_digest"}]
+    with atomic(table_path) as temporary:
+        pd.DataFrame(rows).sort_values("id").to_csv(temporary, index=False)

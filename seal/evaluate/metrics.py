@@ -1,0 +1,52 @@
+"""Pearson correlation a gene, and its bootstrap over spots."""
+
+import numpy as np
+
+
+def pearson(x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Pearson correlation of each column of a prediction with its measurement.
+
+    r = cov(x, y) / (sd(x) sd(y)), over spots.
+
+    Parameters
+    ----------
+    x
+        Prediction, [n, G].
+    y
+        Measurement, [n, G].
+    weights
+        How often each spot counts, [B, n]; default once each.
+
+    Returns
+    -------
+    [G], or [B, G] with weights. A constant prediction knows nothing and scores 0; a gene whose measurement is
+    constant cannot be scored and gives NaN.
+    """
+    x = np.asarray(x, dtype=np.float64) - np.mean(x, axis=0)  # centred first: the sums below stay small
+    y = np.asarray(y, dtype=np.float64) - np.mean(y, axis=0)
+    w = np.ones((1, len(x))) if weights is None else np.asarray(weights, dtype=np.float64)
+    w = w / w.sum(axis=1, keepdims=True)
+    mx, my = w @ x, w @ y
+    vx, vy = w @ x**2 - mx**2, w @ y**2 - my**2
+    covariance = w @ (x * y) - mx * my
+    flat_x, flat_y = vx <= 1e-12, vy <= 1e-12
+    r = covariance / np.sqrt(np.where(flat_x | flat_y, 1.0, vx * vy))
+    r = np.where(flat_y, np.nan, np.where(flat_x, 0.0, r))
+    return r[0] if weights is None else r
+
+
+def mean_pearson(x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
+    """Mean of `pearson` over the genes that can be scored: a number, or [B] with weights."""
+    return np.nanmean(pearson(x, y, weights), axis=-1)
+
+
+def resamples(n: int, times: int, seed: int) -> np.ndarray:
+    """How often each of n spots is drawn in each bootstrap resample, [times, n]."""
+    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=times)
+
+
+def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """Percentile interval of bootstrap values [B]."""
+    tail = (1 - level) / 2
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return float(low), float(high)

@@ -1,0 +1,257 @@
+"""Patch-level evaluation: expression of an unseen donor predicted from patch embeddings."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from seal import stages
+from seal.data.pairs import Fold, Pairs
+from seal.evaluate.metrics import interval, mean_pearson, pearson, resamples
+from seal.evaluate.probe import alpha_groups, ridge_probe
+from seal.models import baselines, encoders
+from seal.tokens import TokenStore, embed_patches, embed_tokens
+
+BOOTSTRAP_SEED = 0
+REFERENCE = "frozen"  # what every method is compared with
+
+# name -> what it is; the order is that of figures and tables
+METHODS = {
+    "frozen": "the encoder as it comes",
+    "seal": "the encoder after both SEAL stages",
+    "seal_shuffled": "SEAL trained on pairs shuffled over the training spots",
+    "random": "the same architecture with random weights",
+    "colour": "mean and sd of the three colour channels",
+    "mean": "the training spots' mean expression, whatever the patch",
+}
+_SEEDLESS = ("frozen", "colour", "mean")  # deterministic: one run stands for every seed
+
+
+@dataclass
+class Evaluation:
+    """Predictions of one profile, gathered run by run; the tables are made from them.
+
+    Attributes
+    ----------
+    predictions
+        (method, fold, seed) -> predicted expression of the test genes, [test spots, test genes].
+    """
+
+    pairs: Pairs
+    store: TokenStore
+    predictions: dict[tuple[str, str, int], np.ndarray] = field(default_factory=dict)
+    _embeddings: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
+
+    def run(self) -> "Evaluation":
+        """Embed, probe and predict for every method, fold and seed."""
+        from tqdm import tqdm
+
+        settings = self.pairs.profile.evaluation
+        jobs = [
+            (method, fold, seed)
+            for fold in self.pairs.folds()
+            for method in METHODS
+            for seed in (settings.seeds[:1] if method in _SEEDLESS else settings.seeds)
+        ]
+        for method, fold, seed in tqdm(jobs, desc="methods x folds x seeds", unit="run"):
+            self.predictions[method, fold.name, seed] = self._predict(method, fold, seed)
+        return self
+
+    def _predict(self, method: str, fold: Fold, seed: int) -> np.ndarray:
+        pairs, settings = self.pairs, self.pairs.profile.evaluation
+        measured = pairs.measured(fold)
+        if method == "mean":
+            return np.repeat(measured[fold.train].mean(axis=0, keepdims=True), len(fold.test), axis=0)
+        embedding = self._embed(method, fold, seed).astype(np.float64)
+        frame = pairs.frame()
+        groups = alpha_groups(
+            frame["donor"].to_numpy()[fold.train],
+            frame["sample"].to_numpy()[fold.train],
+            frame["array_col"].to_numpy()[fold.train],
+        )
+        prediction, _ = ridge_probe(
+            embedding[fold.train],
+            measured[fold.train],
+            groups,
+            embedding[fold.test],
+            settings.pca,
+            settings.alphas,
+        )
+        return prediction
+
+    def _embed(self, method: str, fold: Fold, seed: int) -> np.ndarray:
+        """Embeddings of all pairs; those that do not depend on the fold are computed once."""
+        pairs, profile = self.pairs, self.pairs.profile
+        if method in stages.METHODS:
+            model = stages.train_vision(pairs, fold, seed, self.store, method)
+            return embed_tokens(model.encoder, self.store, profile.vision.blocks)
+        if (method, seed) not in self._embeddings:
+            if method == "colour":
+                embedding = baselines.colour_statistics(pairs.patches)
+            elif method == "random":
+                encoder = encoders.build(profile.encoder, weights="random", image_size=profile.image_size, seed=seed)
+                embedding = embed_patches(encoder, pairs.patches, f"random encoder, seed {seed}")
+            else:
+                encoder = encoders.build(profile.encoder, image_size=profile.image_size)
+                embedding = embed_tokens(encoder, self.store, profile.vision.blocks)
+            self._embeddings[method, seed] = embedding
+        return self._embeddings[method, seed]
+
+    def runs(self, method: str, fold: str) -> list[tuple[int, np.ndarray]]:
+        """Seeds and predictions of one method on one fold."""
+        return [(s, p) for (m, f, s), p in self.predictions.items() if (m, f) == (method, fold)]
+
+
+def scores(evaluation: Evaluation):
+    """One row a method, fold and seed: mean Pearson correlation over genes, and mean squared error.
+
+    Returns
+    -------
+    DataFrame with task, encoder, method, organ, fold, seed, metric ("pcc" | "mse"), value. The mse is in
+    squared units of normalised log expression.
+    """
+    import pandas as pd
+
+    rows = []
+    for fold in evaluation.pairs.folds():
+        truth = evaluation.pairs.measured(fold)[fold.test]
+        for method in METHODS:
+            for seed, prediction in evaluation.runs(method, fold.name):
+                values = {
+                    "pcc": float(mean_pearson(prediction, truth)),
+                    "mse": float(np.mean((prediction - truth) ** 2)),
+                }
+                rows += [
+                    {**_labels(evaluation, method), "organ": fold.organ, "fold": fold.name, "seed": seed}
+                    | {"metric": metric, "value": value}
+                    for metric, value in values.items()
+                ]
+    return pd.DataFrame(rows)
+
+
+def _labels(evaluation: Evaluation, method: str) -> dict[str, str]:
+    profile = evaluation.pairs.profile
+    return {"task": f"{profile.name} expression", "encoder": profile.encoder, "method": method}
+
+
+def gene_scores(evaluation: Evaluation):
+    """One row a gene, method, fold and seed: Pearson correlation over the test donor's spots."""
+    import pandas as pd
+
+    frames = []
+    for fold in evaluation.pairs.folds():
+        genes = evaluation.pairs.panel(fold).test_genes
+        truth = evaluation.pairs.measured(fold)[fold.test]
+        for method in METHODS:
+            for seed, prediction in evaluation.runs(method, fold.name):
+                frame = pd.DataFrame({"gene": genes, "organ": fold.organ, "method": method, "fold": fold.name})
+                frames.append(frame.assign(seed=seed, metric="pcc", value=pearson(prediction, truth)))
+    return pd.concat(frames, ignore_index=True)
+
+
+def summary(evaluation: Evaluation):
+    """Mean correlation of each method with its interval, and its paired difference to the frozen encoder.
+
+    The bootstrap resamples spots within each test donor, the same ones for every method and seed; scores are
+    then averaged over seeds, donors and (for "all") organs. It does not resample donors: with so few, the
+    interval speaks of these donors only, and neighbouring spots are not independent, so it is too narrow.
+
+    Returns
+    -------
+    DataFrame with task, encoder, method, organ, metric, mean, low, high, difference, difference_low,
+    difference_high, folds, seeds, split.
+    """
+    import pandas as pd
+
+    pairs = evaluation.pairs
+    settings = pairs.profile.evaluation
+    folds = pairs.folds()
+    point, boot = {}, {}
+    for fold in folds:
+        truth = pairs.measured(fold)[fold.test]
+        weights = resamples(len(truth), settings.bootstrap, BOOTSTRAP_SEED)
+        for method in METHODS:
+            runs = [prediction for _, prediction in evaluation.runs(method, fold.name)]
+            point[method, fold.name] = float(np.mean([mean_pearson(p, truth) for p in runs]))
+            boot[method, fold.name] = np.mean([mean_pearson(p, truth, weights) for p in runs], axis=0)
+    rows = []
+    for organ in ["all", *sorted({fold.organ for fold in folds})]:
+        names = [fold.name for fold in folds if organ in ("all", fold.organ)]
+        for method in METHODS:
+            seeds = len(evaluation.runs(method, names[0]))
+            rows.append(
+                _labels(evaluation, method)
+                | {"organ": organ, "metric": "pcc"}
+                | _interval_row(point, boot, method, names)
+                | {"folds": len(names), "seeds": seeds, "split": settings.split}
+            )
+    return pd.DataFrame(rows)
+
+
+def _interval_row(point: dict, boot: dict, method: str, folds: list[str]) -> dict[str, float]:
+    mean = float(np.mean([point[method, f] for f in folds]))
+    drawn = np.mean([boot[method, f] for f in folds], axis=0)
+    difference = drawn - np.mean([boot[REFERENCE, f] for f in folds], axis=0)
+    low, high = interval(drawn)
+    difference_low, difference_high = interval(difference)
+    return {
+        "mean": mean,
+        "low": low,
+        "high": high,
+        "difference": mean - float(np.mean([point[REFERENCE, f] for f in folds])),
+        "difference_low": difference_low,
+        "difference_high": difference_high,
+    }
+
+
+def maps(evaluation: Evaluation, genes: int = 3):
+    """Measured and predicted expression of the first test genes on every test section, first seed.
+
+    The genes are the most variable of the training donors: chosen before the test donor is looked at.
+
+    Returns
+    -------
+    DataFrame with fold, sample, barcode, x, y (full-resolution px), gene, measured, frozen, seal.
+    """
+    import pandas as pd
+
+    pairs = evaluation.pairs
+    seed = pairs.profile.evaluation.seeds[0]
+    frames = []
+    for fold in pairs.folds():
+        spots = pairs.frame().iloc[fold.test]
+        truth = pairs.measured(fold)[fold.test]
+        for column, gene in enumerate(pairs.panel(fold).test_genes[:genes]):
+            frames.append(
+                pd.DataFrame(
+                    {
+                        "fold": fold.name,
+                        "sample": spots["sample"].to_numpy(),
+                        "barcode": spots["barcode"].to_numpy(),
+                        "x": spots["x"].to_numpy(),
+                        "y": spots["y"].to_numpy(),
+                        "gene": gene,
+                        "measured": truth[:, column],
+                        **{m: evaluation.predictions[m, fold.name, seed][:, column] for m in ("frozen", "seal")},
+                    }
+                )
+            )
+    return pd.concat(frames, ignore_index=True)
+
+
+def verdicts(summary_table) -> list[str]:
+    """Say in words how each method compares with the frozen encoder over all organs.
+
+    A difference counts where the 95 % interval of the paired difference excludes zero.
+    """
+    lines = []
+    rows = summary_table[(summary_table["organ"] == "all") & (summary_table["method"] != REFERENCE)]
+    for row in rows.itertuples():
+        if row.difference_low > 0:
+            word = "better than"
+        elif row.difference_high < 0:
+            word = "worse than"
+        else:
+            word = "not told apart from"
+        span = f"{row.difference_low:+.3f} to {row.difference_high:+.3f}"
+        lines.append(f"{row.method}: {word} frozen ({row.difference:+.3f}, {span})")
+    return lines

@@ -1,0 +1,67 @@
+"""From an encoder's geometry to a module: plain, with random weights, or only counted."""
+
+import torch
+from timm.layers import SwiGLUPacked
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from seal.models.conch import ConchVisual
+from seal.models.registry import EncoderSpec
+
+
+def plain(spec: EncoderSpec, image_size: int, *, tiny: bool = False) -> nn.Module:
+    """Make the plain module of an encoder, with the start values of its library."""
+    g = spec.geometry.tiny() if tiny else spec.geometry
+    if spec.family == "conch":
+        return ConchVisual(g, image_size)
+    if spec.family == "transformers":
+        from transformers import Dinov2Config, Dinov2Model
+
+        return Dinov2Model(
+            Dinov2Config(
+                hidden_size=g.width,
+                num_hidden_layers=g.depth,
+                num_attention_heads=g.heads,
+                mlp_ratio=int(g.mlp_ratio),
+                image_size=image_size,
+                patch_size=g.patch,
+                layerscale_value=g.layer_scale,
+            )
+        )
+    swiglu = {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU} if g.swiglu else {}
+    return VisionTransformer(
+        img_size=image_size,
+        patch_size=g.patch,
+        embed_dim=g.width,
+        depth=g.depth,
+        num_heads=g.heads,
+        mlp_ratio=g.mlp_ratio,
+        init_values=g.layer_scale,
+        reg_tokens=g.registers,
+        no_embed_class=not g.prefix_positions,
+        num_classes=0,
+        global_pool="token" if spec.pooling == "cls" else "",
+        **swiglu,
+    )
+
+
+def random(spec: EncoderSpec, image_size: int, *, tiny: bool = False, seed: int = 0) -> nn.Module:
+    """Make the plain module with random weights; the global random state is left as it was.
+
+    Layer scales are set to 1 (our choice): at their usual start value, 1e-5, a network that was never trained
+    hardly looks at its image.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = plain(spec, image_size, tiny=tiny)
+    for name, parameter in model.named_parameters():
+        if name.endswith((".ls1.gamma", ".ls2.gamma")):
+            nn.init.ones_(parameter)
+    return model
+
+
+def count_parameters(spec: EncoderSpec) -> int:
+    """Count an encoder's parameters, without memory for them."""
+    with torch.device("meta"):
+        model = plain(spec, spec.image_size)
+    return sum(parameter.numel() for parameter in model.parameters())

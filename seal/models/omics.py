@@ -1,0 +1,132 @@
+"""SEAL-omics: a variational autoencoder with planar flows on the expression of one spot (stage 1)."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from seal import losses
+from seal.profiles import OmicsSettings
+
+
+class Latent(NamedTuple):
+    """What the encoder gives: z after the flows, and what the KL term needs."""
+
+    z: Tensor  # [B, d]
+    z0: Tensor  # [B, d], before the flows
+    mu: Tensor  # [B, d]
+    logvar: Tensor  # [B, d]
+    log_det: Tensor  # [B]
+
+
+class PlanarFlow(nn.Module):
+    """Planar normalising flow.
+
+    z' = z + u tanh(w.z + b),  log|det J| = log|1 + (1 - tanh^2(w.z + b)) u.w|
+
+    Source: release (three of them); Rezende and Mohamed 2015, equations 10 to 12.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.u = nn.Parameter(torch.randn(dim) * 0.01)
+        self.w = nn.Parameter(torch.randn(dim) * 0.01)
+        self.b = nn.Parameter(torch.zeros(1))
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Map z [B, d] to z' [B, d] and log|det J| [B]."""
+        h = torch.tanh(z @ self.w + self.b)
+        log_det = torch.log(torch.abs(1 + (1 - h**2) * (self.u @ self.w)) + 1e-8)
+        return z + h.unsqueeze(1) * self.u, log_det
+
+
+class SealOmics(nn.Module):
+    """SEAL-omics: x (spot expression) -> z_o (omics embedding) -> x_hat.
+
+    Parameters
+    ----------
+    genes
+        Panel size G.
+    dim
+        Latent size d, the vision encoder's embedding size.
+    mean, sd
+        Gene mean and sd over the training spots, [G]; part of the state, so that they travel with the model.
+
+    The state-dict keys encoder.*, fc_mu.*, fc_logvar.*, flows.*, decoder.* are those of the released
+    checkpoints (whose hidden sizes are 1024 and 512); gene_mean and gene_sd are ours.
+
+    Source: release.
+    """
+
+    def __init__(self, genes: int, dim: int, settings: OmicsSettings, mean: Tensor, sd: Tensor) -> None:
+        super().__init__()
+        self.settings = settings
+        layers, size = [], genes
+        for hidden in settings.hidden:
+            layers += [
+                nn.Linear(size, hidden),
+                nn.BatchNorm1d(hidden),
+                nn.ReLU(),
+                nn.Dropout(settings.dropout),
+            ]
+            size = hidden
+        self.encoder = nn.Sequential(*layers)
+        self.fc_mu = nn.Linear(size, dim)
+        self.fc_logvar = nn.Linear(size, dim)
+        self.flows = nn.ModuleList(PlanarFlow(dim) for _ in range(settings.flows))
+        layers, size = [], dim
+        for hidden in reversed(settings.hidden):
+            layers += [nn.Linear(size, hidden), nn.ReLU()]
+            size = hidden
+        self.decoder = nn.Sequential(*layers, nn.Dropout(settings.dropout), nn.Linear(size, genes))
+        self.register_buffer("gene_mean", mean.clone())
+        self.register_buffer("gene_sd", sd.clone())
+
+    def encode(self, x: Tensor) -> Latent:
+        """Embed expression.
+
+        In training z0 is drawn from N(mu, exp(logvar)) and `settings.mask` of the genes are set to zero; in
+        evaluation z0 = mu, so an embedding is the same every time (the release samples there too).
+
+        Parameters
+        ----------
+        x
+            Normalised log expression, [B, G], genes in panel order.
+        """
+        if self.training and self.settings.mask > 0:
+            x = x * (torch.rand_like(x) >= self.settings.mask)
+        hidden = self.encoder(x)
+        mu, logvar = self.fc_mu(hidden), self.fc_logvar(hidden)
+        z0 = mu + torch.randn_like(mu) * torch.exp(0.5 * logvar) if self.training else mu
+        z, log_det = z0, torch.zeros_like(z0[:, 0])
+        for flow in self.flows:
+            z, step = flow(z)
+            log_det = log_det + step
+        return Latent(z, z0, mu, logvar, log_det)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Reconstruct normalised log expression from z: [B, d] -> [B, G]."""
+        return self.decoder(z)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embed expression deterministically in evaluation: [B, G] -> z_o [B, d]."""
+        return self.encode(x).z
+
+    def reconstruction(self, x_hat: Tensor, x: Tensor) -> dict[str, Tensor]:
+        """L_REC of a prediction of this panel, [B, G] against [B, G]; see `losses.gene_loss`."""
+        return losses.gene_loss(x_hat, x, self.gene_mean, self.gene_sd)
+
+    def losses(self, x: Tensor) -> dict[str, Tensor]:
+        """Terms of L_REC,omics and, if it is on, the KL term; `total` is what is minimised."""
+        latent = self.encode(x)
+        terms = self.reconstruction(self.decode(latent.z), x)
+        if self.settings.kl > 0:
+            terms["kl"] = losses.flow_kl(*latent)
+            terms["total"] = terms["total"] + self.settings.kl * terms["kl"]
+        return terms
+
+
+def gene_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Gene mean and sd over training spots, [n, G] -> [G], [G]; a constant gene gets sd 1."""
+    sd = x.std(dim=0, correction=0)
+    return x.mean(dim=0), torch.where(sd > 1e-6, sd, torch.ones_like(sd))

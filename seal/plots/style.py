@@ -1,0 +1,74 @@
+"""What all figures share: style, colours, sizes, the mark that says whose data it is."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SINGLE, DOUBLE = 89.0, 183.0  # mm, widths of one and two columns
+MM = 1 / 25.4  # inches
+HEADER = 4.5  # mm kept free at the top for the mark
+
+# Okabe and Ito's colours, told apart by readers of every colour vision.
+BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+ORANGE, SKY, YELLOW, BLACK = "#E69F00", "#56B4E9", "#F0E442", "#000000"
+GREY, LIGHT = "#7F7F7F", "#C9C9C9"
+SERIES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, YELLOW, BLACK)
+
+# name -> label, colour; controls are grey.
+METHODS = {
+    "frozen": ("frozen encoder", BLUE),
+    "seal": ("SEAL", VERMILION),
+    "seal_shuffled": ("SEAL, shuffled pairs", GREY),
+    "random": ("random weights", GREY),
+    "colour": ("colour statistics", GREY),
+    "mean": ("mean predictor", GREY),
+}
+CONTROLS = ("seal_shuffled", "random", "colour", "mean")
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw in the project's style: ``with style(): ...`` or ``@style()`` over a function."""
+    import matplotlib.style
+
+    with matplotlib.style.context(Path(__file__).parent.parent / "seal.mplstyle"):
+        yield
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """Make an empty figure, mm, with the strip for the mark left free.
+
+    It is closed for pyplot at once: a notebook shows it where it is the cell's value, once, and a loop over
+    many figures keeps none alive.
+    """
+    import matplotlib.pyplot as plt
+
+    figure = plt.figure(figsize=(width * MM, height * MM), layout="constrained")
+    figure.get_layout_engine().set(rect=(0, 0, 1, 1 - HEADER / height))
+    plt.close(figure)
+    return figure
+
+
+def mark(figure: "Figure", text: str) -> "Figure":
+    """Say at the top right of a figure whose data it shows; simulated data in bold vermilion."""
+    simulated = text.startswith("simulated")
+    look = {"color": VERMILION, "weight": "bold"} if simulated else {"color": GREY}
+    figure.text(0.995, 0.995, text, ha="right", va="top", fontsize=6.5, **look)
+    return figure
+
+
+def panel_title(axes: "Axes", letter: str, title: str) -> None:
+    """Set a panel's letter and title."""
+    axes.set_title(f"{letter}  {title}" if letter else title, loc="left")
+
+
+def plain(axes: "Axes") -> None:
+    """Take an axes' frame and ticks away, for pictures and drawings."""
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set_visible(False)

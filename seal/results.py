@@ -1,0 +1,103 @@
+"""Tidy tables about data, settings and training; what evaluation adds lies in `seal.evaluate`."""
+
+import torch
+
+from seal import profiles, stages
+from seal.data.pairs import Pairs
+from seal.models import architecture, encoders
+from seal.profiles import Profile
+
+_ENCODER_FIELDS = ("name", "label", "hub", "dim", "pooling", "precision", "gated", "licence")
+
+
+def samples(pairs: Pairs):
+    """One row a section: id, organ, disease_state, donor, technology, spots, pairs, dataset, licence, simulated."""
+    import pandas as pd
+
+    rows = [
+        {
+            "id": s.sample,
+            "organ": s.organ,
+            "disease_state": s.disease_state,
+            "donor": s.donor,
+            "technology": s.technology,
+            "spots": s.stop - s.start,
+            "pairs": (s.stop - s.start) * s.has_image,
+            "dataset": s.dataset,
+            "licence": s.licence,
+            "simulated": pairs.profile.simulated,
+        }
+        for s in pairs.sections
+    ]
+    return pd.DataFrame(rows)
+
+
+def panel(pairs: Pairs):
+    """One row a fold and gene, in panel order: fold, rank, gene, test."""
+    import pandas as pd
+
+    rows = []
+    for fold in pairs.folds():
+        genes = pairs.panel(fold)
+        scored = set(genes.test_genes)
+        rows += [
+            {"fold": fold.name, "rank": rank, "gene": gene, "test": gene in scored}
+            for rank, gene in enumerate(genes.genes, start=1)
+        ]
+    return pd.DataFrame(rows)
+
+
+def settings(profile: Profile):
+    """One row a setting: stage, setting, symbol, value, default, source."""
+    import pandas as pd
+
+    rows = profiles.setting_rows(profile)
+    return pd.DataFrame([{k: str(v) if isinstance(v, tuple) else v for k, v in row.items()} for row in rows])
+
+
+def encoder_table(profile: Profile):
+    """One row an encoder of the registry, with all its parameters and those that LoRA would train.
+
+    A linear of d_in x d_out gets r (d_in + d_out) of them. Both are counted on the true geometry on torch's
+    meta device: nothing is downloaded or allocated.
+
+    Returns
+    -------
+    DataFrame with name, label, hub, geometry, dim, pooling, mean, std, precision, gated, licence, parameters,
+    trainable, used (whether this profile runs it).
+    """
+    import pandas as pd
+
+    rows = []
+    for name, spec in encoders.REGISTRY.items():
+        with torch.device("meta"):
+            encoder = encoders.VisionEncoder(spec, architecture.plain(spec, spec.image_size))
+        linears = [encoder.model.get_submodule(t) for t in encoder.lora_targets(profile.vision.blocks)]
+        row = {field: getattr(spec, field) for field in _ENCODER_FIELDS}
+        rows.append(
+            row
+            | {"geometry": str(spec.geometry), "mean": str(spec.mean), "std": str(spec.std)}
+            | {"parameters": sum(p.numel() for p in encoder.model.parameters())}
+            | {"trainable": sum(profile.vision.rank * (m.in_features + m.out_features) for m in linears)}
+            | {"used": name == profile.encoder}
+        )
+    return pd.DataFrame(rows)
+
+
+def training_curves(pairs: Pairs):
+    """Loss terms of every finished run of this profile: stage, method, fold, seed, epoch, step, term, value."""
+    import pandas as pd
+
+    frames = []
+    for fold in pairs.folds():
+        for seed in pairs.profile.evaluation.seeds:
+            for name in ("omics", *stages.METHODS):
+                folder = stages.run_folder(pairs, fold, seed, name)
+                if not (folder / "run.json").is_file():
+                    continue
+                log = pd.DataFrame(stages.read_log(folder)).drop(columns="lr")
+                long = log.melt(["epoch", "step"], var_name="term")
+                stage, method = ("omics", "seal") if name == "omics" else ("vision", name)
+                frames.append(long.assign(stage=stage, method=method, fold=fold.name, seed=seed))
+    columns = ["stage", "method", "fold", "seed", "epoch", "step", "term", "value"]
+    return pd.concat(frames, ignore_index=True)[columns]

@@ -1,0 +1,270 @@
+"""A function a table: tidy tables in, a DataFrame out, rounded for reading.
+
+What a reader must know beside the columns stands in the frame's ``attrs["note"]``; a title that depends on
+the results in ``attrs["title"]``.
+"""
+
+from typing import TYPE_CHECKING
+
+from seal.errors import SealError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+METHODS = {
+    "frozen": "frozen encoder",
+    "seal": "SEAL",
+    "seal_shuffled": "SEAL, shuffled pairs (control)",
+    "random": "random weights (control)",
+    "colour": "colour statistics (control)",
+    "mean": "mean predictor (control)",
+}
+PAPER_ENCODERS = ("conch", "h0_mini", "phikon_v2", "uni2_h", "virchow2")
+INTERVAL = "Brackets: 95 % bootstrap interval over the spots of these donors; other donors may differ more."
+EXTREMES = 10  # genes at either end of T20
+
+
+def samples_by_technology(samples: "pd.DataFrame") -> "pd.DataFrame":
+    """T1: samples, donors, spots and pairs by organ and technology, with a total."""
+    return _counted(samples, ["organ", "technology"])
+
+
+def held_out_folds(samples: "pd.DataFrame", patch_level: "pd.DataFrame") -> "pd.DataFrame":
+    """T2: what each fold tests on and trains on; spots without an image serve stage 1 alone."""
+    import pandas as pd
+
+    rows = []
+    for fold in sorted(patch_level["fold"].astype(str).unique()):
+        unit = "donor" if (samples["donor"].astype(str) == fold).any() else "id"
+        inside = samples[unit].astype(str) == fold
+        if not inside.any():
+            raise SealError(
+                f"fold {fold!r} of patch_level.csv is neither a donor nor a sample of samples.csv",
+                expected="folds named after what they leave out",
+                do="run notebooks 01 and 04 again, so that both tables come from the same data",
+            )
+        test, train = samples[inside & (samples["pairs"] > 0)], samples[~inside]
+        rows.append(
+            {
+                "left out": f"{'donor' if unit == 'donor' else 'section'} {fold}",
+                "organ": ", ".join(sorted(test["organ"].unique())),
+                "test sections": len(test),
+                "test pairs": test["pairs"].sum(),
+                "training donors": train["donor"].nunique(),
+                "training pairs": train["pairs"].sum(),
+                "training spots, stage 1": train["spots"].sum(),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def disease_states(samples: "pd.DataFrame") -> "pd.DataFrame":
+    """T3: samples, donors, spots and pairs by disease state, with the share of the pairs in %."""
+    table = _counted(samples, ["disease_state"])
+    return table.assign(**{"share of pairs, %": (100 * table["pairs"] / table["pairs"].iloc[-1]).round(1)})
+
+
+def samples_with_licence(samples: "pd.DataFrame") -> "pd.DataFrame":
+    """T4: every sample with its source and licence."""
+    columns = ["id", "organ", "disease_state", "donor", "technology", "spots", "pairs", "dataset", "licence"]
+    return samples[columns].rename(columns={"disease_state": "disease state", "dataset": "source"})
+
+
+def _counted(samples: "pd.DataFrame", by: list[str]) -> "pd.DataFrame":
+    import pandas as pd
+
+    what = {
+        "samples": ("id", "nunique"),
+        "donors": ("donor", "nunique"),
+        "spots": ("spots", "sum"),
+        "pairs": ("pairs", "sum"),
+    }
+    table = samples.groupby(by, dropna=False).agg(**what).reset_index()
+    total = {name: getattr(samples[column], how)() for name, (column, how) in what.items()}
+    table = pd.concat([table, pd.DataFrame([dict.fromkeys(by, "") | {by[0]: "total"} | total])], ignore_index=True)
+    table.attrs["note"] = "A pair is a spot with a patch; spots without a patch serve stage 1 alone."
+    return table.rename(columns={"disease_state": "disease state"})
+
+
+def encoder_list(encoders: "pd.DataFrame") -> "pd.DataFrame":
+    """T5: the encoders, how their images are normalised, and how many parameters LoRA trains, in millions."""
+    table = encoders.assign(
+        parameters=(encoders["parameters"] / 1e6).round(1),
+        trainable=(encoders["trainable"] / 1e6).round(3),
+        paper=["yes" if name in PAPER_ENCODERS else "no" for name in encoders["name"]],
+        gated=["yes" if str(gated) == "True" else "no" for gated in encoders["gated"]],
+    )
+    names = {
+        "label": "encoder",
+        "paper": "in the paper",
+        "hub": "hub id",
+        "dim": "embedding size",
+        "parameters": "parameters, M",
+        "trainable": "trained by LoRA, M",
+    }
+    order = ["label", "paper", "hub", "geometry", "dim", "pooling", "mean", "std", "precision", "gated", "licence"]
+    return table[[*order, "parameters", "trainable"]].rename(columns=names)
+
+
+def omics_settings(settings: "pd.DataFrame") -> "pd.DataFrame":
+    """T6: settings of stage 1, SEAL-omics, each with where it comes from."""
+    return _settings(settings, "omics")
+
+
+def vision_settings(settings: "pd.DataFrame") -> "pd.DataFrame":
+    """T7: settings of stage 2, SEAL-vision, each with where it comes from."""
+    return _settings(settings, "vision")
+
+
+def _settings(settings: "pd.DataFrame", stage: str) -> "pd.DataFrame":
+    columns = [c for c in ("setting", "symbol", "value", "default", "source") if c in settings]
+    table = settings.loc[settings["stage"] == stage, columns].reset_index(drop=True)
+    if table.empty:
+        raise SealError(
+            f"settings.csv has no setting of stage {stage!r}",
+            expected="at least one row",
+            do="run the notebook that writes settings.csv again",
+        )
+    return table
+
+
+def gene_panel(panel: "pd.DataFrame") -> "pd.DataFrame":
+    """T8: the test genes, in how many folds each is scored, and their ranks in the panels."""
+    folds = panel["fold"].nunique()
+    scored = panel[panel["test"].astype(bool)]
+    table = (
+        scored.groupby("gene")
+        .agg(scored=("fold", "nunique"), best=("rank", "min"), worst=("rank", "max"))
+        .reset_index()
+        .sort_values(["scored", "best", "gene"], ascending=[False, True, True], ignore_index=True)
+    )
+    sizes = sorted(panel.groupby("fold")["gene"].nunique().unique())
+    table.attrs["note"] = (
+        f"Each of {folds} folds has its own panel of {' or '.join(map(str, sizes))} genes, chosen on its training "
+        "donors; the whole panels in order are in results, panel.csv."
+    )
+    return table.rename(
+        columns={"scored": f"test gene in folds, of {folds}", "best": "best rank", "worst": "worst rank"}
+    )
+
+
+def by_organ(patch_level_summary: "pd.DataFrame", encoders: "pd.DataFrame") -> "pd.DataFrame":
+    """T9: Pearson correlation by organ of the encoder that ran, frozen and with SEAL."""
+    import pandas as pd
+
+    summary = _pcc(patch_level_summary)
+    name = summary["encoder"].iloc[0]
+    rows = []
+    organs = [*sorted(set(summary["organ"]) - {"all"}), "all"]
+    for organ in organs:
+        chosen = summary[(summary["organ"] == organ) & (summary["encoder"] == name)].set_index("method")
+        frozen, seal = chosen.loc["frozen"], chosen.loc["seal"]
+        rows.append(
+            {
+                "organ": organ,
+                "frozen, PCC": _mean(frozen),
+                "SEAL, PCC": _mean(seal),
+                "SEAL minus frozen, paired": _difference(seal),
+                "folds": seal["folds"],
+                "seeds": seal["seeds"],
+            }
+        )
+    table = pd.DataFrame(rows)
+    labels = dict(zip(encoders["name"], encoders["label"], strict=True))
+    outside = "" if name in PAPER_ENCODERS else ", not one of the paper's five"
+    table.attrs["title"] = f"Expression prediction by organ: {labels.get(name, name)}{outside}"
+    table.attrs["note"] = f"One {summary['split'].iloc[0]} left out at a time. {INTERVAL}"
+    return table
+
+
+def controls(patch_level_summary: "pd.DataFrame", encoders: "pd.DataFrame") -> "pd.DataFrame":
+    """T19: every method beside its controls, with intervals and paired differences to the frozen encoder."""
+    import pandas as pd
+
+    summary = _pcc(patch_level_summary)
+    chosen = summary[summary["organ"] == "all"]
+    rank = {method: i for i, method in enumerate(METHODS)}
+    chosen = chosen.assign(rank=chosen["method"].map(rank)).sort_values(["encoder", "rank"])
+    labels = dict(zip(encoders["name"], encoders["label"], strict=True))
+    rows = [
+        {
+            "encoder": "" if row["method"] in ("colour", "mean") else labels.get(row["encoder"], row["encoder"]),
+            "method": METHODS[row["method"]],
+            "PCC": _mean(row),
+            "minus frozen, paired": "" if row["method"] == "frozen" else _difference(row),
+            "folds": row["folds"],
+            "seeds": row["seeds"],
+            "split": f"one {row['split']} left out",
+        }
+        for _, row in chosen.iterrows()
+    ]
+    table = pd.DataFrame(rows)
+    table.attrs["note"] = f"One seed: nothing in the method is random. {INTERVAL}"
+    return table
+
+
+def genes_best_and_worst(patch_level_genes: "pd.DataFrame") -> "pd.DataFrame":
+    """T20: the genes that SEAL predicts best and worst, beside the frozen encoder; means over folds and seeds."""
+    import pandas as pd
+
+    scores = patch_level_genes[patch_level_genes["metric"] == "pcc"].dropna(subset="value")
+    runs = scores[scores["method"].isin(["frozen", "seal"])].groupby(["gene", "method", "fold"])["value"].mean()
+    means = runs.groupby(["gene", "method"]).mean().reset_index().pivot_table("value", "gene", "method")
+    table = pd.DataFrame(
+        {
+            "frozen, PCC": means["frozen"],
+            "SEAL, PCC": means["seal"],
+            "SEAL minus frozen": means["seal"] - means["frozen"],
+            "folds": scores[scores["method"] == "seal"].groupby("gene")["fold"].nunique(),
+        }
+    )
+    table = table.sort_values("SEAL, PCC", ascending=False).rename_axis("gene").reset_index().round(3)
+    table.insert(0, "rank", range(1, len(table) + 1))
+    shown = table if len(table) <= 2 * EXTREMES else pd.concat([table.head(EXTREMES), table.tail(EXTREMES)])
+    shown = shown.reset_index(drop=True)
+    shown.attrs["note"] = (
+        f"{len(table)} genes could be scored; the {EXTREMES} at either end are shown. Seeds: "
+        f"{scores[scores['method'] == 'seal']['seed'].nunique()}. A gene counts in the folds whose test genes "
+        "include it."
+    )
+    return shown
+
+
+def _pcc(summary: "pd.DataFrame") -> "pd.DataFrame":
+    return summary[summary["metric"] == "pcc"]
+
+
+def _mean(row) -> str:
+    return f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+
+
+def _difference(row) -> str:
+    return f"{row['difference']:+.3f} [{row['difference_low']:+.3f}, {row['difference_high']:+.3f}]"
+
+
+def markdown(table: "pd.DataFrame") -> str:
+    """Give a table as Markdown: numbers to the right, thousands set apart, bars escaped, missing values empty."""
+    numeric = [table[column].dtype.kind in "iuf" for column in table]
+    head = _line(map(str, table.columns))
+    rule = _line("---:" if right else "---" for right in numeric)
+    columns = [_cells(table[column]) for column in table]
+    return "\n".join([head, rule, *map(_line, zip(*columns, strict=True))]) + "\n"
+
+
+def _line(cells) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _cells(column: "pd.Series") -> list[str]:
+    if column.dtype.kind in "iu":
+        return [f"{value:,}" for value in column]
+    if column.dtype.kind == "f":
+        # As many decimals as the column needs, three at most, the same in every row.
+        texts = [f"{value:.3f}".rstrip("0") for value in column.dropna()]
+        decimals = max((len(text.partition(".")[2]) for text in texts), default=0)
+        return ["" if value != value else f"{value:,.{decimals}f}" for value in column]
+    return ["" if value is None or value != value else _escaped(str(value)) for value in column]
+
+
+def _escaped(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,61 @@
+"""Gene names, neighbourhoods, context and normalisation on cases counted by hand."""
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_array
+
+from seal.data.expression import clean_genes, neighbours, normalise, spot_context
+from seal.errors import SealError
+
+
+def test_clean_genes():
+    names, positions = clean_genes(["Actb", "ACTB", "BLANK-1", "NegControlProbe", "ambiguous", "GAPDH", ""])
+    assert names == ["ACTB", "GAPDH"]
+    assert positions.tolist() == [0, 5]
+
+
+def grid(kind, n=7):
+    if kind == "square":
+        return np.divmod(np.arange(n * n), n)
+    row, k = np.divmod(np.arange(n * n), n)
+    return row, 2 * k + row % 2
+
+
+@pytest.mark.parametrize(("kind", "full"), [("visium", 6), ("square", 4)])
+def test_inner_spots_have_all_true_neighbours_at_equal_distance(kind, full):
+    row, col = grid(kind)
+    adjacency = neighbours(row, col, kind).toarray()
+    assert (adjacency == adjacency.T).all()
+    assert adjacency.diagonal().sum() == 0
+    middle = 24
+    assert adjacency[middle].sum() == full
+    # in um, where Visium's columns are half a pitch and its rows sqrt(3)/2 of a pitch apart
+    scale = (np.sqrt(3) / 2, 0.5) if kind == "visium" else (1, 1)
+    xy = np.stack([row * scale[0], col * scale[1]], axis=1)
+    distance = np.linalg.norm(xy - xy[middle], axis=1)
+    np.testing.assert_allclose(distance[adjacency[middle] > 0], 1, atol=1e-9)
+    assert (np.sort(distance)[full + 1 :] > 1.01).all()
+
+
+def test_bad_grids_are_named():
+    with pytest.raises(SealError, match="'hexagon'"):
+        neighbours(np.array([0]), np.array([0]), "hexagon")
+    with pytest.raises(SealError, match=r"\(1, 3\)"):
+        neighbours(np.array([1, 1]), np.array([3, 3]), "visium")
+
+
+def test_context_is_half_own_half_mean_of_neighbours():
+    row, col = np.array([0, 0, 0, 9]), np.array([0, 1, 2, 9])
+    counts = csr_array(np.array([[4.0, 0], [0, 8], [2, 2], [5, 5]]))
+    mixed = spot_context(counts, neighbours(row, col, "square"), 0.5).toarray()
+    np.testing.assert_allclose(mixed, [[2, 4], [1.5, 4.5], [1, 5], [5, 5]])
+
+
+def test_normalise():
+    x = normalise(csr_array(np.array([[1, 3], [0, 5]])), 1e4).toarray()
+    np.testing.assert_allclose(x, np.log1p([[2500, 7500], [0, 1e4]]), rtol=1e-6)
+
+
+def test_normalise_names_empty_spots():
+    with pytest.raises(SealError, match="1 of 2 spots"):
+        normalise(csr_array(np.array([[0, 0], [0, 5]])), 1e4)

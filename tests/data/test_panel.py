@@ -1,0 +1,68 @@
+"""The panel: selection, hash, and errors that name the first gene that differs."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_array
+
+from seal.data import panel as panels
+from seal.data.expression import normalise
+from seal.data.panel import Panel, require_genes
+from seal.errors import SealError
+from seal.profiles import PanelSettings
+
+PANEL = Panel(("ERBB2", "CD3D", "COL1A1"), ("CD3D",), ("A", "B"))
+
+
+def test_round_trip_and_columns(tmp_path):
+    assert panels.load(PANEL.save(tmp_path / "panel.json")) == PANEL
+    assert PANEL.test_columns.tolist() == [1]
+
+
+def test_an_edited_file_is_refused(tmp_path):
+    path = PANEL.save(tmp_path / "panel.json")
+    stored = json.loads(path.read_text())
+    stored["genes"][0] = "ESR1"
+    path.write_text(json.dumps(stored))
+    with pytest.raises(SealError, match=r"panel\.json"):
+        panels.load(path)
+    path.write_text(json.dumps({"genes": []}))
+    with pytest.raises(SealError, match="test_genes"):
+        panels.load(path)
+
+
+def test_a_permutation_is_an_error_that_names_the_first_gene():
+    with pytest.raises(SealError, match=r"run X differs at position 1: COL1A1.*another order"):
+        require_genes(PANEL.genes, ("ERBB2", "COL1A1", "CD3D"), "run X")
+    with pytest.raises(SealError, match=r"position 2: the end of the panel, 2 genes"):
+        require_genes(PANEL.genes, ("ERBB2", "CD3D"), "run X")
+    PANEL.require(PANEL, "itself")
+
+
+@pytest.fixture()
+def counts():
+    rng = np.random.default_rng(0)
+    rates = np.full((60, 40), 4.0)
+    rates[:30, 5], rates[30:, 5] = 0.5, 60  # the one gene that truly varies
+    table = rng.poisson(rates)
+    table[:, 7] = 0
+    table[0, 7] = 2  # below min_gene_counts
+    return csr_array(table)
+
+
+def test_select_finds_the_variable_gene_and_drops_the_rare_one(counts):
+    genes = [f"G{i:02}" for i in range(40)]
+    settings = PanelSettings(genes=10, test_genes=3)
+    panel = panels.select(counts, normalise(counts, 1e4), genes, ["B", "A", "A"], settings)
+    assert len(panel.genes) == 10
+    assert panel.test_genes[0] == "G05"
+    assert len(panel.test_genes) == 3
+    assert "G07" not in panel.genes
+    assert panel.donors == ("A", "B")
+
+
+def test_select_needs_genes(counts):
+    empty = csr_array(np.zeros((5, 4)))
+    with pytest.raises(SealError, match="0 genes"):
+        panels.select(empty, empty, list("ABCD"), ["A"], PanelSettings())

@@ -1,0 +1,196 @@
+"""The register, what can be drawn, and the stamps of what is."""
+
+import json
+import re
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from seal import artefacts, paths, plots, profiles, provenance, tables
+from seal.artefacts import DRAWN, MISSING, REGISTER, STALE
+from seal.errors import SealError
+
+DEMO, HER2ST, MAPLE = (profiles.get(name) for name in ("demo", "her2st", "maple"))
+
+
+def samples(simulated=True) -> pd.DataFrame:
+    """Made-up samples."""
+    row = {"organ": "Breast", "disease_state": "Cancer", "technology": "ST", "spots": 10, "pairs": 10}
+    frame = pd.DataFrame([{"id": i, "donor": i, **row} for i in ("s1", "s2")])
+    return frame.assign(dataset="made up", licence="none", simulated=simulated)
+
+
+def curves() -> pd.DataFrame:
+    rows = [{"stage": "omics", "term": "total", "epoch": e, "step": e, "value": 1 / (1 + e)} for e in range(3)]
+    return pd.DataFrame(rows).assign(method="seal", fold="s1", seed=0)
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEAL_HOME", str(tmp_path))
+    return tmp_path
+
+
+def states(profile) -> dict[str, str]:
+    return {s.id: s.state for s in artefacts.status(profile)}
+
+
+def why(profile, id) -> str:
+    return next(s.why for s in artefacts.status(profile) if s.id == id)
+
+
+def test_the_register_is_whole():
+    assert list(REGISTER) == ["F1", "F2", "F3", "F4", *(f"E{i}" for i in range(1, 6)), *(f"T{i}" for i in range(1, 55))]
+    assert sum(a.kind == "figure" for a in REGISTER.values()) == 9
+    assert {a.id for a in REGISTER.values() if a.caption_source == "paper"} == {"F1", "F2", "F3", "E1", "E2"}
+
+
+@pytest.mark.parametrize("artefact", REGISTER.values(), ids=REGISTER)
+def test_every_entry_can_be_drawn_or_says_what_it_lacks(artefact):
+    assert artefact.title
+    assert artefact.caption
+    assert set(artefact.profiles) <= set(profiles.PROFILES)
+    assert re.fullmatch(r"0\d_\w+", artefact.notebook)
+    if artefact.draw:
+        assert callable(getattr(plots if artefact.kind == "figure" else tables, artefact.draw))
+        assert set(artefact.results) <= set(provenance.RESULTS)
+        assert set(artefact.drawn) <= set(artefact.panels)
+    else:
+        assert artefact.lacks
+        assert not artefact.drawn
+
+
+def test_titles_are_distinct():
+    titles = [a.title for a in REGISTER.values()]
+    assert len(set(titles)) == len(titles)
+
+
+def test_captions_are_not_the_papers_sentences():
+    paper = paths.PROJECT.parent / "shared" / "paper.txt"
+    if not paper.is_file():
+        pytest.skip("the paper's public text is not here")
+    words = re.findall(r"[a-z]+", paper.read_text().lower())
+    runs = {tuple(words[i : i + 12]) for i in range(len(words) - 11)}
+    for artefact in REGISTER.values():
+        own = re.findall(r"[a-z]+", artefact.caption.lower())
+        assert not runs & {tuple(own[i : i + 12]) for i in range(len(own) - 11)}, artefact.id
+
+
+def test_nothing_there_yet_says_which_notebook_and_why(home):
+    assert set(states(DEMO).values()) == {MISSING}
+    assert why(DEMO, "E5") == "training_curves.csv missing: run notebook 03_seal_vision"
+    assert "profile her2st cannot produce it, maple can" in why(HER2ST, "T14")
+    assert "05_slide_level" in why(DEMO, "F2")
+    text = artefacts.status_text(DEMO)
+    assert "profile demo (simulated data): 0 drawn, 0 stale, 63 not there yet, of 63" in text
+    assert "T10-T13: a profile runs one encoder" in text
+
+
+def test_draw_writes_stamped_files_and_only_what_can_be_drawn(home):
+    provenance.write_result(DEMO, "samples", samples(), {})
+    provenance.write_result(DEMO, "training_curves", curves(), {})
+    files = artefacts.draw(DEMO)
+    folder = home / "figures" / "demo"
+    expected = {f"{id}.{kind}" for id in ("F1", "E5") for kind in ("pdf", "png")}
+    expected |= {f"tables/{id}.{kind}" for id in ("T1", "T3", "T4") for kind in ("csv", "md")}
+    assert {path.relative_to(folder).as_posix() for path in files} == expected
+    present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    assert present == expected | {"manifest.json"}
+    assert {id for id, state in states(DEMO).items() if state == DRAWN} == {"F1", "E5", "T1", "T3", "T4"}
+    assert why(DEMO, "E5") == "panels B of AB"
+
+
+def test_stamps_agree_in_manifest_png_pdf_and_markdown(home):
+    path = provenance.write_result(DEMO, "training_curves", curves(), {})
+    provenance.write_result(DEMO, "samples", samples(), {})
+    artefacts.draw(DEMO, ["E5", "T1"])
+    entry = artefacts.manifest(DEMO)["E5"]
+    needed = {"profile", "data", "seeds", "commit", "dirty", "inputs", "versions", "hardware", "code", "time"}
+    assert needed <= entry.keys()
+    assert entry["inputs"]["training_curves"]["sha256"] == provenance.sha256(path)
+    assert {name: provenance.sha256(home / "figures/demo" / name) for name in entry["files"]} == entry["files"]
+    with Image.open(home / "figures/demo/E5.png") as image:
+        stamp = json.loads(image.text["Comment"])
+        assert image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+    assert stamp["inputs"] == entry["inputs"]
+    assert (stamp["profile"], stamp["data"]) == ("demo", "simulated data")
+    pdf = (home / "figures/demo/E5.pdf").read_bytes()
+    assert b"/Keywords" in pdf
+    assert entry["inputs"]["training_curves"]["sha256"].encode() in pdf
+    text = (home / "figures/demo/tables/T1.md").read_text()
+    assert json.loads(text.partition("<!-- ")[2].partition(" -->")[0])["artefact"] == "T1"
+
+
+def test_simulated_data_is_marked_and_real_data_is_not(home):
+    for profile in (DEMO, HER2ST):
+        provenance.write_result(profile, "samples", samples(profile.simulated), {})
+        artefacts.draw(profile, ["T1"])
+    first = [(home / f"figures/{n}/tables/T1.md").read_text().splitlines()[0] for n in ("demo", "her2st")]
+    assert first == ["**simulated data**, profile demo", "**real data**, profile her2st"]
+    tables_csv = [pd.read_csv(home / f"figures/{n}/tables/T1.csv") for n in ("demo", "her2st")]
+    assert set(tables_csv[0]["data"]) == {"simulated data"}
+    assert "data" not in tables_csv[1]
+
+
+def test_real_metadata_replace_simulated_samples(home):
+    provenance.write_result(DEMO, "samples", samples(), {})
+    artefacts.draw(DEMO, ["F1"])
+    assert artefacts.manifest(DEMO)["F1"]["data"] == "simulated data"
+    provenance.write_result(DEMO, "hest_metadata", samples(simulated=False), {})
+    assert states(DEMO)["F1"] == STALE
+    artefacts.draw(DEMO, ["F1"])
+    entry = artefacts.manifest(DEMO)["F1"]
+    assert (entry["data"], list(entry["inputs"])) == ("real data", ["hest_metadata"])
+
+
+def test_drawing_twice_gives_the_same_files(home):
+    provenance.write_result(DEMO, "training_curves", curves(), {})
+    artefacts.draw(DEMO, ["E5"])
+    first = artefacts.manifest(DEMO)["E5"]["files"]
+    artefacts.draw(DEMO, ["E5"])
+    assert artefacts.manifest(DEMO)["E5"]["files"] == first
+
+
+def test_stale_when_an_input_a_file_or_the_code_changes(home, monkeypatch):
+    provenance.write_result(DEMO, "samples", samples(), {})
+    artefacts.draw(DEMO, ["T1", "T3"])
+    assert states(DEMO)["T1"] == DRAWN
+    (home / "figures/demo/tables/T3.md").unlink()
+    assert why(DEMO, "T3").startswith("tables/T3.md is gone")
+    with monkeypatch.context() as patch:
+        patch.setattr(provenance, "code_digest", lambda modules: "other")
+        assert why(DEMO, "T1").startswith("the drawing code has changed")
+    provenance.write_result(DEMO, "samples", samples().assign(spots=11), {})
+    assert states(DEMO)["T1"] == STALE
+    assert why(DEMO, "T1").startswith("samples.csv has changed")
+    artefacts.draw(DEMO)
+    assert states(DEMO)["T1"] == states(DEMO)["T3"] == DRAWN
+
+
+def test_what_can_no_longer_be_drawn_is_removed(home):
+    path = provenance.write_result(DEMO, "training_curves", curves(), {})
+    artefacts.draw(DEMO)
+    path.unlink()
+    assert why(DEMO, "E5").startswith("drawn earlier, but now training_curves.csv missing")
+    artefacts.draw(DEMO)
+    assert states(DEMO)["E5"] == MISSING
+    assert not (home / "figures/demo/E5.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("id", "message"),
+    [("F9", "unknown artefact 'F9'"), ("F2", "05_slide_level"), ("T1", "01_dataset"), ("T14", "profile demo cannot")],
+)
+def test_asking_for_what_cannot_be_drawn_is_an_error(home, id, message):
+    with pytest.raises(SealError, match=message):
+        artefacts.draw(DEMO, [id])
+    assert not (home / "figures").exists()
+
+
+def test_a_damaged_result_stops_the_drawing_and_leaves_no_file(home):
+    path = provenance.write_result(DEMO, "training_curves", curves(), {})
+    path.write_text("stage,term\n")
+    with pytest.raises(SealError, match=r"training_curves\.csv"):
+        artefacts.draw(DEMO)
+    assert not (home / "figures").exists()
