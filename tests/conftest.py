@@ -1,10 +1,14 @@
 """Fixtures of all tests: a home of their own, and real data where it lies beside the project."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
-from seal import paths
+from seal import paths, profiles, results, tokens
+from seal.data.assemble import assemble
+from seal.evaluate.patch import Evaluation
+from seal.models import encoders
 
 
 @pytest.fixture(autouse=True)
@@ -28,3 +32,58 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data in {folder}")
     return folder
+
+
+SMALL = profiles.get(
+    "demo",
+    image_size=56,
+    um_per_px=2.0,
+    atlas=profiles.AtlasSettings(organs=("Breast", "Kidney"), spots_per_section=12),
+    panel=profiles.PanelSettings(genes=30, test_genes=8),
+    omics=profiles.OmicsSettings(hidden=(16, 8), batch=16, epochs=2),
+    vision=profiles.VisionSettings(decoder_hidden=8, batch=16, epochs=2, views=1, lr=1e-2),
+    evaluation=profiles.EvaluationSettings(pca=8, seeds=(0, 1), bootstrap=50),
+)
+
+
+@pytest.fixture(scope="session")
+def tiny_build():
+    """Stand in for `encoders.build`: tiny, of random weights; "random" still differs from "pretrained"."""
+    build = encoders.build
+
+    def tiny(name, *, weights="pretrained", image_size=None, tiny=True, seed=0):
+        return build(name, weights="random", image_size=image_size, tiny=tiny, seed=seed + (weights == "random"))
+
+    return tiny
+
+
+@pytest.fixture(scope="session")
+def small_home(tmp_path_factory, tiny_build) -> Path:
+    """Take the small profile as far as its tokens, once for all tests."""
+    home = tmp_path_factory.mktemp("small")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEAL_HOME", str(home))
+        patch.setattr(encoders, "build", tiny_build)
+        tokens.build(assemble(SMALL))
+    return home
+
+
+@pytest.fixture
+def small(monkeypatch, small_home, home, tiny_build):
+    """A profile of 4 simulated donors, 12 spots each, with a tiny encoder of random weights; pairs and tokens made."""
+    shutil.copytree(small_home, home, dirs_exist_ok=True)
+    monkeypatch.setattr(encoders, "build", tiny_build)
+    return SMALL
+
+
+@pytest.fixture(scope="session")
+def evaluated(small_home, tmp_path_factory, tiny_build):
+    """Evaluate the small profile, once for all tests: the evaluation and its training curves."""
+    home = tmp_path_factory.mktemp("evaluated")
+    shutil.copytree(small_home, home, dirs_exist_ok=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEAL_HOME", str(home))
+        patch.setattr(encoders, "build", tiny_build)
+        pairs = assemble(SMALL)
+        evaluation = Evaluation(pairs, tokens.build(pairs)).run()
+        return evaluation, results.training_curves(pairs)

@@ -10,9 +10,14 @@ from seal.files import atomic, digest, read_json, sha256, write_json
 
 def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     path = write_json(tmp_path / "a.json", [1])
-    with pytest.raises(RuntimeError), atomic(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+
+    def interrupted():
+        with atomic(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        interrupted()
     assert read_json(path) == [1]
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
 

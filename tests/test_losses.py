@@ -9,7 +9,7 @@ import torch
 from seal import losses
 
 
-@pytest.fixture()
+@pytest.fixture
 def batch():
     generator = torch.Generator().manual_seed(0)
     return torch.rand(7, 5, generator=generator), torch.rand(7, 5, generator=generator)

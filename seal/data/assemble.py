@@ -10,7 +10,7 @@ from seal import dependencies, paths
 from seal.data import hest, sample_files
 from seal.data import panel as panels
 from seal.data.expression import clean_genes, neighbours, normalise, spot_context
-from seal.data.pairs import Fold, Pairs, Section, make_folds, read
+from seal.data.pairs import Pairs, Section, make_folds, read
 from seal.errors import SealError
 from seal.files import atomic, digest, write_json
 from seal.profiles import Profile, as_dict
@@ -73,9 +73,16 @@ def _write(folder: Path, profile: Profile, samples, key: str) -> None:
     _write_spots(folder, sections, tables)
     counts, genes = _union(tables)
     _write_counts(folder, counts, genes)
-    context = _context(sections, tables, counts, settings.own_weight)
+    smooth = normalise(_context(sections, tables, counts, settings.own_weight), settings.target_sum)
+    own = normalise(counts, settings.target_sum)
+    tables.clear()  # choosing genes below needs the memory
     for fold in make_folds(sections, profile.evaluation.split):
-        _write_fold(folder / "folds" / fold.name, fold, sections, counts, context, genes, profile)
+        lengths = [s.stop - s.start for s in sections]
+        donors = np.repeat([s.donor for s in sections], lengths)[fold.omics]
+        same = np.repeat([s.organ == fold.organ for s in sections], lengths)[fold.omics]
+        scored = set(donors[same] if same.any() else donors)  # an organ no other donor has: all training donors
+        panel = panels.select(counts[fold.omics], smooth[fold.omics], genes, donors, scored, settings)
+        _write_fold(folder / "folds" / fold.name, panel, genes, smooth, own)
     write_json(
         folder / "pairs.json",
         {
@@ -160,7 +167,7 @@ def _union(tables):
 def _write_counts(folder: Path, counts, genes: list[str]) -> None:
     from scipy.sparse import save_npz
 
-    save_npz(folder / "counts.npz", counts)
+    save_npz(folder / "counts.npz", counts, compressed=False)  # a quarter of the size would take 20 times as long
     write_json(folder / "genes.json", genes)
 
 
@@ -176,16 +183,11 @@ def _context(sections: tuple[Section, ...], tables, counts, own_weight: float):
     return vstack(mixed, format="csr")
 
 
-def _write_fold(folder: Path, fold: Fold, sections, counts, context, genes: list[str], profile: Profile) -> None:
-    settings = profile.panel
-    lengths = [s.stop - s.start for s in sections]
-    donors = np.repeat([s.donor for s in sections], lengths)[fold.omics]
-    smooth = normalise(context, settings.target_sum)
-    panel = panels.select(counts[fold.omics], smooth[fold.omics], genes, donors, settings)
+def _write_fold(folder: Path, panel: panels.Panel, genes: list[str], smooth, own) -> None:
+    """Write a fold's panel and its columns of the context and of the spots' own expression."""
     where = {gene: column for column, gene in enumerate(genes)}
     columns = np.array([where[gene] for gene in panel.genes])
     folder.mkdir(parents=True)
     panel.save(folder / "panel.json")
     np.save(folder / "context.npy", smooth[:, columns].toarray())
-    own = normalise(counts, settings.target_sum)
     np.save(folder / "measured.npy", own[:, columns[panel.test_columns]].toarray())

@@ -193,7 +193,7 @@ def prepare(profile: Profile) -> Path:
         shutil.rmtree(root)
         done = {}
     missing = [row for row in rows if row["id"] not in done]
-    for row in tqdm(missing, desc="simulated sections", unit="section", disable=not missing):
+    for row in tqdm(missing, desc="simulated sections", unit="section"):
         number = int(row["id"].rsplit("-", 1)[1])
         seed = [settings.seed, crc32(row["organ"].encode()), number]
         table, patches = simulate(row["organ"], row["disease_state"], settings.spots_per_section, seed)

@@ -7,6 +7,7 @@ written in the HEST-1k layout. Sections of a copy that lack their image become e
 import csv
 import os
 import zipfile
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
@@ -17,7 +18,7 @@ import numpy as np
 
 from seal import paths
 from seal.data import hest
-from seal.data.sample_files import write_sample
+from seal.data.sample_files import check_counts, write_sample
 from seal.data.slides import SlideImage
 from seal.errors import SealError
 from seal.files import atomic, digest, read_json, sha256
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
-COMMIT = "85df741"
+COMMIT = "85df7411b987a7dec3feff9718b869a7a82091ec"
 ARCHIVE = f"https://github.com/almaan/her2st/archive/{COMMIT}.zip"
 PITCH = 200.0  # um between neighbouring spots (ST arrays)
 SPOT = 100.0  # um
@@ -126,12 +127,15 @@ def _unpack(archive: Path, folder: Path) -> None:
                 target = folder.joinpath(*parts)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(file.read(member))
-                expected = known.get("/".join(parts))
-                if expected and sha256(target) != expected:
-                    raise _bad(archive, f"{'/'.join(parts)} has another SHA-256", f"{expected[:12]}...")
-    except zipfile.BadZipFile as error:
+                name = "/".join(parts)
+                if name in known and sha256(target) != known[name]:
+                    raise zipfile.BadZipFile(f"{name} has another SHA-256 than {known[name][:12]}...")
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        archive.unlink()  # or the next run would find it again
+        raise _bad(archive, f"{error}; deleted", "a whole zip archive, its files as we know them") from error
+    if not folder.is_dir():
         archive.unlink()
-        raise _bad(archive, f"{error}; deleted", "a whole zip archive") from error
+        raise _bad(archive, "nothing in it is of her2st; deleted", f"data/ with {', '.join(FOLDERS.values())}")
 
 
 def read_section(section: Section) -> "tuple[AnnData, float]":
@@ -144,9 +148,10 @@ def read_section(section: Section) -> "tuple[AnnData, float]":
     Raises
     ------
     SealError
-        A file is truncated, lacks columns, has duplicates, or the two share less than half their spots.
+        A file is truncated, lacks columns, has duplicates or bad counts, or the two share less than half their spots.
     """
     import anndata
+    import pandas as pd
     from scipy.sparse import csr_matrix
 
     spots, counts = _read_spots(section.spots), _read_table(section.counts, index_col=0)
@@ -162,16 +167,20 @@ def read_section(section: Section) -> "tuple[AnnData, float]":
             do="check that the two files belong together",
         )
     spots = spots.loc[shared]
-    data = anndata.AnnData(csr_matrix(counts.loc[shared].to_numpy(dtype=np.float32)))
+    try:
+        data = anndata.AnnData(csr_matrix(counts.loc[shared].to_numpy(dtype=np.float32)))
+    except ValueError as error:
+        raise _bad(section.counts, f"{error}", "numbers alone") from error
     data.obs_names, data.var_names = shared, counts.columns.astype(str)
-    data.obs["array_row"] = spots["y"].to_numpy()
-    data.obs["array_col"] = spots["x"].to_numpy()
+    data.obs["array_row"] = spots["y"].to_numpy(dtype=int)
+    data.obs["array_col"] = spots["x"].to_numpy(dtype=int)
     data.obs["pxl_row_in_fullres"] = spots["pixel_y"].to_numpy()
     data.obs["pxl_col_in_fullres"] = spots["pixel_x"].to_numpy()
     data.obs["in_tissue"] = 1
     data.obsm["spatial"] = spots[["pixel_x", "pixel_y"]].to_numpy()
+    check_counts(data, section.counts)
     if section.labels is not None:
-        data.obs["label"] = _labels(section.labels, spots)
+        data.obs["label"] = pd.Categorical(_labels(section.labels, spots))
     return data, _um_per_px(spots, section)
 
 
@@ -179,7 +188,8 @@ def _read_table(path: Path, **options: Any) -> "pd.DataFrame":
     import pandas as pd
 
     try:
-        return pd.read_csv(path, sep="\t", **options)
+        # low_memory reads in pieces, which a table of 16,000 columns pays for with twice the time
+        return pd.read_csv(path, sep="\t", low_memory=False, **options)
     except Exception as error:  # gzip, zlib, parser and unicode errors, all of them a damaged file
         raise _bad(path, f"{type(error).__name__}: {error}", "a whole tab-separated table") from error
 
@@ -189,11 +199,25 @@ def _read_spots(path: Path) -> "pd.DataFrame":
     lacking = [column for column in SPOT_COLUMNS if column not in spots]
     if lacking:
         raise _bad(path, f"columns {', '.join(lacking)} are missing", f"columns {', '.join(SPOT_COLUMNS)}")
+    spots = _numbers(spots, SPOT_COLUMNS, path)
     spots = spots[spots["selected"] == 1]
     names = spots["x"].astype(int).astype(str) + "x" + spots["y"].astype(int).astype(str)
     if not names.is_unique:
         raise _bad(path, f"spot {names[names.duplicated()].iloc[0]} twice", "unique spots")
     return spots.set_index(names)
+
+
+def _numbers(table: "pd.DataFrame", columns: tuple[str, ...], path: Path) -> "pd.DataFrame":
+    """Make columns numbers, each of them finite: a line that was cut short lacks some."""
+    import pandas as pd
+
+    values = table[list(columns)].apply(pd.to_numeric, errors="coerce")
+    bad = np.argwhere(~np.isfinite(values.to_numpy(dtype=float)))
+    if len(bad):
+        row, column = bad[0]
+        found = table[columns[column]].iloc[row]
+        raise _bad(path, f"{columns[column]} is {found} in row {row + 1} of the table", "a number in every row")
+    return table.assign(**values)
 
 
 def _bad(path: Path, problem: str, expected: str) -> SealError:
@@ -206,7 +230,7 @@ def _labels(path: Path, spots: "pd.DataFrame") -> list[str | None]:
     lacking = [column for column in ("x", "y", "label") if column not in table]
     if lacking:
         raise _bad(path, f"columns {', '.join(lacking)} are missing", "columns x, y, label")
-    table = table.dropna(subset=["x", "y"])
+    table = _numbers(table.dropna(subset=["x", "y"]), ("x", "y"), path)
     found = {(round(x, 3), round(y, 3)): label for x, y, label in table[["x", "y", "label"]].to_numpy()}
     labels = [found.get((round(x, 3), round(y, 3))) for x, y in spots[["new_x", "new_y"]].to_numpy()]
     return [label if isinstance(label, str) else None for label in labels]
@@ -268,7 +292,10 @@ def convert(section: Section, root: Path) -> None:
 
 def _listed(root: Path, section: Section) -> bool:
     ids = hest.table(root)["id"].tolist() if (root / "metadata.csv").is_file() else []
-    return f"HER2ST-{section.name}" in ids and (root / "st" / f"HER2ST-{section.name}.h5ad").is_file()
+    files = [root / "st" / f"HER2ST-{section.name}.h5ad"]
+    if section.image is not None:
+        files.append(root / "patches" / f"HER2ST-{section.name}.h5")
+    return f"HER2ST-{section.name}" in ids and all(path.is_file() for path in files)
 
 
 def prepare(profile: Profile) -> Path:

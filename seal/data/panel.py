@@ -105,27 +105,35 @@ def load(path: Path) -> Panel:
 
 
 def select(
-    counts, log_expression, genes: Sequence[str], donors: Sequence[str], settings: PanelSettings
+    counts,
+    log_expression,
+    genes: Sequence[str],
+    donors: Sequence[str],
+    scored: Sequence[str],
+    settings: PanelSettings,
 ) -> Panel:
     """Choose the panel and the test genes on training spots.
 
     The panel: `settings.genes` most variable genes (scanpy, Seurat flavour) among those with at least
-    `min_gene_counts` counts, in the order of their normalised dispersion, ties by symbol. The test genes:
-    of these, detected in at least 10 % of the spots, the `test_genes` of highest variance.
+    `min_gene_counts` counts, in the order of their normalised dispersion, ties by symbol. The test genes: of
+    these, detected in at least 10 % of the scored donors' spots, the `test_genes` of highest variance within a
+    donor. What differs between donors or organs only cannot be predicted within one, so it is not asked for.
 
     Parameters
     ----------
     counts, log_expression
         Sparse, [training spots, genes]: raw counts, and the normalised log expression of the same spots.
     donors
-        The donors of these spots; written into the panel.
+        The donor of each of these spots; written into the panel.
+    scored
+        The training donors that choose the test genes: those of the organ that is tested.
 
     Raises
     ------
     SealError
         Fewer than two genes are left.
 
-    Source: release (flavour, number, filter); order and test genes our choice after HEST-Bench.
+    Source: release (flavour, number, filter; test genes by organ); order and the variance our choice.
     """
     import anndata
     import pandas as pd
@@ -148,16 +156,19 @@ def select(
     ranked = ranked.set_index(names).assign(gene=names).query("highly_variable")
     ranked = ranked.sort_values(["dispersions_norm", "gene"], ascending=[False, True])
     panel = ranked["gene"].tolist()[: settings.genes]
-    return Panel(
-        tuple(panel), tuple(_test_genes(data, panel, settings.test_genes)), tuple(sorted(set(donors)))
-    )
+    where = {name: column for column, name in enumerate(names)}
+    values = data.X[:, [where[gene] for gene in panel]]
+    test = _test_genes(values, panel, np.asarray(donors), scored, settings.test_genes)
+    return Panel(tuple(panel), tuple(test), tuple(sorted(set(donors))))
 
 
-def _test_genes(data, panel: list[str], number: int) -> list[str]:
-    values = data[:, panel].X
-    detected = np.asarray((values > 0).mean(axis=0)).ravel()
-    mean = np.asarray(values.mean(axis=0)).ravel()
-    variance = np.asarray(values.multiply(values).mean(axis=0)).ravel() - mean**2
-    variance = np.where(detected >= 0.1, variance, -1)
+def _test_genes(values, panel: list[str], donors: np.ndarray, scored: Sequence[str], number: int) -> list[str]:
+    variance = np.mean([_variance(values[donors == donor]) for donor in sorted(set(scored))], axis=0)
+    detected = np.asarray((values[np.isin(donors, list(scored))] > 0).mean(axis=0)).ravel()
+    variance = np.where(detected >= 0.1, variance, 0)
     order = sorted(range(len(panel)), key=lambda i: (-variance[i], panel[i]))
     return [panel[i] for i in order[:number] if variance[i] > 0]
+
+
+def _variance(values) -> np.ndarray:
+    return np.asarray(values.multiply(values).mean(axis=0) - np.square(values.mean(axis=0))).ravel()

@@ -98,7 +98,7 @@ def _read_image(path: Path) -> np.ndarray:
     Image.MAX_IMAGE_PIXELS = None  # a section's image is larger than Pillow takes for an attack
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert("RGB"))
+            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     except (OSError, UnidentifiedImageError, SyntaxError) as error:
         if path.suffix.lower() not in (".tif", ".tiff"):
             raise _damaged(path, error) from error

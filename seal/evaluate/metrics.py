@@ -36,8 +36,12 @@ def pearson(x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None) -> 
 
 
 def mean_pearson(x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
-    """Mean of `pearson` over the genes that can be scored: a number, or [B] with weights."""
-    return np.nanmean(pearson(x, y, weights), axis=-1)
+    """Mean of `pearson` over the genes that can be scored: a number, or [B] with weights; NaN if there are none."""
+    r = pearson(x, y, weights)
+    scored = np.isfinite(r)
+    number = scored.sum(axis=-1)
+    mean = np.where(scored, r, 0.0).sum(axis=-1) / np.maximum(number, 1)
+    return np.where(number > 0, mean, np.nan)
 
 
 def resamples(n: int, times: int, seed: int) -> np.ndarray:

@@ -40,8 +40,9 @@ def ridge_probe(
     for group in np.unique(groups):
         inside, outside = groups == group, groups != group
         path = _ridge_path(train[outside], target[outside], train[inside], components, alphas)
-        scores += [mean_pearson(prediction, target[inside]) for prediction in path]
-    best = float(alphas[int(np.nanargmax(scores))])
+        # a group in which no gene varies cannot speak for any alpha
+        scores += np.nan_to_num([mean_pearson(prediction, target[inside]) for prediction in path])
+    best = float(alphas[int(np.argmax(scores))])
     return _ridge_path(train, target, test, components, [best])[0], best
 
 

@@ -40,7 +40,7 @@ def test_a_permutation_is_an_error_that_names_the_first_gene():
     PANEL.require(PANEL, "itself")
 
 
-@pytest.fixture()
+@pytest.fixture
 def counts():
     rng = np.random.default_rng(0)
     rates = np.full((60, 40), 4.0)
@@ -54,7 +54,8 @@ def counts():
 def test_select_finds_the_variable_gene_and_drops_the_rare_one(counts):
     genes = [f"G{i:02}" for i in range(40)]
     settings = PanelSettings(genes=10, test_genes=3)
-    panel = panels.select(counts, normalise(counts, 1e4), genes, ["B", "A", "A"], settings)
+    donors = ["B", "A"] * 30
+    panel = panels.select(counts, normalise(counts, 1e4), genes, donors, ["A"], settings)
     assert len(panel.genes) == 10
     assert panel.test_genes[0] == "G05"
     assert len(panel.test_genes) == 3
@@ -65,4 +66,20 @@ def test_select_finds_the_variable_gene_and_drops_the_rare_one(counts):
 def test_select_needs_genes(counts):
     empty = csr_array(np.zeros((5, 4)))
     with pytest.raises(SealError, match="0 genes"):
-        panels.select(empty, empty, list("ABCD"), ["A"], PanelSettings())
+        panels.select(empty, empty, list("ABCD"), ["A"] * 5, ["A"], PanelSettings())
+
+
+def test_test_genes_vary_within_the_scored_donors(counts):
+    """A gene that differs between donors only, or varies in a donor that is not scored, is not asked for."""
+    genes = [f"G{i:02}" for i in range(40)]
+    settings = PanelSettings(genes=40, test_genes=40)
+    donors = ["A"] * 30 + ["B"] * 30  # G05 differs between these two and hardly within
+    within = panels.select(counts, normalise(counts, 1e4), genes, ["A", "B"] * 30, ["A"], settings)
+    between = panels.select(counts, normalise(counts, 1e4), genes, donors, ["B"], settings)
+    assert within.test_genes.index("G05") == 0
+    assert between.test_genes.index("G05") > 5
+    table = counts.toarray()
+    table[:30, 9] = 0  # absent in A, there in B
+    absent = panels.select(csr_array(table), normalise(csr_array(table), 1e4), genes, donors, ["A"], settings)
+    assert "G09" in absent.genes
+    assert "G09" not in absent.test_genes

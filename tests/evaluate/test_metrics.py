@@ -6,7 +6,7 @@ import pytest
 from seal.evaluate.metrics import interval, mean_pearson, pearson, resamples
 
 
-@pytest.fixture()
+@pytest.fixture
 def data():
     rng = np.random.default_rng(0)
     y = rng.normal(size=(30, 4)) + 5

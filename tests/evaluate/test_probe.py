@@ -10,7 +10,7 @@ from sklearn.preprocessing import StandardScaler
 from seal.evaluate.probe import alpha_groups, ridge_probe
 
 
-@pytest.fixture()
+@pytest.fixture
 def data():
     rng = np.random.default_rng(0)
     w = rng.normal(size=(12, 3))

@@ -1,0 +1,154 @@
+"""Both stages on disk: trained once, read back to the bit, strict about what is loaded, merged exactly."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from seal import stages, tokens
+from seal.data.assemble import assemble
+from seal.errors import SealError
+from seal.models import encoders
+
+
+@pytest.fixture
+def way(small):
+    pairs = assemble(small)
+    return pairs, pairs.folds()[0], tokens.build(pairs)
+
+
+def embed(model, pairs):
+    with torch.no_grad():
+        return model.encoder(model.encoder.preprocess(pairs.patches[:6]))
+
+
+def test_a_run_is_trained_once_and_read_back_to_the_bit(way, monkeypatch):
+    pairs, fold, store = way
+    trained = stages.train_vision(pairs, fold, 0, store)
+    folder = stages.run_folder(pairs, fold, 0, "seal")
+    assert {p.name for p in folder.iterdir()} == {
+        *("adapter", "decoder.safetensors", "omics.safetensors", "panel.json", "log.json", "run.json")
+    }
+    monkeypatch.setattr(stages, "fit", lambda *_: pytest.fail("trained again"))
+    read = stages.train_vision(pairs, fold, 0, store)
+    assert trained.state_dict().keys() == read.state_dict().keys()
+    assert all(torch.equal(v, read.state_dict()[k]) for k, v in trained.state_dict().items())
+    assert set(stages.read_log(folder)[0]) == {"epoch", "step", "lr", "info", "rec_omics", "rec_vision", "total"}
+
+
+def test_only_adapters_decoder_and_omics_train(way):
+    pairs, fold, store = way
+    model = stages.train_vision(pairs, fold, 0, store)
+    base = encoders.build(pairs.profile.encoder, image_size=56).model.state_dict()
+    merged = stages.merged_state(model)
+    changed = {name for name, value in merged.items() if not torch.equal(value, base[name])}
+    assert changed == {f"{target}.weight" for target in encoders.build("dinov2_s", image_size=56).lora_targets(1)}
+
+
+def test_merged_encoder_is_the_plain_model(way, tmp_path):
+    pairs, fold, store = way
+    model = stages.train_vision(pairs, fold, 0, store)
+    path = stages.export(model, tmp_path / "merged.safetensors")
+    plain = encoders.build(pairs.profile.encoder, image_size=56)
+    plain.model.load_state_dict(stages.load_weights(path), strict=True)
+    with torch.no_grad():
+        z = plain(plain.preprocess(pairs.patches[:6]))
+    torch.testing.assert_close(z, embed(model, pairs), atol=1e-5, rtol=1e-5)
+
+
+def test_stage_two_losses_equal_training_on_the_whole_encoder(way):
+    """The fast way (tokens, tail) against the plain way (pixels, whole encoder): same losses, same gradients."""
+    pairs, fold, store = way
+    model = stages.train_vision(pairs, fold, 0, store).eval()
+    rows = fold.train[:8]
+    x = torch.from_numpy(np.array(pairs.context(fold)[rows]))
+
+    def gradients(terms):
+        model.zero_grad(set_to_none=True)
+        terms["total"].backward()
+        return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+    fast_terms = model.losses(store.batch(np.zeros(8, int), rows), x)
+    fast = gradients(fast_terms)
+    images = model.encoder.preprocess(np.array(pairs.patches[rows]))
+    model.embed = lambda _: model.encoder(images)
+    plain_terms = model.losses(None, x)
+    plain = gradients(plain_terms)
+    for name, value in fast_terms.items():
+        torch.testing.assert_close(value, plain_terms[name], atol=1e-5, rtol=1e-5)
+    assert fast.keys() == plain.keys()
+    assert sum("lora" in name for name in fast) == 8
+    for name, value in fast.items():
+        torch.testing.assert_close(value, plain[name], atol=1e-5, rtol=1e-3)
+
+
+def test_shuffled_pairs_keep_no_partner_and_use_each_once(way):
+    fold = way[1]
+    partners = stages._partners(fold, 0, "seal_shuffled")
+    assert sorted(partners) == sorted(fold.train)
+    assert not (partners == fold.train).any()
+    assert not (partners == stages._partners(fold, 1, "seal_shuffled")).all()
+    assert (stages._partners(fold, 0, "seal") == fold.train).all()
+
+
+def test_settings_decide_whether_a_run_is_current(way, small):
+    pairs, fold, _ = way
+    stages.train_omics(pairs, fold, 0, 8)
+    run = stages.run_folder(pairs, fold, 0, "omics") / "run.json"
+    before = run.read_text()
+    longer = dataclasses.replace(small, omics=dataclasses.replace(small.omics, epochs=3))
+    stages.train_omics(assemble(longer), fold, 0, 8)
+    assert run.read_text() != before
+
+
+def test_wrong_or_damaged_weights_are_named(way):
+    pairs, fold, store = way
+    stages.train_vision(pairs, fold, 0, store)
+    folder = stages.run_folder(pairs, fold, 0, "seal")
+    adapter = folder / "adapter" / "adapter_model.safetensors"
+    whole = adapter.read_bytes()
+    adapter.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(SealError, match=r"adapter_model\.safetensors cannot be read"):
+        stages.train_vision(pairs, fold, 0, store)
+    adapter.write_bytes(whole)
+    decoder = folder / "decoder.safetensors"
+    decoder.write_bytes((folder / "omics.safetensors").read_bytes())
+    with pytest.raises(SealError, match=r"decoder\.safetensors does not fit GeneDecoder"):
+        stages.train_vision(pairs, fold, 0, store)
+
+
+def test_an_adapter_of_another_encoder_is_refused(way):
+    pairs, fold, store = way
+    stages.train_vision(pairs, fold, 0, store)
+    adapter = stages.run_folder(pairs, fold, 0, "seal") / "adapter" / "adapter_model.safetensors"
+    state = stages.load_weights(adapter)
+    stages._save_tensors(adapter, {k.replace("blocks.3", "blocks.2"): v for k, v in state.items()})
+    with pytest.raises(SealError, match="does not fit the encoder"):
+        stages.train_vision(pairs, fold, 0, store)
+
+
+def test_a_stage_two_run_killed_between_epochs_resumes_to_the_same_bits(way, monkeypatch):
+    pairs, fold, store = way
+    whole = stages.train_vision(pairs, fold, 1, store)
+    folder = stages.run_folder(pairs, fold, 1, "seal")
+    (folder / "run.json").unlink()
+    save, saved = stages.fit.__globals__["_save"], []
+
+    def dying(*args):
+        save(*args)
+        saved.append(args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(stages.fit.__globals__, "_save", dying)
+    with pytest.raises(KeyboardInterrupt):
+        stages.train_vision(pairs, fold, 1, store)
+    monkeypatch.setitem(stages.fit.__globals__, "_save", save)
+    resumed = stages.train_vision(pairs, fold, 1, store)
+    assert len(saved) == 1
+    assert all(torch.equal(v, resumed.state_dict()[k]) for k, v in whole.state_dict().items())
+
+
+def test_unknown_method(way):
+    with pytest.raises(SealError, match="'seals'"):
+        stages.train_vision(*way[:2], 0, way[2], "seals")
