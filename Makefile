@@ -1,91 +1,157 @@
-# make help says what there is. Everything runs in .venv, made from requirements.lock when it is missing or old.
+# `make` says what there is. Everything runs in .venv, made from requirements.lock when it is missing or old.
 
 PROFILE ?= demo
 PYTHON ?= python3
-# TORCH=cpu: PyTorch's CPU build, from PyTorch's own index, and none of the CUDA packages (untested offline)
-TORCH ?=
 
-VENV  := .venv
-STAMP := $(VENV)/requirements.lock
-PY    := $(VENV)/bin/python
 BUILD := build/$(PROFILE)
 NOTEBOOKS := 00_overview 01_dataset 02_seal_omics 03_seal_vision 04_patch_level 08_figures_and_tables
 
-export NUMBA_CACHE_DIR := $(CURDIR)/build/numba
-export PYTHONWARNINGS := ignore::FutureWarning
-
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help figures test check lab status lock notebooks clean inputs
+.PHONY: help figures test check lint lab status lock notebooks clean inputs
 
-help: $(STAMP)  ## this page
-	@echo "make TARGET [PROFILE=demo]"
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
-	@$(PY) -m seal profiles
+# Notebooks run in their own folder: a path given relative to this one must hold there too.
+absolute = $(if $(filter /% ~%,$(firstword $(1))),$(1),$(CURDIR)/$(1))
+define place
+ifneq ($$($(1)),)
+override $(1) := $$(call absolute,$$($(1)))
+export $(1)
+endif
+endef
+$(foreach name,SEAL_HOME SEAL_HER2ST SEAL_HEST,$(eval $(call place,$(name))))
 
-figures: $(BUILD)/08_figures_and_tables.ipynb  ## train both stages, evaluate, draw: figures/PROFILE/
-	@echo "figures and tables: figures/$(PROFILE)/; notebooks as run: $(BUILD)/"
-
-test: $(STAMP)  ## lint, all tests, all notebooks in the demo profile
-	$(PY) -m ruff check . && $(PY) -m ruff format --check .
-	TQDM_DISABLE=1 $(PY) -m pytest tests notebooks --nbval-lax --nbval-current-env --nbval-cell-timeout=3000
-
-check: $(STAMP)  ## lint and the quick unit tests, about 2 minutes
-	$(PY) -m ruff check . && $(PY) -m ruff format --check .
-	TQDM_DISABLE=1 $(PY) -m pytest tests -m "not slow"
-
-lab: $(STAMP)  ## the notebooks in JupyterLab
-	JUPYTER_PREFER_ENV_PATH=1 $(PY) -m jupyterlab --notebook-dir=$(CURDIR) notebooks/00_overview.ipynb
-
-status: $(STAMP)  ## which figures and tables are drawn, stale, or missing and why
-	@$(PY) -m seal status --profile $(PROFILE)
-
-notebooks: $(BUILD)/08_figures_and_tables.ipynb  ## put the outputs of the last run into notebooks/, for committing
-	@$(PY) -m seal outputs $(NOTEBOOKS:%=$(BUILD)/%.ipynb)
-
-lock: $(STAMP)  ## resolve requirements.lock anew from pyproject.toml
-	$(PY) -m uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade -q \
-		--no-header --no-annotate -o requirements.lock
-
-clean:  ## remove what was made, but for .venv and downloads
-	rm -rf build runs results data/samples data/pairs data/tokens data/embeddings .pytest_cache .ruff_cache
-	find figures -mindepth 1 -maxdepth 1 -type d ! -name reference -exec rm -rf {} +
+export NUMBA_CACHE_DIR := $(CURDIR)/build/numba
+export PYTHONWARNINGS := ignore::FutureWarning
+# The kernel of this environment, before any other "python3" that the user or a cluster registered.
+export JUPYTER_PREFER_ENV_PATH := 1
+unexport JUPYTER_PATH
 
 # ---- the environment -------------------------------------------------------------------------------------
 
-# The copy of the lock inside .venv is written last: without it, or where it differs, .venv is made anew.
-UV := $(PY) -m uv pip install -q --compile-bytecode
-ifeq ($(TORCH),cpu)
-REQUIREMENTS = grep -vE '^(nvidia-|cuda-|triton)' requirements.lock > $(VENV)/cpu.lock && $(UV) --torch-backend cpu -r $(VENV)/cpu.lock
+# .venv/.stamp, written last, says for which lock, folder and torch the environment was made: where it is
+# missing or says something else, .venv is made anew.
+STAMP := .venv/.stamp
+ifeq ($(origin PY),command line)
+ENVIRONMENT :=
 else
-REQUIREMENTS = $(UV) -r requirements.lock
+PY := .venv/bin/python
+ENVIRONMENT := $(STAMP)
 endif
-$(STAMP): requirements.lock
-	@if cmp -s requirements.lock $(STAMP); then touch $(STAMP); else set -e; \
-	$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info[:2] <= (3, 13) or sys.exit("Python " + sys.version.split()[0] + \
-		" cannot be used: 3.11, 3.12 or 3.13 is needed. Give one with make PYTHON=/path/to/python3.11")'; \
-	echo "making $(VENV): about 7 GB with CUDA, one to three minutes"; \
-	rm -rf $(VENV); \
-	$(PYTHON) -m venv $(VENV) || { echo "python3 -m venv failed; on Debian and Ubuntu: apt install python3-venv"; rm -rf $(VENV); exit 1; }; \
-	$(PY) -m pip install -q --disable-pip-version-check uv==0.13.9 2>$(VENV)/pip.log || { cat $(VENV)/pip.log; echo "the package index cannot be reached"; exit 1; }; \
-	$(REQUIREMENTS); \
-	$(PY) -c 'import os, sysconfig; open(os.path.join(sysconfig.get_path("purelib"), "seal.pth"), "w").write(os.getcwd() + "\n")'; \
-	cp requirements.lock $(STAMP); fi
+
+TORCH := $(or $(TORCH),$(shell cat .venv/.torch 2>/dev/null),cuda)
+ifeq ($(filter cpu cuda,$(TORCH)),)
+$(error TORCH=$(TORCH): expected cpu or cuda)
+endif
+
+KEY := $(shell { pwd -P; echo $(TORCH); cat requirements.lock; } | cksum)
+ifneq ($(shell test -x .venv/bin/python && cat $(STAMP) 2>/dev/null),$(KEY))
+.PHONY: $(STAMP)
+endif
+
+help:  ## this page
+	@echo "make TARGET [PROFILE=demo]"
+	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@echo "PROFILE=       whose values, below; with SEAL_HER2ST=, SEAL_HEST= a copy of that data, SEAL_HOME= another disk"
+	@echo "TORCH=cpu      PyTorch's CPU build, kept until TORCH=cuda; PYTHON= the Python that makes .venv, 3.11 to 3.13"
+	@echo "PY=python      an environment of your own (conda) instead of .venv"
+	@$(RIGHT_PYTHON)
+	@$(PYTHON) -m seal profiles
+
+figures: $(BUILD)/08_figures_and_tables.ipynb  ## train both stages, evaluate, draw: figures/PROFILE/
+	@echo "figures and tables: $(if $(SEAL_HOME),$(SEAL_HOME)/)figures/$(PROFILE)/; notebooks as run: $(BUILD)/"
+
+test: lint  ## lint, all tests, all notebooks in the demo profile
+	TQDM_DISABLE=1 $(PY) -m pytest tests notebooks --nbval-lax --nbval-current-env --nbval-cell-timeout=3000
+
+check: lint  ## lint and the quick unit tests, about 2 minutes
+	TQDM_DISABLE=1 $(PY) -m pytest tests -m "not slow"
+
+lint: | $(ENVIRONMENT)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+lab: | $(ENVIRONMENT)  ## the notebooks in JupyterLab
+	$(PY) -m jupyterlab $(LAB) notebooks/00_overview.ipynb
+
+status: | $(ENVIRONMENT)  ## which figures and tables are drawn, stale, or missing and why
+	@$(PY) -m seal status --profile $(PROFILE)
+
+notebooks:  ## run the demo where needed and put its outputs into notebooks/, for committing
+	@$(MAKE) --no-print-directory figures PROFILE=demo
+	@$(PY) -m seal outputs $(NOTEBOOKS:%=build/demo/%.ipynb)
+
+lock: | $(ENVIRONMENT)  ## resolve requirements.lock anew from pyproject.toml
+	$(PY) -m uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 -q \
+		--no-header --no-annotate -o requirements.lock
+
+clean:  ## remove what the profile made, but for downloads and real samples
+	@$(RIGHT_PYTHON)
+	@$(PYTHON) -m seal clean --profile $(PROFILE)
+
+RIGHT_PYTHON = $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null || \
+  { echo "PYTHON=$(PYTHON) cannot be used"; echo "  expected: Python 3.11, 3.12 or 3.13"; \
+    echo "  what to do: install one and name it, for instance: make figures PYTHON=python3.11"; exit 2; } >&2
+HAS_VENV = $(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+  { echo "$(PYTHON) cannot make environments"; echo "  expected: its modules venv and ensurepip"; \
+    echo "  what to do: on Debian and Ubuntu, apt-get install python3-venv"; exit 2; } >&2
+
+# Where uv is not to be had, or does not know the mirror that pip is set to, pip goes on: slower, to the same end.
+UV := uv==0.13.9
+install = { .venv/bin/python -m uv pip install -q --python .venv/bin/python --compile-bytecode --no-deps $(1) || \
+    .venv/bin/python -m pip install -q --disable-pip-version-check --no-deps $(1); } || \
+  { echo "the packages of requirements.lock could not be installed"; \
+    echo "  expected: the package index pypi.org, or a mirror that pip is set to, and 8 GB of disk"; \
+    echo "  what to do: see the messages above, then run the same command again"; exit 2; } >&2
+
+ifeq ($(TORCH),cpu)
+# The commands are tested; PyTorch's own index could not be reached from where we work.
+PAIR := ^(torch|torchvision)==
+CUDA := ^(triton|nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+)==
+define install_lock
+grep -E '$(PAIR)' requirements.lock > .venv/torch.txt
+@grep -vE '$(PAIR)|$(CUDA)' requirements.lock > .venv/rest.txt
+@$(call install,--index-url https://download.pytorch.org/whl/cpu -r .venv/torch.txt)
+@$(call install,-r .venv/rest.txt)
+endef
+else
+install_lock = $(call install,-r requirements.lock)
+endif
+
+# The package is found through a .pth file: nothing to build, and a change shows in every kernel at once.
+LINK := import os, sysconfig; site = sysconfig.get_path("purelib"); \
+  open(os.path.join(site, "seal.pth"), "w").write(os.path.relpath(".", site) + "\n")
+
+$(STAMP):
+	@$(RIGHT_PYTHON)
+	@$(HAS_VENV)
+	@echo "making .venv from requirements.lock: one to three minutes, once"
+	@rm -rf .venv
+	@$(PYTHON) -m venv .venv
+	@.venv/bin/python -m pip install -q --disable-pip-version-check $(UV) || echo "no uv: pip does it, more slowly"
+	@$(install_lock)
+	@.venv/bin/python -c '$(LINK)'
+	@echo $(TORCH) > .venv/.torch
+	@echo '$(KEY)' > $@
 
 # ---- the notebooks ---------------------------------------------------------------------------------------
 
-# A notebook's .inputs file holds a digest of its cells, the modules it imports, its profile's values and the
-# lock. One call refreshes all; a file is written only where its digest changed, so make re-runs just that.
-inputs: $(STAMP)
-	@$(PY) -m seal inputs --profile $(PROFILE) --out $(BUILD) $(NOTEBOOKS:%=notebooks/%.ipynb)
+RUN = $(PY) -m seal run
+COPIES := $(NOTEBOOKS:%=$(BUILD)/%.ipynb)
 
-$(NOTEBOOKS:%=$(BUILD)/%.inputs): inputs
-	@true
-
-$(BUILD)/%.ipynb: $(BUILD)/%.inputs
-	@$(PY) -m seal run notebooks/$*.ipynb --profile $(PROFILE) --out $@
+$(COPIES): $(BUILD)/%.ipynb: $(BUILD)/%.inputs | $(ENVIRONMENT)
+	@$(RUN) notebooks/$*.ipynb --profile $(PROFILE) --out $@
 
 $(BUILD)/02_seal_omics.ipynb: $(BUILD)/01_dataset.ipynb
 $(BUILD)/03_seal_vision.ipynb: $(BUILD)/02_seal_omics.ipynb
 $(BUILD)/04_patch_level.ipynb: $(BUILD)/03_seal_vision.ipynb
 $(BUILD)/08_figures_and_tables.ipynb: $(BUILD)/00_overview.ipynb $(BUILD)/01_dataset.ipynb $(BUILD)/04_patch_level.ipynb
+
+# A notebook's .inputs file holds a digest of its cells, the modules it imports, its profile's values and the
+# lock. One call, with the standard library alone, refreshes all; a file is written only where its digest
+# changed, so make re-runs just that. `+` lets `make -n` see it too.
+$(COPIES:.ipynb=.inputs): inputs
+	+@:
+
+inputs:
+	+@$(RIGHT_PYTHON)
+	+@$(PYTHON) -m seal inputs --profile $(PROFILE) --out $(BUILD) $(NOTEBOOKS:%=notebooks/%.ipynb)

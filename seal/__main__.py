@@ -1,12 +1,14 @@
 """`python -m seal`: what make calls, and what a shell may."""
 
 import argparse
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from seal import profiles
+from seal import paths, profiles
 from seal.errors import SealError
+from seal.profiles import Profile
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -17,7 +19,8 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="execute a notebook")
     inputs = commands.add_parser("inputs", help="write the digests by which make knows what to re-run")
     outputs = commands.add_parser("outputs", help="put outputs of executed notebooks into notebooks/")
-    for command in (status, run, inputs):
+    clean = commands.add_parser("clean", help="delete what a profile made; downloads and real samples stay")
+    for command in (status, run, inputs, clean):
         command.add_argument("--profile", default="demo", help="demo (default), her2st or maple")
     run.add_argument("notebook", type=Path)
     run.add_argument("--out", type=Path, required=True, help="where the executed notebook goes")
@@ -46,7 +49,7 @@ def _run_command(arguments: argparse.Namespace) -> None:
             print(f"PROFILE={profile.name:<8} {profile.label}; {profile.needs}")
         return
     if arguments.command == "outputs":
-        from seal import notebooks, paths
+        from seal import notebooks
 
         for executed in arguments.executed:
             notebooks.copy_outputs(executed, paths.PROJECT / "notebooks" / executed.name)
@@ -55,7 +58,9 @@ def _run_command(arguments: argparse.Namespace) -> None:
     if arguments.command == "status":
         from seal import artefacts
 
-        print(artefacts.status_text(profile))
+        print(artefacts.status_text(profile), end="")
+    elif arguments.command == "clean":
+        _clean(profile)
     else:
         from seal import notebooks
 
@@ -66,6 +71,16 @@ def _run_command(arguments: argparse.Namespace) -> None:
             notebooks.run(arguments.notebook, arguments.out, parameters)
 
 
+def _clean(profile: Profile) -> None:
+    """Delete the folders that hold nothing but what the profile made: never HEST-1k, nor downloads."""
+    places = (paths.pairs, paths.tokens, paths.embeddings, paths.runs, paths.results, paths.figures)
+    simulated = [paths.samples(profile.source)] if profile.simulated else []
+    for folder in (paths.PROJECT / "build" / profile.name, *(place(profile.name) for place in places), *simulated):
+        if folder.is_dir():
+            shutil.rmtree(folder)
+            print(f"deleted {folder}")
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; a SealError goes to stderr as it is, with exit status 2."""
     try:
@@ -73,6 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SealError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from here", file=sys.stderr)
+        return 130
     return 0
 
 

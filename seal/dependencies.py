@@ -6,6 +6,7 @@ make can ask without waiting for torch.
 
 import ast
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 from seal import paths, profiles
@@ -71,11 +72,18 @@ def _closure(names: Iterable[str], without: Iterable[str] = ()) -> list[Path]:
                 expected="a module of the package seal, as a dotted name",
                 do="correct the name, or the import that names it",
             )
-        tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
-        files |= {path, *_data_files(tree)}
-        package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-        waiting += _modules(tree, package) | _modules(ast.parse(f"import {name}"))
+        needed, data = _needs(name, path, path.stat().st_mtime_ns)
+        files |= {path, *data}
+        waiting += needed
     return sorted(files)
+
+
+@cache
+def _needs(name: str, path: Path, version: int) -> tuple[frozenset[str], frozenset[Path]]:
+    """Modules and data files that a module names; kept, because every notebook asks about the same modules."""
+    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    return frozenset(_modules(tree, package) | _modules(ast.parse(f"import {name}"))), frozenset(_data_files(tree))
 
 
 def module_files(name: str) -> list[Path]:

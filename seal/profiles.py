@@ -22,9 +22,9 @@ def _set(default: Any, source: str, symbol: str = "") -> Any:
 class AtlasSettings:
     """How large the simulated atlas is (our choice; what it looks like stands in `seal.data.atlas`)."""
 
-    organs: tuple[str, ...] = ("Breast", "Bowel", "Kidney")
-    donors_per_organ: int = 2
-    spots_per_section: int = 160
+    organs: tuple[str, ...] = ("Breast", "Kidney")
+    donors_per_organ: int = 3
+    spots_per_section: int = 120
     seed: int = 2026
 
 
@@ -120,9 +120,9 @@ DEMO = Profile(
     um_per_px=1.0,
     needs="about 8 min on 2 CPU cores, 9 GB disk with the environment, 4 GB memory, no GPU, no token",
     panel=PanelSettings(genes=300),
-    omics=OmicsSettings(hidden=(256, 128), batch=128, epochs=20),
-    # 35 steps a fold, where the paper takes some 19,000: hence the larger learning rate, set beforehand
-    vision=VisionSettings(decoder_hidden=128, lr=1e-3, batch=128, epochs=5),
+    omics=OmicsSettings(hidden=(256, 128), batch=64, epochs=10),
+    # 36 steps a fold, where the paper takes some 19,000: hence the larger learning rate, set beforehand
+    vision=VisionSettings(decoder_hidden=128, lr=1e-3, batch=64, epochs=4),
 )
 
 HER2ST = Profile(

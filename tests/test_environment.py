@@ -1,0 +1,113 @@
+"""pyproject.toml, requirements.lock and environment.yml say the same, and this environment is theirs."""
+
+import re
+import tomllib
+from importlib import metadata
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+from seal.paths import PROJECT
+
+PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+LOCK = [Requirement(line) for line in (PROJECT / "requirements.lock").read_text(encoding="utf-8").splitlines()]
+CONDA = yaml.safe_load((PROJECT / "environment.yml").read_text(encoding="utf-8"))
+PYTHONS = ("3.11", "3.12", "3.13")
+PLATFORMS = {"linux": "x86_64", "darwin": "arm64"}
+DECLARED = [
+    Requirement(text)
+    for group in (PYPROJECT["dependencies"], *PYPROJECT["optional-dependencies"].values())
+    for text in group
+]
+
+
+def versions(python: str, platform: str) -> dict[str, str]:
+    """Versions that the lock gives on a platform."""
+    there = {
+        "python_version": python,
+        "python_full_version": f"{python}.9",
+        "sys_platform": platform,
+        "platform_machine": PLATFORMS[platform],
+        "os_name": "posix",
+        "implementation_name": "cpython",
+    }
+    found = {}
+    for line in LOCK:
+        if line.marker is None or line.marker.evaluate(there):
+            assert canonicalize_name(line.name) not in found, f"two pins of {line.name}"
+            found[canonicalize_name(line.name)] = next(iter(line.specifier)).version
+    return found
+
+
+def test_lock_holds_exact_pins_only():
+    for line in LOCK:
+        assert [s.operator for s in line.specifier] == ["=="], str(line)
+        assert "*" not in str(line.specifier)
+        assert line.url is None, str(line)
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+@pytest.mark.parametrize("python", PYTHONS)
+def test_lock_satisfies_pyproject(python, platform):
+    pinned = versions(python, platform)
+    for wanted in DECLARED:
+        name = canonicalize_name(wanted.name)
+        assert name in pinned, f"{wanted} is not in the lock: make lock"
+        assert wanted.specifier.contains(pinned[name]), f"{wanted}, but the lock has {pinned[name]}: make lock"
+
+
+def test_lock_is_complete():
+    """What the installed packages require is pinned too: the lock is installed without resolving anything."""
+    pinned = {canonicalize_name(line.name) for line in LOCK}
+    lacking = []
+    for name in pinned:
+        try:
+            wanted = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:  # for another platform or Python
+            continue
+        for requirement in map(Requirement, wanted):
+            applies = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+            if applies and canonicalize_name(requirement.name) not in pinned:
+                lacking.append(f"{name} needs {requirement}")
+    assert not lacking
+
+
+def test_this_environment_is_the_locks():
+    differing = []
+    for line in LOCK:
+        if line.marker is None or line.marker.evaluate():
+            try:
+                version = metadata.version(line.name)
+            except metadata.PackageNotFoundError:
+                continue  # CUDA's packages beside a CPU build of torch
+            if not line.specifier.contains(version, prereleases=True):
+                differing.append(f"{line} but {version}")
+    assert not differing
+
+
+def test_conda_takes_python_from_conda_and_every_package_from_the_lock():
+    conda = [entry for entry in CONDA["dependencies"] if isinstance(entry, str)]
+    (pip,) = [entry["pip"] for entry in CONDA["dependencies"] if isinstance(entry, dict)]
+    python = next(entry.removeprefix("python=") for entry in conda if entry.startswith("python="))
+    assert SpecifierSet(PYPROJECT["requires-python"]).contains(python)
+    assert {re.split("[=<> ]", entry)[0] for entry in conda} == {"python", "pip", "make"}
+    assert pip == ["-r requirements.lock", "-e ."]
+
+
+def test_makefile_takes_the_same_lock_and_pythons():
+    makefile = (PROJECT / "Makefile").read_text(encoding="utf-8")
+    low, high = (
+        re.search(r"\((\d+), (\d+)\) <= sys.version_info\[:2\] < \(\d+, \d+\)", makefile).groups(),
+        re.search(r"sys.version_info\[:2\] < \((\d+), (\d+)\)", makefile).groups(),
+    )
+    assert SpecifierSet(PYPROJECT["requires-python"]) == SpecifierSet(f">={'.'.join(low)},<{'.'.join(high)}")
+    assert "requirements.lock" in makefile
+
+
+def test_continuous_integration_runs_make_test():
+    script = PROJECT / ".ci" / "run"
+    assert script.stat().st_mode & 0o111, "not executable"
+    assert script.read_text(encoding="utf-8").rstrip().endswith("\nmake test")

@@ -1,0 +1,74 @@
+"""The command line: light, and one message for bad input."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from seal import paths
+from seal.__main__ import main
+
+HEAVY = "numpy torch timm peft h5py safetensors pandas matplotlib scanpy papermill nbformat"
+
+
+def test_bad_input_is_one_message_and_exit_code_2(capsys):
+    assert main(["status", "--profile", "dmeo"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "unknown profile 'dmeo'" in captured.err
+    assert len(captured.err.splitlines()) == 3
+
+
+def test_parameter_without_value_is_named(tmp_path, capsys):
+    assert main(["run", "x.ipynb", "--out", str(tmp_path / "x.ipynb"), "-p", "seed"]) == 2
+    assert "'seed'" in capsys.readouterr().err
+
+
+def test_what_make_asks_first_needs_no_environment(tmp_path):
+    """`inputs` and `profiles` run before there is an environment: -S leaves out installed packages."""
+    notebook = next((paths.PROJECT / "notebooks").glob("0*.ipynb"))
+    for arguments in (["profiles"], ["inputs", "--profile", "demo", "--out", str(tmp_path), str(notebook)]):
+        subprocess.run([sys.executable, "-S", "-m", "seal", *arguments], cwd=paths.PROJECT, check=True)
+    assert [path.name for path in tmp_path.glob("*.inputs")] == [f"{notebook.stem}.inputs"]
+    code = f"import sys, seal.__main__; sys.exit(' '.join(set('{HEAVY}'.split()) & set(sys.modules)) or 0)"
+    subprocess.run([sys.executable, "-c", code], cwd=paths.PROJECT, check=True)
+
+
+def test_profiles_are_listed_with_what_they_need(capsys):
+    assert main(["profiles"]) == 0
+    text = capsys.readouterr().out
+    assert all(word in text for word in ("demo", "her2st", "maple", "GPU", "token", "simulated"))
+
+
+def test_ctrl_c_is_no_traceback(monkeypatch, capsys):
+    def interrupted(profile):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("seal.artefacts.status_text", interrupted)
+    assert main(["status"]) == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_clean_takes_what_the_profile_made_and_nothing_else(home, monkeypatch, tmp_path):
+    monkeypatch.setattr(paths, "PROJECT", tmp_path / "project")
+    made = [tmp_path / "project" / "build" / "demo", home / "data" / "samples" / "atlas"]
+    made += [home / "data" / kind / "demo" for kind in ("pairs", "tokens", "embeddings")]
+    made += [home / kind / "demo" for kind in ("runs", "results", "figures")]
+    kept = [home / "data" / "samples" / "hest", home / "runs" / "her2st", home / "figures" / "reference"]
+    for folder in (*made, *kept):
+        folder.mkdir(parents=True)
+        (folder / "file").write_text(json.dumps(1))
+    assert main(["clean", "--profile", "demo"]) == 0
+    assert not any(folder.exists() for folder in made)
+    assert all((folder / "file").is_file() for folder in kept)
+    assert (home / "data" / "downloads").is_dir()
+    assert main(["clean", "--profile", "maple"]) == 0
+    assert (kept[0] / "file").is_file(), "HEST-1k is the user's"
+
+
+@pytest.mark.parametrize("command", ["run", "status", "inputs", "outputs", "profiles", "clean"])
+def test_each_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
+    assert "usage: python -m seal" in capsys.readouterr().out

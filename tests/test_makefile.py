@@ -1,0 +1,307 @@
+"""What make runs again and what it leaves alone, and how it makes the environment.
+
+Both with stand-ins: a script in place of the notebooks' runner, and one in place of Python.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from seal import paths
+
+NAMES = ["00_overview", "01_dataset", "02_seal_omics", "03_seal_vision", "04_patch_level", "08_figures_and_tables"]
+IMPORTS = {"02_seal_omics": "from seal import one", "04_patch_level": "from seal.two import x"}
+
+RUNNER = """
+import os, pathlib, sys, time
+name = pathlib.Path(sys.argv[1]).stem
+profile, out = sys.argv[3], pathlib.Path(sys.argv[5])
+log = open("log", "a", buffering=1)
+print("+", name, file=log)
+time.sleep(0.05)
+out.write_text("half")
+if name == os.environ.get("FAIL"):
+    sys.exit(1)
+pathlib.Path("results", profile).mkdir(parents=True, exist_ok=True)
+if name.startswith("08"):
+    pathlib.Path("figures", profile).mkdir(parents=True, exist_ok=True)
+    pathlib.Path("figures", profile, "manifest.json").touch()
+print("-", name, file=log)
+"""
+
+PYTHON = """#!/bin/sh
+echo "$*" >> log
+case "$*" in
+  *version_info*) exit ${OLD:-0} ;;
+  "-c import venv"*) exit ${NO_VENV:-0} ;;
+  "-m venv .venv") mkdir -p .venv/bin; cp "$0" .venv/bin/python ;;
+  "-m pip install "*uv==*) exit ${NO_UV:-0} ;;
+  "-m uv "*) exit $((${NO_UV:-0} + ${OFFLINE:-0})) ;;
+  "-m pip install "*) exit ${OFFLINE:-0} ;;
+esac
+"""
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+class Project:
+    """A copy of the project with tiny notebooks; `make` gives what ran."""
+
+    PYTHONS = (f"PY={sys.executable}", f"PYTHON={sys.executable} -S")
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        root.mkdir()
+        for name in ("Makefile", "requirements.lock"):
+            shutil.copy(paths.PROJECT / name, root / name)
+        shutil.copytree(paths.PROJECT / "seal", root / "seal", ignore=shutil.ignore_patterns("__pycache__"))
+        (root / "seal" / "one.py").write_text("from seal import deep\n")
+        (root / "seal" / "deep.py").write_text("x = 1\n")
+        (root / "seal" / "two.py").write_text("x = 1\n")
+        (root / "notebooks").mkdir()
+        for name in NAMES:
+            cell = {"cell_type": "code", "metadata": {}, "outputs": [], "source": [IMPORTS.get(name, "1 + 1")]}
+            notebook = {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+            (root / "notebooks" / f"{name}.ipynb").write_text(json.dumps(notebook))
+        (root / "runner.py").write_text(RUNNER)
+        (root / "python").write_text(PYTHON)
+        (root / "python").chmod(0o755)
+
+    def make(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess:
+        (self.root / "log").write_text("")
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS", "SEAL_"))}
+        return subprocess.run(
+            ["make", *arguments], cwd=self.root, env={**clean, **environment}, capture_output=True, text=True
+        )
+
+    def log(self) -> list[str]:
+        return (self.root / "log").read_text().splitlines()
+
+    def figures(self, *arguments: str, **environment: str) -> list[str]:
+        """Names of the notebooks that `make figures` started, in order."""
+        runner = f"{sys.executable} -S runner.py"
+        self.done = self.make("figures", *self.PYTHONS, f"RUN={runner}", *arguments, **environment)
+        return [line[2:] for line in self.log() if line.startswith("+")]
+
+
+@pytest.fixture
+def project(tmp_path) -> Project:
+    return Project(tmp_path / "a project")  # make and blanks do not go together by themselves
+
+
+@pytest.fixture
+def built(project) -> Project:
+    assert project.figures() == NAMES, project.done.stderr
+    assert project.done.returncode == 0
+    return project
+
+
+# --- what runs again ----------------------------------------------------------------------------------------
+
+
+def test_nothing_changed_nothing_runs(built):
+    for path in built.root.rglob("*.*"):
+        path.touch() if path.parent.name in ("seal", "notebooks") else None
+    assert built.figures() == []
+    assert built.done.returncode == 0
+
+
+def test_a_notebook_takes_its_dependants_along(built):
+    edit(built.root / "notebooks" / "03_seal_vision.ipynb", "1 + 1", "1 + 2")
+    assert built.figures() == NAMES[3:]
+    assert built.figures() == []
+
+
+def test_outputs_in_a_notebook_are_no_change(built):
+    edit(built.root / "notebooks" / "03_seal_vision.ipynb", '"outputs": []', '"outputs": [{"text": "2"}]')
+    assert built.figures() == []
+
+
+@pytest.mark.parametrize(("module", "first"), [("two", 4), ("deep", 2)])
+def test_a_module_takes_along_what_imports_it(built, module, first):
+    (built.root / "seal" / f"{module}.py").write_text("x = 2\n")
+    assert built.figures() == NAMES[first:]
+
+
+def test_a_module_that_no_notebook_imports_takes_nothing_along(built):
+    (built.root / "seal" / "losses.py").write_text("x = 2\n")
+    assert built.figures() == []
+
+
+@pytest.mark.slow
+def test_a_value_of_the_profile_and_the_lock_take_everything_along(built):
+    assert built.figures("PROFILE=her2st") == NAMES
+    edit(built.root / "seal" / "profiles.py", 'name="demo",', 'name="demo",\n    image_size_of_old=1,')
+    edit(built.root / "seal" / "profiles.py", "\n    image_size_of_old=1,", "")
+    assert built.figures() == [], "the file changed, no value did"
+    edit(built.root / "seal" / "profiles.py", "genes=300", "genes=301")
+    assert built.figures() == NAMES
+    assert built.figures("PROFILE=her2st") == [], "the other profile's values are as they were"
+    with (built.root / "requirements.lock").open("a") as file:
+        file.write("zzz==1\n")
+    assert built.figures() == NAMES
+
+
+@pytest.mark.slow
+def test_another_copy_of_her2st_concerns_that_profile_alone(built):
+    assert built.figures("PROFILE=her2st") == NAMES
+    assert built.figures("PROFILE=her2st", "SEAL_HER2ST=../x") == NAMES
+    assert built.figures("PROFILE=her2st", SEAL_HER2ST="../x") == []
+    assert built.figures("SEAL_HER2ST=../x") == []
+
+
+@pytest.mark.slow
+def test_deleted_results_or_figures_are_made_again(built):
+    shutil.rmtree(built.root / "figures")
+    assert built.figures() == NAMES[-1:]
+    shutil.rmtree(built.root / "results")
+    assert built.figures() == NAMES
+
+
+def test_a_failed_notebook_leaves_no_target_and_stops_what_depends_on_it(built):
+    edit(built.root / "notebooks" / "02_seal_omics.ipynb", "from seal", "from  seal")
+    assert built.figures(FAIL="02_seal_omics") == ["02_seal_omics"]
+    assert built.done.returncode == 2
+    assert not (built.root / "build" / "demo" / "02_seal_omics.ipynb").exists()
+    assert built.figures() == NAMES[2:]
+
+
+def test_in_parallel_each_waits_for_what_it_needs(project):
+    assert set(project.figures("-j4")) == set(NAMES)
+    log = project.log()
+    for before, after in (("01", "02"), ("02", "03"), ("03", "04"), ("00", "08"), ("04", "08")):
+        name = {n[:2]: n for n in NAMES}
+        assert log.index(f"- {name[before]}") < log.index(f"+ {name[after]}")
+    assert log.index("+ 01_dataset") < log.index("- 00_overview") or log.index("+ 00_overview") < log.index(
+        "- 01_dataset"
+    ), "00 and 01 need not wait for each other"
+
+
+def test_a_dry_run_tells_the_truth(built):
+    assert " run notebooks" not in built.make("-n", "figures", *built.PYTHONS).stdout
+    edit(built.root / "notebooks" / "04_patch_level.ipynb", "from seal", "from  seal")
+    told = built.make("-n", "figures", *built.PYTHONS).stdout
+    assert "run notebooks/04_patch_level.ipynb" in told
+    assert "run notebooks/08_figures_and_tables.ipynb" in told
+    assert "run notebooks/03_seal_vision.ipynb" not in told
+
+
+def test_an_unknown_profile_is_one_message(project):
+    assert project.figures("PROFILE=dmeo") == []
+    assert project.done.returncode == 2
+    assert "unknown profile 'dmeo'" in project.done.stderr
+    assert "Traceback" not in project.done.stderr
+    assert not (project.root / "build").exists()
+
+
+def test_places_hold_in_the_notebooks_folder_too(project):
+    show = ["--eval", 'show: ; @cd notebooks && echo "$$SEAL_HER2ST|$$SEAL_HOME"', "show"]
+    told = project.make(*show, "SEAL_HER2ST=../her2st", SEAL_HOME="big disk").stdout.strip()
+    assert told == f"{project.root}/../her2st|{project.root}/big disk"
+    assert project.make(*show, "SEAL_HER2ST=/data/x", SEAL_HOME="~/y").stdout.strip() == "/data/x|~/y"
+
+
+# --- the environment ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def environment(project):
+    """Call make for the environment alone, with a Python that only takes notes."""
+
+    def make(*arguments: str, **variables: str) -> list[str]:
+        project.done = project.make(".venv/.stamp", "PYTHON=./python", *arguments, **variables)
+        return project.log()
+
+    make.project = project
+    return make
+
+
+def test_is_made_once(environment):
+    commands = environment()
+    assert environment.project.done.returncode == 0, environment.project.done.stderr
+    assert any(c.startswith("-m uv pip install") and "-r requirements.lock" in c for c in commands)
+    assert "--compile-bytecode" in " ".join(commands)
+    assert environment() == []
+    (environment.project.root / "requirements.lock").touch()
+    assert environment() == [], "touched, not changed"
+
+
+def test_is_made_anew_for_another_lock_folder_or_broken_python(environment, tmp_path):
+    root = environment.project.root
+    environment()
+    (root / ".venv" / "old").touch()
+    lock = root / "requirements.lock"
+    lock.write_text(lock.read_text().replace("timm==1.0.31", "timm==1.0.32"))
+    os.utime(lock, (1, 1))  # by content, not by date
+    assert environment() != []
+    assert not (root / ".venv" / "old").exists()
+    (root / ".venv" / "bin" / "python").unlink()
+    assert environment() != []
+    environment.project.root = root.rename(tmp_path / "moved")
+    assert environment() != []
+
+
+def test_what_did_not_get_done_is_not_taken_for_whole(environment):
+    environment(OFFLINE="1")
+    done = environment.project.done
+    assert done.returncode == 2
+    assert "what to do: " in done.stderr
+    assert not (environment.project.root / ".venv" / ".stamp").exists()
+    assert any("requirements.lock" in c for c in environment())
+    assert environment() == []
+
+
+def test_pip_does_it_where_uv_is_not_to_be_had(environment):
+    commands = environment(NO_UV="1")
+    assert environment.project.done.returncode == 0
+    assert any(c.startswith("-m pip install") and "-r requirements.lock" in c for c in commands)
+
+
+@pytest.mark.parametrize(("lack", "named"), [("OLD", "Python 3.11"), ("NO_VENV", "python3-venv")])
+def test_an_unfit_python_is_told_at_once(environment, lack, named):
+    environment(**{lack: "1"})
+    done = environment.project.done
+    assert done.returncode == 2
+    assert named in done.stderr
+    assert "what to do: " in done.stderr
+    assert not (environment.project.root / ".venv").exists()
+
+
+def test_cpu_torch_comes_from_its_index_and_brings_no_cuda(environment):
+    root = environment.project.root
+    commands = environment("TORCH=cpu")
+    first, second = (c for c in commands if c.startswith("-m uv pip install"))
+    assert "--index-url https://download.pytorch.org/whl/cpu" in first
+    assert "pytorch.org" not in second
+    pair, rest = (root / ".venv" / "torch.txt").read_text(), (root / ".venv" / "rest.txt").read_text()
+    assert [line.split("==")[0] for line in pair.splitlines()] == ["torch", "torchvision"]
+    names = [line.split("==")[0] for line in rest.splitlines()]
+    assert {"timm", "peft", "numpy"} <= set(names)
+    assert not [n for n in names if n.startswith(("nvidia", "cuda", "triton")) or n in ("torch", "torchvision")]
+    left_out = set((root / "requirements.lock").read_text().splitlines()) - set((pair + rest).splitlines())
+    assert {line.split("==")[0].split("-")[0] for line in left_out} == {"cuda", "nvidia", "triton"}
+    assert environment() == [], "kept without saying so again"
+    assert any("-r requirements.lock" in c for c in environment("TORCH=cuda"))
+
+
+def test_an_unknown_torch_is_an_error(environment):
+    environment("TORCH=gpu")
+    assert environment.project.done.returncode == 2
+    assert "TORCH=gpu: expected cpu or cuda" in environment.project.done.stderr
+
+
+def test_make_alone_explains_without_making_anything(project):
+    done = project.make()
+    assert done.returncode == 0
+    for word in ("figures", "test", "check", "lab", "status", "clean", "TORCH=cpu", "her2st", "maple", "token"):
+        assert word in done.stdout
+    assert not (project.root / ".venv").exists()

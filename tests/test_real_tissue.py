@@ -1,0 +1,99 @@
+"""The whole way on real tissue: two her2st sections of two patients, smallest settings, to the figures."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from seal import artefacts, paths, profiles, provenance, results, tokens
+from seal.data.assemble import assemble
+from seal.errors import SealError
+from seal.evaluate import patch
+from seal.models import encoders
+
+
+@pytest.fixture
+def her2st(shared, tmp_path, monkeypatch):
+    """Sections B4 and C2 with images, A3 and D1 with expression alone, as a copy of the data set holds them."""
+    copy = tmp_path / "her2st"
+    for name in ("B4", "C2", "A3", "D1"):
+        files = [shared / "her2st/ST-cnts" / f"{name}.tsv.gz", shared / "her2st/ST-spotfiles" / f"{name}_selection.tsv"]
+        for file in [*files, *(shared / "her2st/ST-imgs" / name[0] / name).glob("*.jpg")]:
+            target = copy / file.relative_to(shared / "her2st")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.symlink_to(file)
+    monkeypatch.setenv("SEAL_HER2ST", str(copy))
+    profile = profiles.get(
+        "her2st",
+        image_size=56,
+        um_per_px=2.0,
+        panel__genes=100,
+        panel__test_genes=20,
+        omics__epochs=2,
+        vision__epochs=1,
+        vision__views=1,
+        evaluation__seeds=(0,),
+        evaluation__bootstrap=50,
+    )
+    try:
+        encoders.build(profile.encoder, image_size=56)
+    except SealError as error:
+        pytest.skip(f"the encoder cannot be had: {error.what}")
+    return profile
+
+
+@pytest.mark.slow
+def test_from_sections_to_figures(her2st):
+    pairs = assemble(her2st)
+    donors = pairs.per_spot("donor")
+    assert set(donors[: pairs.n_pairs]) == {"HER2ST-B", "HER2ST-C"}
+    assert set(donors[pairs.n_pairs :]) == {"HER2ST-A", "HER2ST-D"}
+    evaluation = patch.Evaluation(pairs, tokens.build(pairs)).run()
+    tables = {
+        "samples": results.samples(pairs),
+        "panel": results.panel(pairs),
+        "settings": results.settings(her2st),
+        "encoders": results.encoder_table(her2st),
+        "patch_level": patch.scores(evaluation),
+        "patch_level_summary": patch.summary(evaluation),
+        "patch_level_genes": patch.gene_scores(evaluation),
+        "maps": patch.maps(evaluation),
+        "training_curves": results.training_curves(pairs),
+    }
+    for name, table in tables.items():
+        provenance.write_result(her2st, name, table, inputs={"pairs": pairs.key})
+    artefacts.draw(her2st)
+    drawn = {p.name for p in paths.figures("her2st").rglob("*") if p.is_file()}
+    assert {f"{name}.{kind}" for name in ("F1", "F3", "E4", "E5") for kind in ("pdf", "png")} <= drawn
+    assert {f"T{i}.csv" for i in (1, 2, 5, 6, 7, 8, 9, 19, 20)} <= drawn
+    assert artefacts.manifest(her2st)["F3"]["simulated"] is False
+    pcc = tables["patch_level"].query("metric == 'pcc'").groupby("method")["value"].mean()
+    assert np.isfinite(pcc).all()
+    assert pcc["frozen"] > 0.02  # real morphology says something about an unseen patient's expression
+
+
+@pytest.mark.slow
+def test_nothing_of_the_test_donor_reaches_a_model(her2st):
+    """With the left-out patient's counts replaced by other counts, the other fold's panel and weights are the same."""
+    from safetensors.torch import load_file
+
+    from seal import stages
+
+    def train():
+        pairs = assemble(her2st)
+        fold = pairs.fold("HER2ST-B")
+        stages.train_vision(pairs, fold, 0, tokens.build(pairs))
+        folder = stages.run_folder(pairs, fold, 0, "seal")
+        return pairs.panel(fold), load_file(folder / "adapter" / "adapter_model.safetensors")
+
+    import anndata
+
+    panel, weights = train()
+    path = paths.samples("her2st") / "st" / "HER2ST-B4.h5ad"
+    data = anndata.read_h5ad(path)
+    data.X = data.X[::-1].copy()
+    data.write_h5ad(path)
+    changed_panel, changed = train()
+    assert changed_panel == panel
+    assert all((changed[name] == value).all() for name, value in weights.items())
+    assert dataclasses.asdict(panel)["donors"] == ("HER2ST-A", "HER2ST-C", "HER2ST-D")
