@@ -8,7 +8,7 @@ NOTEBOOKS := 00_overview 01_dataset 02_seal_omics 03_seal_vision 04_patch_level 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help figures test check lint lab status lock notebooks clean inputs
+.PHONY: help figures test check lint lab status lock notebooks reference clean inputs
 
 # Notebooks run in their own folder: a path given relative to this one must hold there too.
 absolute = $(if $(filter /% ~%,$(firstword $(1))),$(1),$(CURDIR)/$(1))
@@ -79,6 +79,11 @@ status: | $(ENVIRONMENT)  ## which figures and tables are drawn, stale, or missi
 notebooks:  ## run the demo where needed and put its outputs into notebooks/, for committing
 	@$(MAKE) --no-print-directory figures PROFILE=demo
 	@$(PY) -m seal outputs $(NOTEBOOKS:%=build/demo/%.ipynb)
+
+reference: build/demo/04_patch_level.ipynb  ## take the demo's results as the reference, then as make notebooks
+	@$(PY) -m seal reference --profile demo
+	@rm -f build/demo/08_figures_and_tables.ipynb
+	@$(MAKE) --no-print-directory notebooks
 
 lock: | $(ENVIRONMENT)  ## resolve requirements.lock anew from pyproject.toml
 	$(PY) -m uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 -q \

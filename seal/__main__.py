@@ -20,7 +20,8 @@ def _parser() -> argparse.ArgumentParser:
     inputs = commands.add_parser("inputs", help="write the digests by which make knows what to re-run")
     outputs = commands.add_parser("outputs", help="put outputs of executed notebooks into notebooks/")
     clean = commands.add_parser("clean", help="delete what a profile made; downloads and real samples stay")
-    for command in (status, run, inputs, clean):
+    reference = commands.add_parser("reference", help="take a profile's results as its reference")
+    for command in (status, run, inputs, clean, reference):
         command.add_argument("--profile", default="demo", help="demo (default), her2st or maple")
     run.add_argument("notebook", type=Path)
     run.add_argument("--out", type=Path, required=True, help="where the executed notebook goes")
@@ -61,6 +62,10 @@ def _run_command(arguments: argparse.Namespace) -> None:
         print(artefacts.status_text(profile), end="")
     elif arguments.command == "clean":
         _clean(profile)
+    elif arguments.command == "reference":
+        from seal import reference
+
+        print(reference.save(profile))
     else:
         from seal import notebooks
 

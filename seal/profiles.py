@@ -24,7 +24,7 @@ class AtlasSettings:
 
     organs: tuple[str, ...] = ("Breast", "Kidney")
     donors_per_organ: int = 3
-    spots_per_section: int = 120
+    spots_per_section: int = 100
     seed: int = 2026
 
 
@@ -121,7 +121,7 @@ DEMO = Profile(
     needs="about 8 min on 2 CPU cores, 9 GB disk with the environment, 4 GB memory, no GPU, no token",
     panel=PanelSettings(genes=300),
     omics=OmicsSettings(hidden=(256, 128), batch=64, epochs=10),
-    # 36 steps a fold, where the paper takes some 19,000: hence the larger learning rate, set beforehand
+    # 28 steps a fold, where the paper takes some 19,000: hence the larger learning rate, set beforehand
     vision=VisionSettings(decoder_hidden=128, lr=1e-3, batch=64, epochs=4),
 )
 

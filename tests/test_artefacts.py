@@ -79,7 +79,7 @@ def test_captions_are_not_the_papers_sentences():
 
 def test_nothing_there_yet_says_which_notebook_and_why(home):
     assert set(states(DEMO).values()) == {MISSING}
-    assert why(DEMO, "E5") == "training_curves.csv missing: run notebook 03_seal_vision"
+    assert why(DEMO, "E5") == "training_curves.csv missing: run notebook 04_patch_level"
     assert "profile her2st cannot produce it, maple can" in why(HER2ST, "T14")
     assert "05_slide_level" in why(DEMO, "F2")
     text = artefacts.status_text(DEMO)

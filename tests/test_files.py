@@ -9,7 +9,8 @@ from seal.files import atomic, digest, read_json, sha256, write_json
 
 
 def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
-    path = write_json(tmp_path / "a.json", [1])
+    folder = tmp_path / "new"
+    path = write_json(folder / "a.json", [1])
 
     def interrupted():
         with atomic(path) as temporary:
@@ -19,7 +20,7 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     with pytest.raises(RuntimeError):
         interrupted()
     assert read_json(path) == [1]
-    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+    assert [p.name for p in folder.iterdir()] == ["a.json"]
 
 
 def test_folder_replaces_folder_as_a_whole(tmp_path):

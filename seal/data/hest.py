@@ -143,11 +143,15 @@ def table(root: Path) -> "pd.DataFrame":
 
 def _completed(frame: "pd.DataFrame") -> "pd.DataFrame":
     """Add what is ours, and donors where the table has none: then a whole study counts as one donor."""
+    import pandas as pd
+
     square = frame["st_technology"].eq("Spatial Transcriptomics")
     study = "study: " + frame["dataset_title"].fillna(frame["id"]).astype(str)
     ours = {"grid": square.map({True: "square", False: "visium"}), "simulated": False, "normalised": False}
     for name, value in ours.items():  # a table may hold them for some of its samples only
         frame[name] = frame[name].where(frame[name].notna(), value) if name in frame else value
+    if "pixel_size_um_estimated" in frame:  # what is no number is missing, and named where it is needed
+        frame["pixel_size_um_estimated"] = pd.to_numeric(frame["pixel_size_um_estimated"], errors="coerce")
     return frame.assign(donor=frame["patient"].where(frame["patient"].notna(), study).astype(str))
 
 

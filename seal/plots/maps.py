@@ -46,7 +46,8 @@ def _shape(section: "pd.DataFrame") -> float:
 
 def _draw_section(block, section: "pd.DataFrame", rows: int) -> None:
     first = section.iloc[0]
-    block.suptitle(f"Section {first['sample']} ({first['fold']} left out of training)", fontsize=7, weight="bold")
+    whose = f"donor {first['fold']} " if first["fold"] != first["sample"] else ""
+    block.suptitle(f"{first['sample']}, {whose}left out of training", fontsize=7, weight="bold")
     panels = block.subplots(rows, len(COLUMNS), squeeze=False)
     genes = section["gene"].unique()[:rows]
     for line, gene in zip(panels, genes, strict=False):
