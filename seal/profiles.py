@@ -118,7 +118,7 @@ DEMO = Profile(
     encoder="dinov2s_derived",
     image_size=112,
     um_per_px=1.0,
-    needs="about 8 min on 2 CPU cores, 9 GB disk with the environment, 4 GB memory, no GPU, no token",
+    needs="about 8 min on 2 CPU cores, 9 GB disk with the environment, 2 GB memory, no GPU, no token",
     panel=PanelSettings(genes=300),
     omics=OmicsSettings(hidden=(256, 128), batch=64, epochs=10),
     # 28 steps a fold, where the paper takes some 19,000: hence the larger learning rate, set beforehand
@@ -132,7 +132,8 @@ HER2ST = Profile(
     encoder="dinov2s_derived",
     image_size=112,
     um_per_px=1.0,
-    needs="about 12 min on 2 CPU cores for four sections, 10 GB disk, 6 GB memory, no GPU, no token",
+    needs="about 11 min on 2 CPU cores for four sections, 9 GB disk with the environment, 6 GB memory, no GPU, "
+    "no token",
     panel=PanelSettings(genes=500),
     omics=OmicsSettings(hidden=(256, 128), batch=128, epochs=10),
     vision=VisionSettings(decoder_hidden=256, lr=1e-3, batch=128, epochs=10),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seal import paths
+from seal import dependencies, paths
 from seal.data import hest
 from seal.data.sample_files import check_counts, write_sample
 from seal.data.slides import SlideImage
@@ -108,7 +108,8 @@ def fetch() -> Path:
         raise SealError(
             f"{ARCHIVE} could not be fetched ({type(error).__name__})",
             expected="a network that reaches github.com",
-            do="get a copy by hand (also Zenodo 3957257) and let SEAL_HER2ST name its `data` folder",
+            do="get a copy by hand and let SEAL_HER2ST name its `data` folder (Zenodo 3957257 has it too, encrypted; "
+            "the keys stand in the repository's README)",
         ) from error
     with atomic(folder) as temporary:
         _unpack(Path(archive), temporary)
@@ -281,7 +282,7 @@ def _row(section: Section, data: "AnnData", um_per_px: float, made_from: str) ->
 def convert(section: Section, root: Path) -> None:
     """Write one section as a sample, unless it is there, made from the same files."""
     files = [p for p in (section.counts, section.spots, section.image, section.labels) if p is not None]
-    made_from = digest([sha256(path) for path in files])
+    made_from = digest([[sha256(path) for path in files], dependencies.code_digest(["seal.data.her2st"])])
     record = root / "metadata" / f"HER2ST-{section.name}.json"
     if record.is_file() and read_json(record).get("settings_digest") == made_from and _listed(root, section):
         return

@@ -148,6 +148,20 @@ def gene_scores(evaluation: Evaluation):
     return pd.concat(frames, ignore_index=True)
 
 
+def _bootstrap(evaluation: Evaluation) -> tuple[dict, dict]:
+    """Mean correlation by (method, fold), averaged over seeds: as it is, and [resamples] of it."""
+    pairs = evaluation.pairs
+    point, boot = {}, {}
+    for fold in pairs.folds():
+        truth = pairs.measured(fold)[fold.test]
+        weights = resamples(len(truth), pairs.profile.evaluation.bootstrap, BOOTSTRAP_SEED)
+        for method in METHODS:
+            runs = [prediction for _, prediction in evaluation.runs(method, fold.name)]
+            point[method, fold.name] = float(np.mean([mean_pearson(p, truth) for p in runs]))
+            boot[method, fold.name] = np.mean([mean_pearson(p, truth, weights) for p in runs], axis=0)
+    return point, boot
+
+
 def summary(evaluation: Evaluation):
     """Mean correlation of each method with its interval, and its paired difference to the frozen encoder.
 
@@ -162,17 +176,9 @@ def summary(evaluation: Evaluation):
     """
     import pandas as pd
 
-    pairs = evaluation.pairs
-    settings = pairs.profile.evaluation
-    folds = pairs.folds()
-    point, boot = {}, {}
-    for fold in folds:
-        truth = pairs.measured(fold)[fold.test]
-        weights = resamples(len(truth), settings.bootstrap, BOOTSTRAP_SEED)
-        for method in METHODS:
-            runs = [prediction for _, prediction in evaluation.runs(method, fold.name)]
-            point[method, fold.name] = float(np.mean([mean_pearson(p, truth) for p in runs]))
-            boot[method, fold.name] = np.mean([mean_pearson(p, truth, weights) for p in runs], axis=0)
+    settings = evaluation.pairs.profile.evaluation
+    folds = evaluation.pairs.folds()
+    point, boot = _bootstrap(evaluation)
     rows = []
     for organ in ["all", *sorted({fold.organ for fold in folds})]:
         names = [fold.name for fold in folds if organ in ("all", fold.organ)]
@@ -187,20 +193,38 @@ def summary(evaluation: Evaluation):
     return pd.DataFrame(rows)
 
 
-def _interval_row(point: dict, boot: dict, method: str, folds: list[str]) -> dict[str, float]:
+def _interval_row(point: dict, boot: dict, method: str, folds: list[str], against: str = REFERENCE) -> dict[str, float]:
     mean = float(np.mean([point[method, f] for f in folds]))
     drawn = np.mean([boot[method, f] for f in folds], axis=0)
-    difference = drawn - np.mean([boot[REFERENCE, f] for f in folds], axis=0)
+    difference = drawn - np.mean([boot[against, f] for f in folds], axis=0)
     low, high = interval(drawn)
     difference_low, difference_high = interval(difference)
     return {
         "mean": mean,
         "low": low,
         "high": high,
-        "difference": mean - float(np.mean([point[REFERENCE, f] for f in folds])),
+        "difference": mean - float(np.mean([point[against, f] for f in folds])),
         "difference_low": difference_low,
         "difference_high": difference_high,
     }
+
+
+def verdicts(evaluation: Evaluation) -> list[str]:
+    """Say in words how each method compares with the frozen encoder, and SEAL with its shuffled control.
+
+    A difference counts where the 95 % interval of the paired difference excludes zero. What SEAL gains is owed
+    to the pairs only as far as it exceeds what shuffled pairs gain.
+    """
+    point, boot = _bootstrap(evaluation)
+    folds = [fold.name for fold in evaluation.pairs.folds()]
+    contrasts = [(method, REFERENCE) for method in METHODS if method != REFERENCE] + [("seal", "seal_shuffled")]
+    lines = []
+    for method, against in contrasts:
+        row = _interval_row(point, boot, method, folds, against)
+        low, high = row["difference_low"], row["difference_high"]
+        word = "better than" if low > 0 else "worse than" if high < 0 else "not told apart from"
+        lines.append(f"{method}: {word} {against} ({row['difference']:+.3f}, {low:+.3f} to {high:+.3f})")
+    return lines
 
 
 def maps(evaluation: Evaluation, genes: int = 3):
@@ -236,22 +260,3 @@ def maps(evaluation: Evaluation, genes: int = 3):
                 )
             )
     return pd.concat(frames, ignore_index=True)
-
-
-def verdicts(summary_table) -> list[str]:
-    """Say in words how each method compares with the frozen encoder over all organs.
-
-    A difference counts where the 95 % interval of the paired difference excludes zero.
-    """
-    lines = []
-    rows = summary_table[(summary_table["organ"] == "all") & (summary_table["method"] != REFERENCE)]
-    for row in rows.itertuples():
-        if row.difference_low > 0:
-            word = "better than"
-        elif row.difference_high < 0:
-            word = "worse than"
-        else:
-            word = "not told apart from"
-        span = f"{row.difference_low:+.3f} to {row.difference_high:+.3f}"
-        lines.append(f"{row.method}: {word} frozen ({row.difference:+.3f}, {span})")
-    return lines

@@ -53,7 +53,8 @@ def _draw_section(block, section: "pd.DataFrame", rows: int) -> None:
     for line, gene in zip(panels, genes, strict=False):
         spots = section[section["gene"] == gene]
         # One scale a row: a prediction that shrinks towards the mean has to look pale.
-        limits = np.quantile(spots["measured"], [0.02, 0.98])
+        low, high = np.quantile(spots["measured"], [0.02, 0.98])
+        limits = low, max(high, low + 1)  # a gene that is nearly absent still needs a scale
         for axes, column in zip(line, COLUMNS, strict=True):
             points = draw_spots(axes, spots["x"], spots["y"], spots[column], limits)
             axes.set_title(_title(spots, column), fontsize=6.5, weight="normal", loc="center", pad=2)

@@ -29,7 +29,12 @@ def test_the_whole_way_gives_consistent_tables(evaluation, evaluated):
     assert overall.loc["frozen", ["difference_low", "difference", "difference_high"]].eq(0).all()
     inside = (overall["low"] <= overall["mean"]) & (overall["mean"] <= overall["high"])
     assert inside.drop("mean").sum() >= 4
-    assert len(patch.verdicts(summary)) == 5
+    lines = patch.verdicts(evaluation)
+    assert len(lines) == 6
+    assert f"({overall.loc['random', 'difference']:+.3f}," in lines[2]
+    gain = overall.loc["seal", "mean"] - overall.loc["seal_shuffled", "mean"]
+    assert lines[-1].startswith("seal: ")
+    assert f"seal_shuffled ({gain:+.3f}," in lines[-1]
     curves = evaluated[1]
     assert curves.groupby(["stage", "method"])[["fold", "seed"]].nunique().eq([4, 2]).all(axis=None)
 
