@@ -66,10 +66,12 @@ def test_from_sections_to_figures(her2st):
     drawn = {p.name for p in paths.figures("her2st").rglob("*") if p.is_file()}
     assert {f"{name}.{kind}" for name in ("F1", "F3", "E4", "E5") for kind in ("pdf", "png")} <= drawn
     assert {f"T{i}.csv" for i in (1, 2, 5, 6, 7, 8, 9, 19, 20)} <= drawn
-    assert artefacts.manifest(her2st)["F3"]["simulated"] is False
+    assert artefacts.manifest(her2st)["F3"]["data"] == "real data"
     pcc = tables["patch_level"].query("metric == 'pcc'").groupby("method")["value"].mean()
+    # At these settings the score itself means nothing; that every method has one does.
+    assert set(pcc.index) == set(patch.METHODS)
     assert np.isfinite(pcc).all()
-    assert pcc["frozen"] > 0.02  # real morphology says something about an unseen patient's expression
+    assert pcc["mean"] == 0
 
 
 @pytest.mark.slow
