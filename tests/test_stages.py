@@ -1,6 +1,8 @@
 """Both stages on disk: trained once, read back to the bit, strict about what is loaded, merged exactly."""
 
 import dataclasses
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -152,3 +154,31 @@ def test_a_stage_two_run_killed_between_epochs_resumes_to_the_same_bits(way, mon
 def test_unknown_method(way):
     with pytest.raises(SealError, match="'seals'"):
         stages.train_vision(*way[:2], 0, way[2], "seals")
+
+
+def test_training_and_embedding_need_no_notebook_package(small):
+    """A GPU node holds torch, timm, peft, h5py, safetensors and what they bring; nothing else may be imported."""
+    code = f"""
+import sys
+
+BLOCKED = {{"pandas", "scipy", "sklearn", "scanpy", "squidpy", "anndata", "umap", "matplotlib", "seaborn", "pyarrow",
+           "onnx", "openslide", "tifffile", "papermill", "nbformat", "IPython", "pooch"}}
+
+sys.modules.update(dict.fromkeys(BLOCKED))  # as if not installed
+from seal import profiles, stages, tokens
+from seal.data.pairs import read
+from seal.models import encoders
+
+build = encoders.build
+encoders.build = lambda name, image_size=None, **_: build(
+    name, weights="random", image_size=image_size, tiny=True, seed=1
+)
+profile = eval({repr(small)!r}, vars(profiles))
+pairs = read(profile)
+store = tokens.build(pairs)
+model = stages.train_vision(pairs, pairs.folds()[0], 5, store)
+print(tokens.embed_tokens(model.encoder, store, 1).shape)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.split("\n")[-2] == "(48, 48)"
