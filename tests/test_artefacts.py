@@ -133,6 +133,7 @@ def test_simulated_data_is_marked_and_real_data_is_not(home):
     assert "data" not in tables_csv[1]
 
 
+@pytest.mark.slow
 def test_real_metadata_replace_simulated_samples(home):
     provenance.write_result(DEMO, "samples", samples(), {})
     artefacts.draw(DEMO, ["F1"])
@@ -144,6 +145,7 @@ def test_real_metadata_replace_simulated_samples(home):
     assert (entry["data"], list(entry["inputs"])) == ("real data", ["hest_metadata"])
 
 
+@pytest.mark.slow
 def test_drawing_twice_gives_the_same_files(home):
     provenance.write_result(DEMO, "training_curves", curves(), {})
     artefacts.draw(DEMO, ["E5"])
@@ -152,6 +154,7 @@ def test_drawing_twice_gives_the_same_files(home):
     assert artefacts.manifest(DEMO)["E5"]["files"] == first
 
 
+@pytest.mark.slow
 def test_stale_when_an_input_a_file_or_the_code_changes(home, monkeypatch):
     provenance.write_result(DEMO, "samples", samples(), {})
     artefacts.draw(DEMO, ["T1", "T3"])

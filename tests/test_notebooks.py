@@ -165,6 +165,7 @@ def test_missing_notebook_is_named(tmp_path, capsys):
     assert "none.ipynb" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_our_own_error_in_a_cell_is_its_message_alone(tmp_path):
     source = "from seal import SealError\nraise SealError('B4.tsv is empty', expected='spots', do='get it again')"
     out = tmp_path / "build" / "a.ipynb"

