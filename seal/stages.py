@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from seal import dependencies, paths
+from seal.data import panel as panels
 from seal.data.pairs import Fold, Pairs
 from seal.errors import SealError
 from seal.files import atomic, digest, read_json
@@ -112,6 +113,7 @@ def train_omics(pairs: Pairs, fold: Fold, seed: int, dim: int) -> SealOmics:
     key = _omics_key(pairs, fold, seed, dim)
     model = _omics_model(pairs, fold, seed, dim)
     if _is_current(folder, key):
+        pairs.panel(fold).require(panels.load(folder / "panel.json"), str(folder))
         load_strictly(model, load_weights(folder / "omics.safetensors"), folder)
         return model.eval()
     model.to(device())
@@ -166,6 +168,7 @@ def train_vision(pairs: Pairs, fold: Fold, seed: int, store: TokenStore, method:
         torch.manual_seed(_seed(seed, "vision"))
         model = SealVision(encoder, omics, settings)
     if _is_current(folder, key):
+        pairs.panel(fold).require(panels.load(folder / "panel.json"), str(folder))
         _load_vision(model, folder)
         return model.eval()
     model.to(device())

@@ -151,6 +151,19 @@ def test_a_stage_two_run_killed_between_epochs_resumes_to_the_same_bits(way, mon
     assert all(torch.equal(v, resumed.state_dict()[k]) for k, v in whole.state_dict().items())
 
 
+@pytest.mark.parametrize("stage", ["omics", "seal"])
+def test_a_model_with_its_genes_in_another_order_is_refused(way, stage):
+    """The file is whole and its hash is right; only the order is another."""
+    pairs, fold, store = way
+    stages.train_vision(pairs, fold, 0, store)
+    panel = pairs.panel(fold)
+    swapped = (panel.genes[1], panel.genes[0], *panel.genes[2:])
+    folder = stages.run_folder(pairs, fold, 0, stage)
+    dataclasses.replace(panel, genes=swapped).save(folder / "panel.json")
+    with pytest.raises(SealError, match=f"{stage} differs at position 0: {panel.genes[1]}.*another order"):
+        stages.train_vision(pairs, fold, 0, store)
+
+
 def test_unknown_method(way):
     with pytest.raises(SealError, match="'seals'"):
         stages.train_vision(*way[:2], 0, way[2], "seals")
