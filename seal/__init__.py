@@ -2,12 +2,23 @@
 
     >>> import seal
     >>> profile = seal.profile("demo")
+    >>> model, transform = seal.load("folder")  # a trained encoder, see seal.dropin
 
 Submodules load on demand: `seal.data`, `seal.models`, `seal.stages`, `seal.evaluate`, `seal.artefacts`.
 """
+
+from typing import Any
 
 from seal.errors import SealError
 from seal.profiles import get as profile
 
 __version__ = "0.1.0"
-__all__ = ["SealError", "__version__", "profile"]
+__all__ = ["SealError", "__version__", "load", "profile"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "load":  # on demand: it imports torch
+        from seal.saved import load
+
+        return load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

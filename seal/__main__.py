@@ -17,15 +17,21 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("profiles", help="list the profiles and what each needs")
     status = commands.add_parser("status", help="which figures and tables are drawn, stale, or missing and why")
     run = commands.add_parser("run", help="execute a notebook")
+    train = commands.add_parser("train", help="train both stages, in one process or many")
     inputs = commands.add_parser("inputs", help="write the digests by which make knows what to re-run")
     outputs = commands.add_parser("outputs", help="put outputs of executed notebooks into notebooks/")
     clean = commands.add_parser("clean", help="delete what a profile made; downloads and real samples stay")
     reference = commands.add_parser("reference", help="take a profile's results as its reference")
-    for command in (status, run, inputs, clean, reference):
+    for command in (status, run, train, inputs, clean, reference):
         command.add_argument("--profile", default="demo", help="demo (default), her2st or maple")
     run.add_argument("notebook", type=Path)
     run.add_argument("--out", type=Path, required=True, help="where the executed notebook goes")
     run.add_argument("-p", dest="parameters", metavar="KEY=VALUE", action="append", default=[], help="e.g. -p seed=1")
+    train.add_argument("--fold", action="append", help="name of what is left out (default: every fold in turn)")
+    train.add_argument("--seed", type=int, action="append", help="default: the profile's seeds")
+    train.add_argument("--method", default="seal", help="seal (default) or seal_shuffled, its control")
+    train.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="e.g. --set vision__rank=16")
+    train.add_argument("--processes", type=int, help="on this machine (default: one a GPU)")
     inputs.add_argument("notebooks", type=Path, nargs="+")
     inputs.add_argument("--out", type=Path, required=True, help="the folder of the digests")
     outputs.add_argument("executed", type=Path, nargs="+")
@@ -55,6 +61,9 @@ def _run_command(arguments: argparse.Namespace) -> None:
         for executed in arguments.executed:
             notebooks.copy_outputs(executed, paths.PROJECT / "notebooks" / executed.name)
         return
+    if arguments.command == "train":
+        _train(arguments)
+        return
     profile = profiles.get(arguments.profile)
     if arguments.command == "status":
         from seal import artefacts
@@ -74,6 +83,25 @@ def _run_command(arguments: argparse.Namespace) -> None:
         else:
             parameters = {"profile": profile.name, **_parameters(arguments.parameters)}
             notebooks.run(arguments.notebook, arguments.out, parameters)
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    """Train what is not trained yet; started by torchrun or accelerate, this is one of their processes."""
+    from seal import launch, parallel, stages, tokens
+    from seal.data.assemble import assemble
+
+    profile = profiles.get(arguments.profile, **launch.settings(arguments.set))
+    with parallel.main_first():
+        pairs = assemble(profile)
+    folds = [pairs.fold(name) for name in arguments.fold] if arguments.fold else pairs.folds()
+    source = tokens.build(pairs)
+    for fold in folds:
+        for seed in arguments.seed or profile.evaluation.seeds:
+            if arguments.processes and not parallel.is_one_of_many():
+                launch.train(profile, fold.name, seed, arguments.method, arguments.processes)
+            stages.train_vision(pairs, fold, seed, source, arguments.method)
+            if parallel.is_main():
+                print(stages.run_folder(pairs, fold, seed, arguments.method))
 
 
 def _clean(profile: Profile) -> None:

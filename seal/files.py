@@ -49,6 +49,15 @@ def atomic(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def remove_parts(folder: Path) -> None:
+    """Delete what a killed process left half-written in a folder: temporary names of `atomic`."""
+    for path in Path(folder).glob(".*.part*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file, hex."""
     with Path(path).open("rb") as file:

@@ -47,8 +47,10 @@ class OmicsSettings:
     hidden: tuple[int, ...] = _set((1024, 512), RELEASE)
     dropout: float = _set(0.1, CHOICE)
     flows: int = _set(3, RELEASE, "K_f")
-    mask: float = _set(0.0, RELEASE)
+    mask: float = _set(0.0, RELEASE)  # share of the genes that training hides from the encoder
     kl: float = _set(0.0, RELEASE, "β")
+    head: str = _set("none", RELEASE)  # projection of z_o before the contrastive loss: none, linear, mlp
+    gene_loss: str = _set("barlow_mse", RELEASE)  # a name in seal.losses.GENE_LOSSES; both stages use it
     lr: float = _set(5e-4, RELEASE)  # warm-up lr
     weight_decay: float = _set(0.2, RELEASE)
     batch: int = _set(384, RELEASE)
@@ -57,24 +59,42 @@ class OmicsSettings:
 
 @dataclass(frozen=True)
 class VisionSettings:
-    """Stage 2, SEAL-vision."""
+    """Stage 2, SEAL-vision: what is trained, the losses, the schedule."""
 
+    adapter: str = _set("lora", RELEASE)  # lora, full (the last blocks themselves) or bottleneck (on the embedding)
     blocks: int = _set(1, RELEASE, "N")  # 1 for CONCH, 3 for UNI2-h
     rank: int = _set(8, RELEASE, "r")
     alpha: int = _set(8, RELEASE, "α")
     lora_dropout: float = _set(0.15, RELEASE)
-    decoder_hidden: int = _set(512, CHOICE)
+    bottleneck: int = _set(256, RELEASE)  # hidden size of the bottleneck adapter
+    head: str = _set("none", RELEASE)  # projection of z_v before the contrastive loss: none, linear, mlp
+    decoder_hidden: int = _set(512, RELEASE)
     decoder_dropout: float = _set(0.1, CHOICE)
+    decoder_relu: bool = _set(False, CHOICE)  # the release ends its decoder with a ReLU
     temperature: float = _set(0.05, RELEASE, "τ")
+    learn_temperature: bool = _set(False, RELEASE)
     info_weight: float = _set(1.0, RELEASE, "w₁")
     rec_omics_weight: float = _set(1.0, RELEASE, "w₂")
     rec_vision_weight: float = _set(1.0, RELEASE, "w₃")
     lr: float = _set(1e-4, RELEASE)  # for both encoders
     weight_decay: float = _set(0.2, RELEASE)
-    batch: int = _set(384, RELEASE)
+    batch: int = _set(384, RELEASE)  # of all processes together
+    chunk: int = _set(0, CHOICE)  # patches embedded at a time in a step; 0: a process's share of the batch
     epochs: int = _set(10, RELEASE)
     views: int = _set(2, CHOICE, "K")  # augmented views of a patch kept beside the plain one
-    token_dtype: str = _set("float32", CHOICE)  # what the trunk's tokens are kept in
+
+
+@dataclass(frozen=True)
+class ComputeSettings:
+    """How stage 2 is computed: speed and memory, not what is computed."""
+
+    tokens: str = _set("auto", CHOICE)  # where trunk tokens are kept: memory, disk, recompute, or auto by size
+    memory_gb: float = _set(4.0, CHOICE)  # auto: tokens up to this size are held in memory
+    disk_gb: float = _set(2000.0, CHOICE)  # auto: tokens up to this size are kept on disk, larger ones recomputed
+    token_dtype: str = _set("float32", CHOICE)  # what tokens are kept in: float32, float16 or bfloat16
+    precision: str = _set("float32", CHOICE)  # of trunk and tail: float32 or bfloat16; losses are always float32
+    compile: bool = _set(False, CHOICE)  # torch.compile of the trunk
+    workers: int = _set(0, CHOICE)  # processes that augment patches when tokens are recomputed
 
 
 @dataclass(frozen=True)
@@ -99,10 +119,12 @@ class Profile:
     image_size: int  # px a patch side, as the encoder sees it
     um_per_px: float  # of the patch as the encoder sees it; image_size x um_per_px is the field of view
     needs: str  # time, disk, memory, GPU, tokens: shown by `make help` and the README
+    variant: str = ""  # name of an ablation, whose runs lie apart from the profile's own
     atlas: AtlasSettings = field(default_factory=AtlasSettings)
     panel: PanelSettings = field(default_factory=PanelSettings)
     omics: OmicsSettings = field(default_factory=OmicsSettings)
     vision: VisionSettings = field(default_factory=VisionSettings)
+    compute: ComputeSettings = field(default_factory=ComputeSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
 
     @property
@@ -147,7 +169,8 @@ MAPLE = Profile(
     image_size=224,
     um_per_px=0.5,
     needs="HEST-1k (gated, over 1 TB) and UNI2-h (gated): a Hugging Face token with access, one GPU or more",
-    vision=VisionSettings(blocks=3, token_dtype="float16"),
+    vision=VisionSettings(blocks=3),
+    compute=ComputeSettings(memory_gb=64.0, token_dtype="bfloat16", precision="bfloat16", workers=14),
 )
 
 PROFILES = {profile.name: profile for profile in (DEMO, HER2ST, MAPLE)}
@@ -202,7 +225,7 @@ def setting_rows(profile: Profile) -> list[dict[str, Any]]:
     One dict a setting: stage, setting, symbol, value, default, source.
     """
     rows = []
-    for stage in ("panel", "omics", "vision", "evaluation"):
+    for stage in ("panel", "omics", "vision", "compute", "evaluation"):
         group = getattr(profile, stage)
         for f in dataclasses.fields(group):
             value = getattr(group, f.name)

@@ -13,15 +13,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from seal import dependencies, paths
+from seal import dependencies, launch, parallel, paths
 from seal.data import panel as panels
 from seal.data.pairs import Fold, Pairs
 from seal.errors import SealError
 from seal.files import atomic, digest, read_json
-from seal.models import encoders
 from seal.models.omics import SealOmics, gene_statistics
 from seal.models.vision import SealVision
-from seal.tokens import TokenStore, device
+from seal.steps import OmicsTask, VisionTask
+from seal.tokens import TokenSource
 from seal.train import Schedule, finish, fit
 
 METHODS = ("seal", "seal_shuffled")
@@ -29,7 +29,9 @@ METHODS = ("seal", "seal_shuffled")
 
 def run_folder(pairs: Pairs, fold: Fold, seed: int, stage: str) -> Path:
     """Where a run lives; `stage` is "omics" or a method of stage 2."""
-    return paths.runs(pairs.profile.name) / fold.name / f"seed{seed}" / stage
+    home = paths.runs(pairs.profile.name)
+    home = home / "ablation" / pairs.profile.variant if pairs.profile.variant else home
+    return home / fold.name / f"seed{seed}" / stage
 
 
 def _seed(seed: int, *words: str) -> int:
@@ -72,7 +74,18 @@ def load_strictly(module: torch.nn.Module, state: dict[str, Tensor], origin: Pat
     SealError
         Names the keys that are missing, unexpected or of another shape.
     """
-    own = module.state_dict()
+    require_same(module.state_dict(), state, origin, type(module).__name__)
+    module.load_state_dict(state)
+
+
+def require_same(own: dict[str, Tensor], state: dict[str, Tensor], origin: Path, owner: str) -> None:
+    """Assert that two state dicts have the same keys and shapes.
+
+    Raises
+    ------
+    SealError
+        Names the first keys that are missing, unexpected or of another shape.
+    """
     missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     shapes = [
         f"{k} {tuple(state[k].shape)} for {tuple(own[k].shape)}"
@@ -81,23 +94,17 @@ def load_strictly(module: torch.nn.Module, state: dict[str, Tensor], origin: Pat
     ]
     if missing or unexpected or shapes:
         raise SealError(
-            f"{origin} does not fit {type(module).__name__}: missing {missing[:3]}, "
+            f"{origin} does not fit {owner}: missing {missing[:3]}, "
             f"unexpected {unexpected[:3]}, other shapes {sorted(shapes)[:3]}",
             expected=f"exactly the {len(own)} tensors of this model",
-            do="load the file into the model it was saved from (same encoder, panel and hidden sizes)",
+            do="load the file into the model it was saved from (same encoder, panel and sizes)",
         )
-    module.load_state_dict(state)
-
-
-def _omics_model(pairs: Pairs, fold: Fold, seed: int, dim: int) -> SealOmics:
-    x = torch.from_numpy(np.asarray(pairs.context(fold)[fold.omics]))
-    with torch.random.fork_rng():
-        torch.manual_seed(_seed(seed, "omics"))
-        return SealOmics(x.shape[1], dim, pairs.profile.omics, *gene_statistics(x))
 
 
 def train_omics(pairs: Pairs, fold: Fold, seed: int, dim: int) -> SealOmics:
     """Stage 1 on the fold's training spots, those without a patch among them.
+
+    Of many processes the first trains and the others wait: it takes seconds, or minutes on a whole atlas.
 
     Parameters
     ----------
@@ -108,26 +115,26 @@ def train_omics(pairs: Pairs, fold: Fold, seed: int, dim: int) -> SealOmics:
     -------
     SealOmics in evaluation mode, on the CPU.
     """
+    with parallel.main_first() as main:
+        return _train_omics(pairs, fold, seed, dim, main)
+
+
+def _train_omics(pairs: Pairs, fold: Fold, seed: int, dim: int, main: bool) -> SealOmics:
     folder = run_folder(pairs, fold, seed, "omics")
     settings = pairs.profile.omics
     key = _omics_key(pairs, fold, seed, dim)
-    model = _omics_model(pairs, fold, seed, dim)
+    x = torch.from_numpy(np.asarray(pairs.context(fold)[fold.omics]))
+    with parallel.own_random_state(_seed(seed, "omics")):
+        model = SealOmics(x.shape[1], dim, settings, *gene_statistics(x))
     if _is_current(folder, key):
         pairs.panel(fold).require(panels.load(folder / "panel.json"), str(folder))
         load_strictly(model, load_weights(folder / "omics.safetensors"), folder)
         return model.eval()
-    model.to(device())
-    x = torch.from_numpy(np.asarray(pairs.context(fold)[fold.omics])).to(device())
+    assert main  # the first process has been here before the others
+    model.to(parallel.device())
     schedule = Schedule(settings.epochs, settings.batch, settings.lr, settings.weight_decay, _seed(seed, "omics loop"))
-    log = fit(
-        model,
-        lambda rows: model.losses(x[rows.to(x.device)]),
-        len(x),
-        schedule,
-        folder,
-        key,
-        f"SEAL-omics {fold.name} seed {seed}",
-    )
+    task = OmicsTask(model, x.to(parallel.device()))
+    log = fit(task, schedule, folder, key, f"SEAL-omics {fold.name} seed {seed}")
     _save_tensors(folder / "omics.safetensors", model.cpu().state_dict())
     pairs.panel(fold).save(folder / "panel.json")
     finish(folder, key, log, {"stage": "omics", "fold": fold.name, "seed": seed, **asdict(settings)})
@@ -136,17 +143,22 @@ def train_omics(pairs: Pairs, fold: Fold, seed: int, dim: int) -> SealOmics:
 
 def _omics_key(pairs: Pairs, fold: Fold, seed: int, dim: int) -> str:
     code = dependencies.code_digest(["seal.stages"])
-    return digest([pairs.key, fold.name, seed, dim, asdict(pairs.profile.omics), pairs.panel(fold).hash, code])
+    rows = digest(fold.omics.tolist())
+    return digest([pairs.key, fold.name, rows, seed, dim, asdict(pairs.profile.omics), pairs.panel(fold).hash, code])
 
 
-def vision_key(pairs: Pairs, fold: Fold, seed: int, method: str, store: TokenStore, dim: int) -> str:
-    """Digest of everything a stage-2 run depends on."""
-    settings = asdict(pairs.profile.vision)
-    return digest([_omics_key(pairs, fold, seed, dim), store.key, method, settings])
+def vision_key(pairs: Pairs, fold: Fold, seed: int, method: str, source: TokenSource, dim: int) -> str:
+    """Digest of everything a stage-2 run depends on: what is computed, not how fast."""
+    settings, precision = asdict(pairs.profile.vision), pairs.profile.compute.precision
+    rows = digest(fold.train.tolist())
+    return digest([_omics_key(pairs, fold, seed, dim), rows, source.key, method, settings, precision])
 
 
-def train_vision(pairs: Pairs, fold: Fold, seed: int, store: TokenStore, method: str = "seal") -> SealVision:
+def train_vision(pairs: Pairs, fold: Fold, seed: int, source: TokenSource, method: str = "seal") -> SealVision:
     """Stage 2 on the fold's training pairs, from the trunk's tokens.
+
+    Called in many processes at once (torchrun, accelerate, or `python -m seal train`), it shares the work among
+    them. Called alone, as from a notebook, on a machine of several GPUs, it starts a process for each.
 
     Parameters
     ----------
@@ -159,31 +171,32 @@ def train_vision(pairs: Pairs, fold: Fold, seed: int, store: TokenStore, method:
     """
     if method not in METHODS:
         raise SealError(f"unknown method {method!r}", expected=f"one of {METHODS}", do="choose one of them")
-    profile, settings = pairs.profile, pairs.profile.vision
-    encoder = encoders.build(profile.encoder, image_size=profile.image_size)
+    settings, dim = pairs.profile.vision, source.encoder.dim
     folder = run_folder(pairs, fold, seed, method)
-    key = vision_key(pairs, fold, seed, method, store, encoder.dim)
-    omics = train_omics(pairs, fold, seed, encoder.dim)
-    with torch.random.fork_rng():
-        torch.manual_seed(_seed(seed, "vision"))
-        model = SealVision(encoder, omics, settings)
-    if _is_current(folder, key):
+    key = vision_key(pairs, fold, seed, method, source, dim)
+    omics = train_omics(pairs, fold, seed, dim)
+    x = torch.from_numpy(np.asarray(pairs.context(fold)[_partners(fold, seed, method)]))
+    with parallel.own_random_state(_seed(seed, "vision")):
+        model = SealVision(source.encoder.fork(settings.blocks), omics, settings, *gene_statistics(x))
+    current = _is_current(folder, key)
+    if not current and (processes := launch.gpus_to_share()):
+        launch.train(pairs.profile, fold.name, seed, method, processes)
+        current = _is_current(folder, key)
+    parallel.state().wait_for_everyone()  # all have looked before the first can finish
+    if current:
         pairs.panel(fold).require(panels.load(folder / "panel.json"), str(folder))
         _load_vision(model, folder)
         return model.eval()
-    model.to(device())
-    x = torch.from_numpy(np.asarray(pairs.context(fold)[_partners(fold, seed, method)])).to(device())
+    device = parallel.device()
+    task = VisionTask(
+        model.to(device), source, fold.train, x.to(device), settings.chunk, pairs.profile.compute.precision
+    )
     schedule = Schedule(settings.epochs, settings.batch, settings.lr, settings.weight_decay, _seed(seed, "vision loop"))
-
-    def loss(rows: Tensor) -> dict[str, Tensor]:
-        # Training sees augmented views only, one drawn anew each time; without any, the plain patch.
-        views = torch.randint(1, store.views + 1, (len(rows),)) if store.views else torch.zeros_like(rows)
-        tokens = store.batch(views.numpy(), fold.train[rows.numpy()])
-        return model.losses(tokens.to(x.device), x[rows.to(x.device)])
-
-    log = fit(model, loss, len(x), schedule, folder, key, f"SEAL-vision {method} {fold.name} seed {seed}")
-    _save_vision(model.cpu(), folder, pairs, fold)
-    finish(folder, key, log, {"stage": method, "fold": fold.name, "seed": seed, **asdict(settings)})
+    log = fit(task, schedule, folder, key, f"SEAL-vision {method} {fold.name} seed {seed}")
+    if parallel.is_main():
+        _save_vision(model, folder, pairs, fold)
+        finish(folder, key, log, {"stage": method, "fold": fold.name, "seed": seed, **asdict(settings)})
+    parallel.state().wait_for_everyone()
     return model
 
 
@@ -202,40 +215,35 @@ def _save_tensors(path: Path, state: dict[str, Tensor]) -> None:
         save_file({name: value.detach().contiguous().cpu() for name, value in state.items()}, temporary)
 
 
+def _own_state(model: SealVision) -> dict[str, Tensor]:
+    """What of a SEAL-vision model lies neither in the adapter's files nor in SEAL-omics nor in the frozen encoder."""
+    trained = {name for name, p in model.named_parameters() if p.requires_grad and "lora_" not in name}
+    state = model.state_dict()
+    names = trained | {"gene_mean", "gene_sd", "log_temperature"}
+    return {name: value for name, value in state.items() if name in names and not name.startswith("omics.")}
+
+
 def _save_vision(model: SealVision, folder: Path, pairs: Pairs, fold: Fold) -> None:
-    with atomic(folder / "adapter") as temporary:
-        model.peft.save_pretrained(temporary)
-    _save_tensors(folder / "decoder.safetensors", model.decoder.state_dict())
+    if model.peft is not None:
+        with atomic(folder / "adapter") as temporary:
+            model.peft.save_pretrained(temporary)
+    _save_tensors(folder / "vision.safetensors", _own_state(model))
     _save_tensors(folder / "omics.safetensors", model.omics.state_dict())
     pairs.panel(fold).save(folder / "panel.json")
 
 
 def _load_vision(model: SealVision, folder: Path) -> None:
-    from peft import get_peft_model_state_dict, set_peft_model_state_dict
-
-    path = folder / "adapter" / "adapter_model.safetensors"
-    state = load_weights(path)
-    expected = get_peft_model_state_dict(model.peft)
-    if {k: v.shape for k, v in state.items()} != {k: v.shape for k, v in expected.items()}:
-        odd = sorted(state.keys() ^ expected.keys())[:3]
-        raise SealError(
-            f"{path} does not fit the encoder (first keys that differ: {odd or 'shapes'})",
-            expected=f"the {len(expected)} adapter tensors of this encoder",
-            do="load the adapter into the encoder it was trained on",
-        )
-    set_peft_model_state_dict(model.peft, state)
-    load_strictly(model.decoder, load_weights(folder / "decoder.safetensors"), folder / "decoder.safetensors")
+    if model.peft is not None:
+        _load_adapter(model, folder / "adapter" / "adapter_model.safetensors")
+    state, own = load_weights(folder / "vision.safetensors"), _own_state(model)
+    require_same(own, state, folder / "vision.safetensors", "SealVision")
+    model.load_state_dict(state, strict=False)  # the rest has just been read or is the frozen encoder
     load_strictly(model.omics, load_weights(folder / "omics.safetensors"), folder / "omics.safetensors")
 
 
-def merged_state(model: SealVision) -> dict[str, Tensor]:
-    """Weights of the encoder with the adapter merged in, under the original model's own keys."""
-    import copy
+def _load_adapter(model: SealVision, path: Path) -> None:
+    from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
-    return copy.deepcopy(model.peft).merge_and_unload().state_dict()
-
-
-def export(model: SealVision, path: Path) -> Path:
-    """Write the merged encoder as safetensors; the plain timm (or transformers) model loads it strictly."""
-    _save_tensors(path, merged_state(model))
-    return path
+    state = load_weights(path)
+    require_same(get_peft_model_state_dict(model.peft), state, path, "the adapter of this encoder")
+    set_peft_model_state_dict(model.peft, state)

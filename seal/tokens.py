@@ -1,123 +1,285 @@
-"""The frozen trunk runs once; its tokens are kept.
+"""The frozen trunk's tokens: kept, or computed anew each time; the same numbers either way.
 
 Only the last blocks of the encoder have trainable weights, so everything before them is a constant of the
-patch. `tokens` keeps that constant for the plain patch (view 0) and a few augmented views.
+patch. Three ways to have that constant, one face (`TokenSource`): on disk, read row by row; the same held in
+memory; or nothing kept, each batch's patches augmented and sent through the trunk when they are needed. View 0
+is the plain patch; views 1, 2, ... are augmented, each a function of its number and the patch alone.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from seal import dependencies, paths
+from seal import dependencies, parallel, paths, token_file
 from seal.data.augment import augmented
 from seal.data.pairs import Pairs
 from seal.errors import SealError
-from seal.files import atomic, digest, read_json, write_json
+from seal.files import digest
 from seal.models import encoders
 from seal.models.encoders import VisionEncoder
+from seal.profiles import Profile
+from seal.token_file import Request, TokenFile
 
-CHUNK = 64  # patches a forward pass of the trunk
 AUGMENTATION_SEED = 42  # release's seed; the views are the same for every fold and training seed
+CHUNK = {"cpu": 64, "cuda": 256}  # patches a forward pass
+KINDS = ("auto", "memory", "disk", "recompute")
 
 
-def device() -> torch.device:
-    """The first GPU if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+class TokenSource(ABC):
+    """Trunk tokens of a profile's pairs.
 
+    Attributes
+    ----------
+    key
+        Digest of all that the tokens depend on, the same whether they are kept or not.
+    """
 
-@dataclass(frozen=True)
-class TokenStore:
-    """Trunk tokens of all pairs, [1 + views, pairs, T, D], memory-mapped; view 0 is the plain patch."""
-
-    folder: Path
-    key: str
-
-    @cached_property
-    def array(self) -> np.ndarray:
-        """The memory map."""
-        return np.load(self.folder / "tokens.npy", mmap_mode="r")
+    def __init__(self, pairs: Pairs, key: str) -> None:
+        self.pairs = pairs
+        self.key = key
 
     @property
     def views(self) -> int:
-        """Augmented views kept beside the plain one."""
-        return len(self.array) - 1
+        """Augmented views beside the plain one."""
+        return self.pairs.profile.vision.views
+
+    @cached_property
+    def encoder(self) -> VisionEncoder:
+        """The pretrained encoder on this process's device; read once, its trunk shared by all that is trained."""
+        profile = self.pairs.profile
+        return encoders.build(profile.encoder, image_size=profile.image_size).to(parallel.device())
+
+    @abstractmethod
+    def stream(self, requests: Sequence[Request]) -> Iterator[Tensor]:
+        """Tokens of each request in turn, [B, T, D] on this process's device, read ahead."""
 
     def batch(self, views: np.ndarray, rows: np.ndarray) -> Tensor:
-        """Tokens of one view a row, float32 [B, T, D]."""
-        return torch.from_numpy(self.array[views, rows].astype(np.float32))
+        """Tokens of one request."""
+        return next(iter(self.stream([(views, rows)])))
+
+    def plain(self, rows: np.ndarray | None = None) -> Iterator[Tensor]:
+        """Tokens of plain patches, all of them by default, in pieces."""
+        rows = np.arange(self.pairs.n_pairs) if rows is None else rows
+        size = CHUNK[parallel.device().type]
+        parts = [rows[i : i + size] for i in range(0, len(rows), size)]
+        return self.stream([(np.zeros(len(part), dtype=np.int64), part) for part in parts])
 
 
-def build(pairs: Pairs) -> TokenStore:
-    """Make the tokens of a profile's encoder, or read them if they are there and current."""
+class StoredTokens(TokenSource):
+    """Tokens that lie on disk, in memory too if `held`."""
+
+    def __init__(self, pairs: Pairs, key: str, file: TokenFile, *, held: bool) -> None:
+        super().__init__(pairs, key)
+        self.file = file
+        self._held = file.whole() if held else None
+
+    def stream(self, requests: Sequence[Request]) -> Iterator[Tensor]:
+        """Read each request's tokens."""
+        dtype = self._computed
+
+        def read(request: Request) -> Tensor:
+            if self._held is None:
+                found = self.file.rows(*request)
+            else:
+                found = self._held[torch.from_numpy(request[0]), torch.from_numpy(request[1])]
+            return found.to(parallel.device(), dtype, non_blocking=True)
+
+        return _ahead(read, requests) if self._held is None else map(read, requests)
+
+    @property
+    def _computed(self) -> torch.dtype:
+        return parallel.PRECISIONS[self.pairs.profile.compute.precision]
+
+
+class RecomputedTokens(TokenSource):
+    """Tokens that are computed each time they are asked for; nothing is kept."""
+
+    def stream(self, requests: Sequence[Request]) -> Iterator[Tensor]:
+        """Augment each request's patches (in other processes if the profile says so) and run the trunk."""
+        from torch.utils.data import DataLoader
+
+        compute = self.pairs.profile.compute
+        more = {"prefetch_factor": 2, "pin_memory": parallel.device().type == "cuda"} if compute.workers else {}
+        patches = _Patches(self.pairs, requests)
+        for images in DataLoader(patches, batch_size=None, num_workers=compute.workers, **more):
+            yield trunk(self.encoder, images, self.pairs.profile)
+
+
+class _Patches(torch.utils.data.Dataset):
+    """Augmented patches, uint8 [B, S, S, 3], one item a request."""
+
+    def __init__(self, pairs: Pairs, requests: Sequence[Request]) -> None:
+        self.pairs, self.requests = pairs, requests
+
+    def __len__(self) -> int:
+        return len(self.requests)
+
+    def __getitem__(self, i: int) -> Tensor:
+        return view_images(self.pairs, *self.requests[i])
+
+
+def view_images(pairs: Pairs, views: np.ndarray, rows: np.ndarray) -> Tensor:
+    """Patches of the given rows as the given views show them, uint8 [B, S, S, 3]."""
+    out = torch.empty(len(rows), *pairs.patches.shape[1:], dtype=torch.uint8)
+    for view in np.unique(views):
+        where = np.flatnonzero(views == view)
+        out[where] = augmented(pairs.patches[rows[where]], rows[where], int(view), AUGMENTATION_SEED)
+    return out
+
+
+@torch.no_grad()
+def trunk(encoder: VisionEncoder, images: Tensor, profile: Profile) -> Tensor:
+    """Tokens of uint8 images, [B, T, D], in the dtype that the tail computes in."""
+    encoder.eval()
+    size, parts = CHUNK[parallel.device().type], []
+    run = _compiled(encoder) if profile.compute.compile else encoder.trunk
+    for part in images.split(size):
+        with parallel.autocast(profile.compute.precision):
+            tokens = run(encoder.preprocess(part.to(parallel.device(), non_blocking=True)), profile.vision.blocks)
+        parts.append(_rounded(tokens, profile))
+    return torch.cat(parts)
+
+
+def _compiled(encoder: VisionEncoder):
+    if not hasattr(encoder, "compiled_trunk"):
+        encoder.compiled_trunk = torch.compile(encoder.trunk)
+    return encoder.compiled_trunk
+
+
+def _rounded(tokens: Tensor, profile: Profile) -> Tensor:
+    """Round tokens as keeping them does, so that kept and recomputed tokens are the same numbers."""
+    kept = tokens.to(token_file.DTYPES[profile.compute.token_dtype])
+    return kept.to(parallel.PRECISIONS[profile.compute.precision])
+
+
+def _ahead(read, requests: Sequence[Request]) -> Iterator[Tensor]:
+    """Read in a thread, one request ahead of the one in use."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        coming = None
+        for request in requests:
+            following = reader.submit(read, request)
+            if coming is not None:
+                yield coming.result()
+            coming = following
+        if coming is not None:
+            yield coming.result()
+
+
+# --- making them ------------------------------------------------------------------------------------------
+
+
+def build(pairs: Pairs) -> TokenSource:
+    """Give a profile's tokens: made now, read if they are there and current, or recomputed on the way.
+
+    Raises
+    ------
+    SealError
+        An unknown kind, dtype or precision; tokens that overflow their dtype; a full disk.
+    """
     profile = pairs.profile
-    vision = profile.vision
-    if vision.token_dtype not in ("float32", "float16"):
-        raise SealError(
-            f"unknown token dtype {vision.token_dtype!r}",
-            expected="'float32' or 'float16'",
-            do="set VisionSettings.token_dtype",
-        )
-    spec = [profile.encoder, profile.image_size, vision.blocks, vision.views, vision.token_dtype]
-    key = digest([pairs.key, spec, AUGMENTATION_SEED, dependencies.code_digest(["seal.tokens"])])
-    folder = paths.tokens(profile.name)
-    if not (folder / "tokens.json").is_file() or read_json(folder / "tokens.json")["key"] != key:
-        encoder = encoders.build(profile.encoder, image_size=profile.image_size)
-        with atomic(folder) as temporary:
-            temporary.mkdir()
-            _write(temporary / "tokens.npy", pairs, encoder)
-            write_json(temporary / "tokens.json", {"key": key, "encoder": profile.encoder})
-    return TokenStore(folder, key)
+    _check(profile)
+    key = _key(pairs)
+    kind = choose(pairs)
+    if kind == "recompute":
+        return RecomputedTokens(pairs, key)
+    folder = paths.tokens(profile.name) / (profile.variant or "main")
+    maker = RecomputedTokens(pairs, key)
+    shape = (1 + profile.vision.views, pairs.n_pairs)
+
+    size = CHUNK[parallel.device().type]
+    token_shape = lambda: maker.encoder.token_shape  # noqa: E731 - asked only if something must be made
+    file = token_file.build(folder, key, shape, token_shape, profile.compute.token_dtype, maker.stream, size)
+    source = StoredTokens(pairs, key, file, held=kind == "memory")
+    if "encoder" in maker.__dict__:
+        source.encoder = maker.encoder
+    return source
+
+
+def choose(pairs: Pairs) -> str:
+    """Where a profile's tokens are kept: what it says, or by size if it says "auto"."""
+    compute = pairs.profile.compute
+    if compute.tokens != "auto":
+        return compute.tokens
+    size = gigabytes(pairs)
+    return "memory" if size <= compute.memory_gb else "disk" if size <= compute.disk_gb else "recompute"
+
+
+def gigabytes(pairs: Pairs) -> float:
+    """Size of all views' tokens, 10^9 bytes."""
+    profile = pairs.profile
+    geometry = encoders.get(profile.encoder).geometry
+    tokens = 1 + geometry.registers + (profile.image_size // geometry.patch) ** 2
+    width = token_file.DTYPES[profile.compute.token_dtype].itemsize
+    return (1 + profile.vision.views) * pairs.n_pairs * tokens * geometry.width * width / 1e9
+
+
+def _check(profile: Profile) -> None:
+    compute = profile.compute
+    for what, value, known in (
+        ("kind of token store", compute.tokens, KINDS),
+        ("token dtype", compute.token_dtype, token_file.DTYPES),
+        ("precision", compute.precision, parallel.PRECISIONS),
+    ):
+        if value not in known:
+            raise SealError(
+                f"unknown {what} {value!r}", expected=f"one of {', '.join(known)}", do="change the profile's compute"
+            )
+
+
+def _key(pairs: Pairs) -> str:
+    profile = pairs.profile
+    vision, compute = profile.vision, profile.compute
+    spec = [profile.encoder, profile.image_size, vision.blocks, vision.views, compute.token_dtype, compute.precision]
+    return digest([pairs.key, spec, AUGMENTATION_SEED, dependencies.code_digest(["seal.tokens"])])
+
+
+# --- embedding --------------------------------------------------------------------------------------------
 
 
 @torch.no_grad()
-def _write(path: Path, pairs: Pairs, encoder: VisionEncoder) -> None:
-    from tqdm import tqdm
+def embed(tails: Mapping[str, VisionEncoder], source: TokenSource) -> dict[str, np.ndarray]:
+    """Embed the plain patches of all pairs with several tails of one encoder, in one pass over its tokens.
 
-    vision = pairs.profile.vision
-    encoder = encoder.to(device()).eval()
-    store = None
-    shape = (1 + vision.views, pairs.n_pairs)
-    with tqdm(total=shape[0] * shape[1], desc="trunk", unit="patch") as bar:
-        for view in range(1 + vision.views):
-            for rows in _chunks(pairs.n_pairs):
-                images = augmented(pairs.patches[rows], rows, view, AUGMENTATION_SEED)
-                tokens = encoder.trunk(encoder.preprocess(images).to(device()), vision.blocks).cpu().numpy()
-                if store is None:
-                    dtype = np.dtype(vision.token_dtype)
-                    store = np.lib.format.open_memmap(path, "w+", dtype, (*shape, *tokens.shape[1:]))
-                store[view, rows] = tokens
-                bar.update(len(rows))
-    store.flush()
+    Parameters
+    ----------
+    tails
+        Encoders that share the source's trunk: the frozen one, SEAL, and others.
+
+    Returns
+    -------
+    name -> float32 [pairs, d].
+    """
+    profile = source.pairs.profile
+    for encoder in tails.values():
+        encoder.to(parallel.device()).eval()
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in tails}
+    for tokens in source.plain():
+        for name, encoder in tails.items():
+            with parallel.autocast(profile.compute.precision):
+                z = encoder.tail(tokens, profile.vision.blocks)
+            parts[name].append(z.float().cpu().numpy())
+    return {name: np.concatenate(found) for name, found in parts.items()}
 
 
-def _chunks(n: int) -> Iterator[np.ndarray]:
-    for start in range(0, n, CHUNK):
-        yield np.arange(start, min(start + CHUNK, n))
-
-
-@torch.no_grad()
-def embed_tokens(encoder: VisionEncoder, store: TokenStore, blocks: int) -> np.ndarray:
-    """Embeddings of the plain patches from their tokens, float32 [pairs, d]."""
-    encoder = encoder.to(device()).eval()
-    parts = []
-    for rows in _chunks(store.array.shape[1]):
-        tokens = store.batch(np.zeros(len(rows), dtype=np.int64), rows).to(device())
-        parts.append(encoder.tail(tokens, blocks).cpu().numpy())
-    return np.concatenate(parts)
+def embed_tokens(encoder: VisionEncoder, source: TokenSource) -> np.ndarray:
+    """Embed the plain patches of all pairs with one encoder, float32 [pairs, d]."""
+    return embed({"": encoder}, source)[""]
 
 
 @torch.no_grad()
 def embed_patches(encoder: VisionEncoder, patches: np.ndarray, description: str) -> np.ndarray:
-    """Embeddings straight from patches, the plain twin of `embed_tokens`, float32 [n, d]."""
+    """Embeddings straight from patches with the whole encoder, the plain twin of `embed_tokens`, float32 [n, d]."""
     from tqdm import tqdm
 
-    encoder = encoder.to(device()).eval()
-    parts = []
-    for rows in tqdm(list(_chunks(len(patches))), desc=description):
-        parts.append(encoder(encoder.preprocess(np.ascontiguousarray(patches[rows])).to(device())).cpu().numpy())
+    encoder = encoder.to(parallel.device()).eval()
+    size, parts = CHUNK[parallel.device().type], []
+    for start in tqdm(range(0, len(patches), size), desc=description):
+        images = np.ascontiguousarray(patches[start : start + size])
+        parts.append(encoder(encoder.preprocess(images).to(parallel.device())).float().cpu().numpy())
     return np.concatenate(parts)

@@ -1,20 +1,21 @@
 """The one training loop, used by both stages."""
 
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from seal import parallel
 from seal.errors import SealError
-from seal.files import atomic, write_json
+from seal.files import atomic, remove_parts, write_json
 
-# What a batch costs: given row positions 0..n-1, the named loss terms with `total`.
-BatchLoss = Callable[[Tensor], dict[str, Tensor]]
+CHECKPOINT_SECONDS = 60.0  # a checkpoint at the first step that ends this long after the last one
 
 
 @dataclass(frozen=True)
@@ -28,22 +29,44 @@ class Schedule:
     seed: int
 
 
-def fit(
-    model: nn.Module, loss: BatchLoss, n: int, schedule: Schedule, folder: Path, key: str, description: str
-) -> list[dict[str, Any]]:
-    """Minimise `total` with AdamW, epoch by epoch, keeping a checkpoint.
+@dataclass(frozen=True)
+class Batch:
+    """Row positions of one step, int64 [B], and the seed of everything that the step draws."""
 
-    Every epoch draws from its own seed (seed, epoch), so a run that was killed resumes at the start of the
-    epoch it was in and ends with the same weights, bit for bit on a CPU.
+    rows: Tensor
+    seed: int
+
+
+class Task(Protocol):
+    """What a stage gives the loop."""
+
+    model: nn.Module
+    n: int  # training rows
+
+    def stream(self, batches: Sequence[Batch]) -> Iterator[Any]:
+        """The inputs of each batch in turn; may read ahead."""
+
+    def backward(self, inputs: Any) -> dict[str, Tensor]:
+        """Put gradients into the model's trained parameters; the named loss terms, with `total`."""
+
+
+def seeded(*words: int) -> int:
+    """One seed from several numbers."""
+    return int(np.random.SeedSequence(words).generate_state(1)[0])
+
+
+def fit(task: Task, schedule: Schedule, folder: Path, key: str, description: str) -> list[dict[str, Any]]:
+    """Minimise `total` with AdamW, keeping a checkpoint.
+
+    A step draws from its own seed alone, which follows from (schedule.seed, epoch, step). So a run that was
+    killed goes on from its last checkpoint and ends with the same weights, bit for bit on a CPU.
 
     Parameters
     ----------
-    model
-        Left in evaluation mode with its trained weights. Parameters with requires_grad are trained.
-    loss
-        Maps row positions of one batch (int64 [B]) to named terms.
-    n
-        Rows; each epoch visits every row once, in batches of at least `schedule.batch` where n allows.
+    task
+        Its model is left in evaluation mode with its trained weights. Parameters with requires_grad are trained;
+        scalars (a temperature) without weight decay. Each epoch visits every row once, in batches of at least
+        `schedule.batch` rows where there are as many.
     key
         Digest of everything the run depends on; a checkpoint of another key is not resumed.
 
@@ -58,46 +81,69 @@ def fit(
     """
     from tqdm import tqdm
 
-    if n < 2:
-        raise SealError(f"{description}: {n} training rows", expected="at least two", do="check the split and the data")
-    trained = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(trained, lr=schedule.lr, weight_decay=schedule.weight_decay)
+    model = task.model
+    if task.n < 2:
+        raise SealError(
+            f"{description}: {task.n} training rows", expected="at least two", do="check the split and the data"
+        )
+    optimiser = _optimiser(model, schedule)
     checkpoint = folder / "checkpoint.pt"
+    if parallel.is_main():
+        remove_parts(folder)
     first, log = _resume(checkpoint, key, model, optimiser)
-    batches = max(1, n // schedule.batch)
-    bar = tqdm(total=schedule.epochs * batches, initial=first * batches, desc=description, leave=False)
+    batches = max(1, task.n // schedule.batch)
+    steps = schedule.epochs * batches
+    saved = time.monotonic()
+    bar = tqdm(total=steps, initial=first, desc=description, leave=False, disable=None if parallel.is_main() else True)
     model.train()
-    for epoch in range(first, schedule.epochs):
-        with torch.random.fork_rng():
-            torch.manual_seed(int(np.random.SeedSequence([schedule.seed, epoch]).generate_state(1)[0]))
-            for i, rows in enumerate(torch.tensor_split(torch.randperm(n), batches)):
-                step = epoch * batches + i
-                lr = schedule.lr * 0.5 * (1 + math.cos(math.pi * step / (schedule.epochs * batches)))
-                terms = _step(loss, rows, optimiser, lr, f"{description}, epoch {epoch}, step {step}")
-                log.append({"epoch": epoch, "step": step, "lr": lr, **terms})
-                bar.update()
-                bar.set_postfix(loss=f"{terms['total']:.3f}")
-        _save(checkpoint, key, model, optimiser, epoch + 1, log)
+    with parallel.own_random_state():
+        for step, inputs in enumerate(task.stream(_plan(task.n, batches, first, steps, schedule.seed)), start=first):
+            lr = schedule.lr * 0.5 * (1 + math.cos(math.pi * step / steps))
+            epoch = step // batches
+            terms = _step(task, inputs, optimiser, lr, f"{description}, epoch {epoch}, step {step}")
+            log.append({"epoch": epoch, "step": step, "lr": lr, **terms})
+            bar.update()
+            bar.set_postfix(loss=f"{terms['total']:.3f}")
+            if time.monotonic() - saved >= CHECKPOINT_SECONDS and parallel.is_main():
+                _save(checkpoint, key, model, optimiser, step + 1, log)
+                saved = time.monotonic()
     bar.close()
     model.eval()
     return log
 
 
-def _step(loss: BatchLoss, rows: Tensor, optimiser, lr: float, where: str) -> dict[str, float]:
+def _plan(n: int, batches: int, first: int, steps: int, seed: int) -> list[Batch]:
+    """All batches from step `first` on: a new order an epoch, cut into parts of nearly equal size."""
+    plan = []
+    for epoch in range(first // batches, steps // batches):
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(seeded(seed, epoch)))
+        parts = torch.tensor_split(order, batches)
+        plan += [Batch(rows, seeded(seed, epoch, i)) for i, rows in enumerate(parts) if epoch * batches + i >= first]
+    return plan
+
+
+def _optimiser(model: nn.Module, schedule: Schedule) -> torch.optim.AdamW:
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 0]},
+        {"params": [p for p in trained if p.ndim == 0], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=schedule.lr, weight_decay=schedule.weight_decay, fused=True)
+
+
+def _step(task: Task, inputs: Any, optimiser: torch.optim.AdamW, lr: float, where: str) -> dict[str, float]:
     for group in optimiser.param_groups:
         group["lr"] = lr
-    terms = loss(rows)
-    values = {name: float(value.detach()) for name, value in terms.items()}
-    if not all(math.isfinite(value) for value in values.values()):
+    optimiser.zero_grad(set_to_none=True)
+    terms = {name: float(value.detach()) for name, value in task.backward(inputs).items()}
+    if not all(math.isfinite(value) for value in terms.values()):
         raise SealError(
-            f"{where}: the loss is not finite ({values})",
+            f"{where}: the loss is not finite ({terms})",
             expected="finite numbers",
             do="look for NaN in the expression and the patches, or lower the learning rate",
         )
-    optimiser.zero_grad(set_to_none=True)
-    terms["total"].backward()
     optimiser.step()
-    return values
+    return terms
 
 
 def trained_state(model: nn.Module) -> dict[str, Tensor]:
@@ -107,19 +153,19 @@ def trained_state(model: nn.Module) -> dict[str, Tensor]:
     return {name: value for name, value in model.state_dict().items() if name in wanted}
 
 
-def _save(path: Path, key: str, model: nn.Module, optimiser, epoch: int, log: list) -> None:
+def _save(path: Path, key: str, model: nn.Module, optimiser: torch.optim.AdamW, step: int, log: list) -> None:
     state = {
         "key": key,
         "model": trained_state(model),
         "optimiser": optimiser.state_dict(),
-        "epoch": epoch,
+        "step": step,
         "log": log,
     }
     with atomic(path) as temporary:
         torch.save(state, temporary)
 
 
-def _resume(path: Path, key: str, model: nn.Module, optimiser) -> tuple[int, list]:
+def _resume(path: Path, key: str, model: nn.Module, optimiser: torch.optim.AdamW) -> tuple[int, list]:
     if not path.is_file():
         return 0, []
     try:
@@ -128,24 +174,23 @@ def _resume(path: Path, key: str, model: nn.Module, optimiser) -> tuple[int, lis
         raise SealError(
             f"{path} cannot be read ({type(error).__name__})",
             expected="a checkpoint this loop wrote",
-            do="delete it; training starts again from the first epoch",
+            do="delete it; training starts again from the first step",
         ) from error
     if state["key"] != key:  # settings, data or code have changed since: start again
         return 0, []
-    current = model.state_dict()
     if state["model"].keys() != trained_state(model).keys():
         raise SealError(
             f"{path} holds other weights than this model",
             expected=f"{len(trained_state(model))} tensors named as the model's",
-            do="delete it; training starts again from the first epoch",
+            do="delete it; training starts again from the first step",
         )
-    model.load_state_dict({**current, **state["model"]})
+    model.load_state_dict({**model.state_dict(), **state["model"]})
     optimiser.load_state_dict(state["optimiser"])
-    return state["epoch"], state["log"]
+    return state["step"], state["log"]
 
 
-def finish(folder: Path, key: str, log: list[dict[str, Any]], settings: dict[str, Any]) -> None:
+def finish(folder: Path, key: str, log: Iterable[dict[str, Any]], settings: dict[str, Any]) -> None:
     """Write the log and, last, run.json, which makes the run whole; remove the checkpoint."""
-    write_json(folder / "log.json", log)
+    write_json(folder / "log.json", list(log))
     write_json(folder / "run.json", {"key": key, **settings})
     (folder / "checkpoint.pt").unlink(missing_ok=True)

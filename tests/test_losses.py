@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from seal import losses
+from seal.errors import SealError
 
 
 @pytest.fixture
@@ -54,14 +55,161 @@ def test_barlow_of_a_constant_gene_is_finite_with_finite_gradient():
     assert torch.isfinite(x_hat.grad).all()
 
 
-def test_gene_loss_is_the_stated_sum(batch):
+def test_the_default_gene_loss_is_the_stated_sum(batch):
     x_hat, x = batch
     mean, sd = x.mean(0), x.std(0)
-    terms = losses.gene_loss(x_hat, x, mean, sd)
+    terms = losses.gene_loss("barlow_mse", x_hat, x, mean, sd)
+    assert set(terms) == {"barlow", "mse", "total"}
     mse = (((x_hat - x) / sd) ** 2).mean()
     assert float(terms["mse"]) == pytest.approx(float(mse), rel=1e-5)
-    expected = 0.1 * (0.05 * float(terms["barlow"]) + 5 * float(terms["mse"]))
-    assert float(terms["total"]) == pytest.approx(expected, rel=1e-6)
+    expected = 0.1 * (0.05 * float(losses.barlow(x_hat, x)) + 5 * float(mse))
+    assert float(terms["total"]) == pytest.approx(expected, rel=1e-5)
+
+
+def plain_mse(z_hat, z):
+    return np.mean([(p - q) ** 2 for p, q in zip(z_hat.ravel(), z.ravel(), strict=True)])
+
+
+def plain_l1(z_hat, z):
+    return np.mean([abs(p - q) for p, q in zip(z_hat.ravel(), z.ravel(), strict=True)])
+
+
+def plain_huber(z_hat, z):
+    errors = [abs(p - q) for p, q in zip(z_hat.ravel(), z.ravel(), strict=True)]
+    assert min(errors) < 1 < max(errors)  # both branches are taken
+    return np.mean([e**2 / 2 if e <= 1 else e - 0.5 for e in errors])
+
+
+def plain_pcc(z_hat, z):
+    return 1 - np.mean([np.corrcoef(z_hat[:, g], z[:, g])[0, 1] for g in range(z.shape[1])])
+
+
+def plain_pls(z_hat, z):
+    covariance = sum(np.cov(z_hat[:, g], z[:, g], bias=True)[0, 1] for g in range(z.shape[1]))
+    return -covariance / math.sqrt(z_hat.var(axis=0).sum() * z.var(axis=0).sum())
+
+
+def plain_mmd(z_hat, z):
+    spots = [*z_hat, *z]
+    scale = np.mean([((p - q) ** 2).sum() for p in spots for q in spots])
+
+    def kernel(p, q):
+        return np.mean([math.exp(-((p - q) ** 2).sum() / (2 * s * scale)) for s in (0.25, 1.0, 4.0)])
+
+    def mean(left, right):
+        return np.mean([kernel(p, q) for p in left for q in right])
+
+    return mean(z_hat, z_hat) + mean(z, z) - 2 * mean(z_hat, z)
+
+
+STANDARDISED = {"mse": plain_mse, "l1": plain_l1, "huber": plain_huber, "pcc": plain_pcc, "pls": plain_pls,
+                "mmd": plain_mmd}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STANDARDISED)
+def test_losses_of_standardised_values_equal_their_plain_twins(batch, name):
+    x_hat, x = batch
+    mean, sd = torch.linspace(0, 1, 5), torch.linspace(0.2, 2, 5)
+    terms = losses.gene_loss(name, x_hat, x, mean, sd)
+    assert set(terms) == {name, "total"}
+    expected = STANDARDISED[name](*(((v - mean) / sd).double().numpy() for v in (x_hat, x)))
+    assert float(terms["total"]) == pytest.approx(expected, rel=1e-3, abs=1e-6)
+
+
+def test_nb_equals_scipy_at_whole_counts():
+    from scipy.stats import nbinom
+
+    k = np.array([[0, 1, 4], [300, 2, 0]])
+    mu = np.array([[0.5, 1.0, 3.0], [250.0, 20.0, 0.01]])
+    x, x_hat = (torch.from_numpy(np.log1p(v)) for v in (k, mu))
+    theta = losses.NB_THETA
+    expected = -nbinom.logpmf(k, theta, theta / (theta + mu + losses.NB_FLOOR)).mean()
+    value = losses.gene_loss("nb", x_hat, x, torch.zeros(3), torch.ones(3))["total"]
+    assert float(value) == pytest.approx(expected, rel=1e-6)
+
+
+def hard_batches():
+    generator = torch.Generator().manual_seed(3)
+    x = torch.rand(6, 4, generator=generator)
+    x[:, 0], x[:, 1] = 0.0, 2.0  # nowhere measured; constant
+    yield "flat genes", torch.rand(6, 4, generator=generator), x
+    yield "two spots", torch.rand(2, 4, generator=generator), x[:2]
+    yield "flat prediction", torch.full((6, 4), 0.5), x
+    yield "flat everything", torch.zeros(6, 4), torch.zeros(6, 4)
+    yield "wild prediction", torch.linspace(-50, 200, 24).view(6, 4), x
+
+
+@pytest.mark.parametrize("name", losses.GENE_LOSSES)
+def test_every_gene_loss_is_finite_with_finite_gradients(name):
+    for case, x_hat, x in hard_batches():
+        x_hat = x_hat.requires_grad_()
+        terms = losses.gene_loss(name, x_hat, x, torch.full((4,), 0.3), torch.full((4,), 0.5))
+        terms["total"].backward()
+        assert all(torch.isfinite(value) for value in terms.values()), case
+        assert torch.isfinite(x_hat.grad).all(), case
+        assert x_hat.grad.abs().sum() > 0 or case in ("flat prediction", "flat everything"), case
+
+
+@pytest.mark.parametrize("name", losses.GENE_LOSSES)
+def test_a_few_steps_on_any_gene_loss_come_nearer_to_the_measurement(batch, name):
+    torch.manual_seed(0)
+    x_hat, x = torch.nn.Parameter(batch[0].clone()), batch[1]
+    start = losses.gene_loss(name, x_hat, x, x.mean(0), x.std(0))["total"].item()
+    best = losses.gene_loss(name, x, x, x.mean(0), x.std(0))["total"].item()
+    optimiser = torch.optim.Adam([x_hat], lr=0.02)
+    for _ in range(60):
+        optimiser.zero_grad()
+        loss = losses.gene_loss(name, x_hat, x, x.mean(0), x.std(0))["total"]
+        loss.backward()
+        optimiser.step()
+    assert best < loss.item() < start - 0.5 * (start - best)
+
+
+@pytest.mark.parametrize(("name", "low", "high"), [("pcc", 0, 2), ("pls", -1, 1), ("mmd", 0, 2)])
+def test_bounded_losses_stay_in_their_bounds(batch, name, low, high):
+    x = batch[1]
+    for x_hat in (x, -x, 1e3 * x, batch[0]):
+        value = float(losses.gene_loss(name, x_hat, x, x.mean(0), x.std(0))["total"])
+        assert low - 1e-5 <= value <= high + 1e-5
+    perfect = float(losses.gene_loss(name, x, x, x.mean(0), x.std(0))["total"])
+    assert perfect == pytest.approx(low, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", losses.GENE_LOSSES)
+def test_bfloat16_predictions_are_compared_in_float32(batch, name):
+    x_hat, x = batch[0].bfloat16(), batch[1]
+    expected = losses.gene_loss(name, x_hat.float(), x, x.mean(0), x.std(0))["total"]
+    with torch.autocast("cpu", torch.bfloat16):
+        value = losses.gene_loss(name, x_hat, x, x.mean(0), x.std(0))["total"]
+    assert value.dtype == torch.float32
+    assert torch.equal(value, expected)
+
+
+def test_contrast_and_kl_ignore_autocast_and_keep_float64(batch):
+    z_v, z_o = (b.bfloat16() for b in batch)
+    expected = losses.info_nce(z_v.float(), z_o.float(), 0.05)
+    zero = torch.zeros(7)
+    kl = losses.flow_kl(*(b.float() for b in (z_v, z_v, z_o, z_o)), zero)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(losses.info_nce(z_v, z_o, temperature=0.05), expected)
+        assert torch.equal(losses.flow_kl(z_v, z_v, z_o, z_o, zero), kl)
+    assert losses.info_nce(batch[0].double(), batch[1].double(), 0.05).dtype == torch.float64
+
+
+def test_a_learnt_temperature_gets_the_gradient_of_finite_differences(batch):
+    tau = torch.tensor(0.3, dtype=torch.double, requires_grad=True)
+    z_v, z_o = (b.double() for b in batch)
+    value = losses.info_nce(z_v, z_o, tau)
+    value.backward()
+    assert float(value.detach()) == pytest.approx(float(losses.info_nce(z_v, z_o, 0.3)), abs=1e-12)
+    slope = (losses.info_nce(z_v, z_o, 0.3 + 1e-6) - losses.info_nce(z_v, z_o, 0.3 - 1e-6)) / 2e-6
+    assert abs(slope) > 1e-3
+    assert float(tau.grad) == pytest.approx(float(slope), rel=1e-5)
+
+
+def test_an_unknown_gene_loss_is_refused_with_the_known_ones(batch):
+    with pytest.raises(SealError, match=r"(?s)unknown gene loss 'rmse'.*barlow_mse, mse, pcc, pls, mmd, l1, huber, nb"):
+        losses.gene_loss("rmse", *batch, torch.zeros(5), torch.ones(5))
 
 
 def test_kl_without_flows_matches_the_closed_form_on_average():

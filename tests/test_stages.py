@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from seal import stages, tokens
+from seal import stages, tokens, train
 from seal.data.assemble import assemble
 from seal.errors import SealError
 from seal.models import encoders
@@ -30,7 +30,7 @@ def test_a_run_is_trained_once_and_read_back_to_the_bit(way, monkeypatch):
     trained = stages.train_vision(pairs, fold, 0, store)
     folder = stages.run_folder(pairs, fold, 0, "seal")
     assert {p.name for p in folder.iterdir()} == {
-        *("adapter", "decoder.safetensors", "omics.safetensors", "panel.json", "log.json", "run.json")
+        *("adapter", "vision.safetensors", "omics.safetensors", "panel.json", "log.json", "run.json")
     }
     monkeypatch.setattr(stages, "fit", lambda *_: pytest.fail("trained again"))
     read = stages.train_vision(pairs, fold, 0, store)
@@ -114,9 +114,9 @@ def test_wrong_or_damaged_weights_are_named(way):
     with pytest.raises(SealError, match=r"adapter_model\.safetensors cannot be read"):
         stages.train_vision(pairs, fold, 0, store)
     adapter.write_bytes(whole)
-    decoder = folder / "decoder.safetensors"
-    decoder.write_bytes((folder / "omics.safetensors").read_bytes())
-    with pytest.raises(SealError, match=r"decoder\.safetensors does not fit GeneDecoder"):
+    vision = folder / "vision.safetensors"
+    vision.write_bytes((folder / "omics.safetensors").read_bytes())
+    with pytest.raises(SealError, match=r"vision\.safetensors does not fit SealVision"):
         stages.train_vision(pairs, fold, 0, store)
 
 
@@ -126,26 +126,27 @@ def test_an_adapter_of_another_encoder_is_refused(way):
     adapter = stages.run_folder(pairs, fold, 0, "seal") / "adapter" / "adapter_model.safetensors"
     state = stages.load_weights(adapter)
     stages._save_tensors(adapter, {k.replace("blocks.3", "blocks.2"): v for k, v in state.items()})
-    with pytest.raises(SealError, match="does not fit the encoder"):
+    with pytest.raises(SealError, match="does not fit the adapter of this encoder"):
         stages.train_vision(pairs, fold, 0, store)
 
 
-def test_a_stage_two_run_killed_between_epochs_resumes_to_the_same_bits(way, monkeypatch):
+def test_a_stage_two_run_that_is_stopped_resumes_to_the_same_bits(way, monkeypatch):
+    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0)
     pairs, fold, store = way
     whole = stages.train_vision(pairs, fold, 1, store)
     folder = stages.run_folder(pairs, fold, 1, "seal")
     (folder / "run.json").unlink()
-    save, saved = stages.fit.__globals__["_save"], []
+    save, saved = train._save, []
 
     def dying(*args):
         save(*args)
         saved.append(args)
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(stages.fit.__globals__, "_save", dying)
+    monkeypatch.setattr(train, "_save", dying)
     with pytest.raises(KeyboardInterrupt):
         stages.train_vision(pairs, fold, 1, store)
-    monkeypatch.setitem(stages.fit.__globals__, "_save", save)
+    monkeypatch.setattr(train, "_save", save)
     resumed = stages.train_vision(pairs, fold, 1, store)
     assert len(saved) == 1
     assert all(torch.equal(v, resumed.state_dict()[k]) for k, v in whole.state_dict().items())
@@ -191,7 +192,7 @@ profile = eval({repr(small)!r}, vars(profiles))
 pairs = read(profile)
 store = tokens.build(pairs)
 model = stages.train_vision(pairs, pairs.folds()[0], 5, store)
-print(tokens.embed_tokens(model.encoder, store, 1).shape)
+print(tokens.embed_tokens(model.encoder, store).shape)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -27,10 +27,29 @@ class Toy(nn.Module):
         return {"mse": mse, "total": 2 * mse}
 
 
+class Task:
+    """The smallest task: batches as they are, drawing from each batch's seed."""
+
+    n = 20
+
+    def __init__(self, model):
+        self.model = model
+        self.seen = []
+
+    def stream(self, batches):
+        return iter(batches)
+
+    def backward(self, batch):
+        torch.manual_seed(batch.seed)
+        self.seen.append(batch.rows)
+        terms = self.model.losses(batch.rows)
+        terms["total"].backward()
+        return terms
+
+
 def run(folder, model=None, key="key", schedule=SCHEDULE):
     model = model or Toy()
-    log = fit(model, model.losses, 20, schedule, folder, key, "toy")
-    return model, log
+    return model, fit(Task(model), schedule, folder, key, "toy")
 
 
 def equal(a, b):
@@ -38,13 +57,8 @@ def equal(a, b):
 
 
 def test_every_row_once_an_epoch_and_cosine_rate(tmp_path):
-    seen, model = [], Toy()
-
-    def loss(rows):
-        seen.append(rows)
-        return model.losses(rows)
-
-    log = fit(model, loss, 20, SCHEDULE, tmp_path, "key", "toy")
+    task = Task(Toy())
+    log, seen = fit(task, SCHEDULE, tmp_path, "key", "toy"), task.seen
     assert len(log) == 8
     assert {len(rows) for rows in seen} == {10}
     assert all(sorted(torch.cat(seen[i : i + 2]).tolist()) == list(range(20)) for i in range(0, 8, 2))
@@ -75,9 +89,11 @@ def test_same_seed_same_weights_other_seed_others(tmp_path):
     assert torch.equal(a.frozen.weight, Toy().frozen.weight)
 
 
+@pytest.mark.parametrize("seconds", [0, 1e9])
 @pytest.mark.parametrize("killed_at", [1, 3, 6])
-def test_a_killed_run_resumes_to_the_same_bits(tmp_path, killed_at, monkeypatch):
+def test_a_killed_run_resumes_to_the_same_bits(tmp_path, killed_at, seconds, monkeypatch):
     whole, log = run(tmp_path / "whole")
+    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", seconds)
     step, steps = train._step, iter(range(100))
 
     def dying(*args):
@@ -88,20 +104,25 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path, killed_at, monkeypatch)
     monkeypatch.setattr(train, "_step", dying)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "killed")
+    assert (tmp_path / "killed" / "checkpoint.pt").is_file() == (seconds == 0)
     monkeypatch.undo()
-    resumed, resumed_log = run(tmp_path / "killed")
-    assert equal(whole, resumed)
+    task = Task(Toy())
+    resumed_log = fit(task, SCHEDULE, tmp_path / "killed", "key", "toy")
+    assert equal(whole, task.model)
     assert resumed_log == log
+    assert len(task.seen) == (8 - killed_at if seconds == 0 else 8)
 
 
-def test_a_checkpoint_of_other_settings_is_not_resumed(tmp_path):
+def test_a_checkpoint_of_other_settings_is_not_resumed(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0)
     run(tmp_path, key="old")
     model, log = run(tmp_path, key="new")
     assert len(log) == 8
     assert equal(model, run(tmp_path / "fresh")[0])
 
 
-def test_a_truncated_checkpoint_is_named(tmp_path):
+def test_a_truncated_checkpoint_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0)
     run(tmp_path)
     path = tmp_path / "checkpoint.pt"
     path.write_bytes(path.read_bytes()[:100])
@@ -117,8 +138,34 @@ def test_a_loss_that_is_not_finite_is_named(tmp_path):
 
 
 def test_too_few_rows(tmp_path):
+    task = Task(Toy())
+    task.n = 1
     with pytest.raises(SealError, match="1 training rows"):
-        fit(Toy(), None, 1, SCHEDULE, tmp_path, "key", "toy")
+        fit(task, SCHEDULE, tmp_path, "key", "toy")
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path):
+    left = tmp_path / ".checkpoint.0123abcd.part.pt"
+    left.write_bytes(b"half")
+    run(tmp_path)
+    assert not left.exists()
+
+
+def test_a_scalar_is_trained_without_weight_decay(tmp_path):
+    model = Toy()
+    model.scale = nn.Parameter(torch.tensor(3.0))
+    losses = model.losses
+    model.losses = lambda rows: {k: v + 0 * model.scale for k, v in losses(rows).items()}
+    run(tmp_path, model, schedule=Schedule(epochs=2, batch=8, lr=1e-2, weight_decay=10.0, seed=3))
+    assert float(model.scale.detach()) == 3.0  # its gradient is zero: only decay could move it
+
+
+def test_the_callers_random_state_is_left_alone(tmp_path):
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    run(tmp_path)
+    assert torch.equal(torch.rand(3), expected)
 
 
 def test_trained_state_leaves_frozen_weights_out():

@@ -9,7 +9,7 @@ from seal.data.pairs import Fold, Pairs
 from seal.evaluate.metrics import interval, mean_pearson, pearson, resamples
 from seal.evaluate.probe import alpha_groups, ridge_probe
 from seal.models import baselines, encoders
-from seal.tokens import TokenStore, embed_patches, embed_tokens
+from seal.tokens import TokenSource, embed, embed_patches, embed_tokens
 
 BOOTSTRAP_SEED = 0
 REFERENCE = "frozen"  # what every method is compared with
@@ -37,7 +37,7 @@ class Evaluation:
     """
 
     pairs: Pairs
-    store: TokenStore
+    source: TokenSource
     predictions: dict[tuple[str, str, int], np.ndarray] = field(default_factory=dict)
     _embeddings: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
 
@@ -45,45 +45,36 @@ class Evaluation:
         """Embed, probe and predict for every method, fold and seed."""
         from tqdm import tqdm
 
-        settings = self.pairs.profile.evaluation
         jobs = [
-            (method, fold, seed)
-            for fold in self.pairs.folds()
-            for method in METHODS
-            for seed in (settings.seeds[:1] if method in _SEEDLESS else settings.seeds)
+            (fold, method, seed) for fold in self.pairs.folds() for method in METHODS for seed in self._seeds(method)
         ]
-        for method, fold, seed in tqdm(jobs, desc="methods x folds x seeds", unit="run"):
-            self.predictions[method, fold.name, seed] = self._predict(method, fold, seed)
+        fold, embeddings = None, {}
+        for fold_now, method, seed in tqdm(jobs, desc="methods x folds x seeds", unit="run"):
+            if fold is not fold_now:
+                fold, embeddings = fold_now, self._seal_embeddings(fold_now)
+            measured = self.pairs.measured(fold)
+            if method == "mean":
+                prediction = np.repeat(measured[fold.train].mean(axis=0, keepdims=True), len(fold.test), axis=0)
+            else:
+                embedding = embeddings[method, seed] if method in stages.METHODS else self._fixed(method, seed)
+                prediction = predict(self.pairs, fold, embedding)
+            self.predictions[method, fold.name, seed] = prediction
         return self
 
-    def _predict(self, method: str, fold: Fold, seed: int) -> np.ndarray:
-        pairs, settings = self.pairs, self.pairs.profile.evaluation
-        measured = pairs.measured(fold)
-        if method == "mean":
-            return np.repeat(measured[fold.train].mean(axis=0, keepdims=True), len(fold.test), axis=0)
-        embedding = self._embed(method, fold, seed).astype(np.float64)
-        frame = pairs.frame()
-        groups = alpha_groups(
-            frame["donor"].to_numpy()[fold.train],
-            frame["sample"].to_numpy()[fold.train],
-            frame["array_col"].to_numpy()[fold.train],
-        )
-        prediction, _ = ridge_probe(
-            embedding[fold.train],
-            measured[fold.train],
-            groups,
-            embedding[fold.test],
-            settings.pca,
-            settings.alphas,
-        )
-        return prediction
+    def _seeds(self, method: str) -> tuple[int, ...]:
+        seeds = self.pairs.profile.evaluation.seeds
+        return seeds[:1] if method in _SEEDLESS else seeds
 
-    def _embed(self, method: str, fold: Fold, seed: int) -> np.ndarray:
-        """Embeddings of all pairs; those that do not depend on the fold are computed once."""
+    def _seal_embeddings(self, fold: Fold) -> dict[tuple[str, int], np.ndarray]:
+        """Embeddings by every tail that the fold trains, in one pass over the trunk's tokens."""
+        runs = [(method, seed) for method in stages.METHODS for seed in self._seeds(method)]
+        models = {run: stages.train_vision(self.pairs, fold, run[1], self.source, run[0]) for run in runs}
+        found = embed({str(run): model.encoder for run, model in models.items()}, self.source)
+        return {run: found[str(run)] for run in runs}
+
+    def _fixed(self, method: str, seed: int) -> np.ndarray:
+        """Embeddings that do not depend on the fold, computed once."""
         pairs, profile = self.pairs, self.pairs.profile
-        if method in stages.METHODS:
-            model = stages.train_vision(pairs, fold, seed, self.store, method)
-            return embed_tokens(model.encoder, self.store, profile.vision.blocks)
         if (method, seed) not in self._embeddings:
             if method == "colour":
                 embedding = baselines.colour_statistics(pairs.patches)
@@ -91,14 +82,32 @@ class Evaluation:
                 encoder = encoders.build(profile.encoder, weights="random", image_size=profile.image_size, seed=seed)
                 embedding = embed_patches(encoder, pairs.patches, f"random encoder, seed {seed}")
             else:
-                encoder = encoders.build(profile.encoder, image_size=profile.image_size)
-                embedding = embed_tokens(encoder, self.store, profile.vision.blocks)
+                embedding = embed_tokens(self.source.encoder, self.source)
             self._embeddings[method, seed] = embedding
         return self._embeddings[method, seed]
 
     def runs(self, method: str, fold: str) -> list[tuple[int, np.ndarray]]:
         """Seeds and predictions of one method on one fold."""
         return [(s, p) for (m, f, s), p in self.predictions.items() if (m, f) == (method, fold)]
+
+
+def predict(pairs: Pairs, fold: Fold, embedding: np.ndarray) -> np.ndarray:
+    """Expression of the fold's test spots from embeddings of all pairs, [pairs, d] -> [test spots, test genes].
+
+    Ridge on the training spots' own expression, its penalty chosen among training donors; see `ridge_probe`.
+    """
+    settings, spots = pairs.profile.evaluation, pairs.frame().iloc[fold.train]
+    groups = alpha_groups(*(spots[name].to_numpy() for name in ("donor", "sample", "array_col")))
+    embedding = embedding.astype(np.float64)
+    prediction, _ = ridge_probe(
+        embedding[fold.train],
+        pairs.measured(fold)[fold.train],
+        groups,
+        embedding[fold.test],
+        settings.pca,
+        settings.alphas,
+    )
+    return prediction
 
 
 def scores(evaluation: Evaluation):

@@ -1,5 +1,6 @@
 """Vision encoders behind one face: a frozen trunk, a tail that may be trained, one embedding an image."""
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seal.errors import SealError
-from seal.models import architecture
+from seal.models import architecture, class_token
 from seal.models import weights as weight_files
 from seal.models.registry import REGISTRY, EncoderSpec, get
 
@@ -30,22 +31,31 @@ class VisionEncoder(nn.Module):
     model
         The plain module, whose state-dict keys are the original's: timm's VisionTransformer, transformers'
         Dinov2Model, or `seal.models.conch.ConchVisual`. LoRA layers may be put into it in place.
+
+    Attributes
+    ----------
+    adapter
+        A module applied to the embedding, z -> z; None unless the bottleneck adapter was put there.
     """
 
     def __init__(self, spec: EncoderSpec, model: nn.Module) -> None:
         super().__init__()
         self.spec = spec
         self.model = model
+        self.adapter: nn.Module | None = None
         # Taken now: once LoRA is inside, each linear is a wrapper with more linears in it.
         names = {module: name for name, module in model.named_modules()}
         self._linears = [
             [names[module] for module in block.modules() if isinstance(module, nn.Linear)] for block in self._blocks
         ]
         if spec.family != "transformers":
-            for block in self._blocks:  # _cls_timm assumes these
+            for block in self._blocks:  # class_token.timm_block assumes these
                 assert type(block) is Block
                 assert type(block.attn) is Attention
                 assert block.attn.gate is None
+                assert block.attn.attn_drop.p == 0
+                assert isinstance(block.attn.q_norm, nn.Identity)
+                assert isinstance(block.attn.k_norm, nn.Identity)
 
     @property
     def _vit(self) -> nn.Module:
@@ -71,6 +81,12 @@ class VisionEncoder(nn.Module):
             return self.model.ln_contrast.normalized_shape[0]
         width = self._norm.normalized_shape[0]
         return 2 * width if self.spec.pooling == "cls_mean" else width
+
+    @property
+    def token_shape(self) -> tuple[int, int]:
+        """Tokens an image and their width, (T, D): class token, registers and patches."""
+        positions = (self.image_size // self.spec.geometry.patch) ** 2
+        return 1 + self.spec.geometry.registers + positions, self._norm.normalized_shape[0]
 
     @property
     def image_size(self) -> int:
@@ -139,8 +155,8 @@ class VisionEncoder(nn.Module):
     def tail(self, tokens: Tensor, n: int) -> Tensor:
         """Pass tokens through the last n blocks, the last norm and the pooling.
 
-        Where the embedding is the class token, the last block computes keys and values for all tokens and all
-        else for that one: the same result for a fraction of the work.
+        Where the embedding is the class token, the last block does its work for that one alone, see
+        `seal.models.class_token`: the same result for a fraction of the work.
 
         Parameters
         ----------
@@ -155,9 +171,14 @@ class VisionEncoder(nn.Module):
         *whole, last = self._blocks[self.depth - n :]
         for block in whole:
             tokens = block(tokens)
+        z = self._embedding(last, tokens)
+        return z if self.adapter is None else self.adapter(z)
+
+    def _embedding(self, last: nn.Module, tokens: Tensor) -> Tensor:
+        """The last block, the last norm and the pooling."""
         if self.spec.pooling == "cls":
-            cls_only = _cls_dinov2 if self.spec.family == "transformers" else _cls_timm
-            return self._norm(cls_only(last, tokens))[:, 0]
+            short = class_token.dinov2_layer if self.spec.family == "transformers" else class_token.timm_block
+            return self._norm(short(last, tokens))[:, 0]
         tokens = self._norm(last(tokens))
         if self.spec.pooling == "attention":
             return self.model.pool(tokens)
@@ -175,6 +196,23 @@ class VisionEncoder(nn.Module):
         self._check(n)
         return [name for names in self._linears[self.depth - n :] for name in names]
 
+    def tail_parameters(self, n: int) -> list[nn.Parameter]:
+        """Weights of the last n blocks, of the last norm and of the pooling: what full fine-tuning trains.
+
+        Source: release.
+        """
+        self._check(n)
+        modules = [*self._blocks[self.depth - n :], self._norm]
+        if self.spec.pooling == "attention":
+            modules += [self.model.attn_pool_contrast, self.model.ln_contrast]
+        return [parameter for module in modules for parameter in module.parameters()]
+
+    def fork(self, n: int) -> "VisionEncoder":
+        """Copy the encoder so that its last n blocks can be trained apart; the trunk's weights are shared."""
+        own = {id(parameter) for parameter in self.tail_parameters(n)}
+        shared = {id(p): p for p in self.model.parameters() if id(p) not in own}
+        return copy.deepcopy(self, shared)
+
     def _check(self, n: int) -> None:
         if not 1 <= n <= self.depth:
             raise SealError(
@@ -182,30 +220,6 @@ class VisionEncoder(nn.Module):
                 expected=f"1 to {self.depth}",
                 do="change vision.blocks in the profile",
             )
-
-
-def _cls_timm(block: Block, tokens: Tensor) -> Tensor:
-    """Give the class token alone after a timm block: [B, T, D] -> [B, 1, D]."""
-    attn, (batch, count, _) = block.attn, tokens.shape
-    qkv = attn.qkv(block.norm1(tokens)).reshape(batch, count, 3, attn.num_heads, attn.head_dim)
-    q, k, v = qkv.permute(2, 0, 3, 1, 4)
-    dropout = attn.attn_drop.p if block.training else 0.0
-    x = F.scaled_dot_product_attention(attn.q_norm(q[:, :, :1]), attn.k_norm(k), v, dropout_p=dropout)
-    x = attn.proj_drop(attn.proj(attn.norm(x.transpose(1, 2).flatten(2))))
-    x = tokens[:, :1] + block.drop_path1(block.ls1(x))
-    return x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
-
-
-def _cls_dinov2(layer: nn.Module, tokens: Tensor) -> Tensor:
-    """Give the class token alone after a layer of transformers' Dinov2: [B, T, D] -> [B, 1, D]."""
-    attn, normed = layer.attention, layer.norm1(tokens)
-    heads = (attn.num_attention_heads, attn.head_dim)
-    projected = (attn.q_proj(normed[:, :1]), attn.k_proj(normed), attn.v_proj(normed))
-    q, k, v = (x.unflatten(2, heads).transpose(1, 2) for x in projected)
-    dropout = attn.attention_dropout if layer.training else 0.0
-    x = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=attn.scaling)
-    x = tokens[:, :1] + layer.drop_path(layer.layer_scale1(attn.o_proj(x.transpose(1, 2).flatten(2))))
-    return x + layer.drop_path(layer.layer_scale2(layer.mlp(layer.norm2(x))))
 
 
 def build(

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from seal import losses
+from seal.errors import SealError
+from seal.models.heads import projection
 from seal.profiles import OmicsSettings
 
 
@@ -40,6 +42,26 @@ class PlanarFlow(nn.Module):
         return z + h.unsqueeze(1) * self.u, log_det
 
 
+def start_at_mean(linear: nn.Linear, mean: Tensor) -> None:
+    """Set the bias of a decoder's last layer to the gene means; its weights keep their random start.
+
+    b = mean, so that x_hat = mean + W h
+
+    The decoder then starts from the mean expression, and the first steps are not spent on learning it.
+
+    Parameters
+    ----------
+    linear
+        The layer that gives x_hat, [B, h] -> [B, G].
+    mean
+        Gene means over the training spots, log1p of counts per 10,000, [G].
+
+    Source: our choice.
+    """
+    with torch.no_grad():
+        linear.bias.copy_(mean)
+
+
 class SealOmics(nn.Module):
     """SEAL-omics: x (spot expression) -> z_o (omics embedding) -> x_hat.
 
@@ -51,15 +73,23 @@ class SealOmics(nn.Module):
         Latent size d, the vision encoder's embedding size.
     mean, sd
         Gene mean and sd over the training spots, [G]; part of the state, so that they travel with the model.
+        The decoder starts at the mean, see `start_at_mean`.
 
     The state-dict keys encoder.*, fc_mu.*, fc_logvar.*, flows.*, decoder.* are those of the released
-    checkpoints (whose hidden sizes are 1024 and 512); gene_mean and gene_sd are ours.
+    checkpoints (whose hidden sizes are 1024 and 512); gene_mean and gene_sd are ours. Keys of projection_head.*
+    exist only with a head.
+
+    Raises
+    ------
+    SealError
+        A setting is out of its range, or names a gene loss or a head that does not exist.
 
     Source: release.
     """
 
     def __init__(self, genes: int, dim: int, settings: OmicsSettings, mean: Tensor, sd: Tensor) -> None:
         super().__init__()
+        _check(settings)
         self.settings = settings
         layers, size = [], genes
         for hidden in settings.hidden:
@@ -79,6 +109,8 @@ class SealOmics(nn.Module):
             layers += [nn.Linear(size, hidden), nn.ReLU()]
             size = hidden
         self.decoder = nn.Sequential(*layers, nn.Dropout(settings.dropout), nn.Linear(size, genes))
+        start_at_mean(self.decoder[-1], mean)
+        self.projection_head = projection(settings.head, dim)
         self.register_buffer("gene_mean", mean.clone())
         self.register_buffer("gene_sd", sd.clone())
 
@@ -108,13 +140,17 @@ class SealOmics(nn.Module):
         """Reconstruct normalised log expression from z: [B, d] -> [B, G]."""
         return self.decoder(z)
 
+    def project(self, z: Tensor) -> Tensor:
+        """Apply the projection head, for the contrastive loss only: z_o [B, d] -> [B, d]."""
+        return self.projection_head(z)
+
     def forward(self, x: Tensor) -> Tensor:
         """Embed expression deterministically in evaluation: [B, G] -> z_o [B, d]."""
         return self.encode(x).z
 
     def reconstruction(self, x_hat: Tensor, x: Tensor) -> dict[str, Tensor]:
         """L_REC of a prediction of this panel, [B, G] against [B, G]; see `losses.gene_loss`."""
-        return losses.gene_loss(x_hat, x, self.gene_mean, self.gene_sd)
+        return losses.gene_loss(self.settings.gene_loss, x_hat, x, self.gene_mean, self.gene_sd)
 
     def losses(self, x: Tensor) -> dict[str, Tensor]:
         """Terms of L_REC,omics and, if it is on, the KL term; `total` is what is minimised."""
@@ -124,6 +160,19 @@ class SealOmics(nn.Module):
             terms["kl"] = losses.flow_kl(*latent)
             terms["total"] = terms["total"] + self.settings.kl * terms["kl"]
         return terms
+
+
+def _check(settings: OmicsSettings) -> None:
+    """Refuse settings that cannot be meant."""
+    losses.check_gene_loss(settings.gene_loss)
+    for name, value, fits, expected in (
+        ("mask", settings.mask, 0 <= settings.mask < 1, "at least 0 and below 1"),
+        ("dropout", settings.dropout, 0 <= settings.dropout < 1, "at least 0 and below 1"),
+        ("kl", settings.kl, 0 <= settings.kl < float("inf"), "a number of at least 0"),
+        ("flows", settings.flows, settings.flows >= 0, "at least 0"),
+    ):
+        if not fits:
+            raise SealError(f"omics.{name} is {value}", expected=expected, do=f"change omics.{name} in the profile")
 
 
 def gene_statistics(x: Tensor) -> tuple[Tensor, Tensor]:

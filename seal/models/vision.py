@@ -1,31 +1,61 @@
-"""SEAL-vision: a frozen encoder whose last blocks carry low-rank adapters, and a gene decoder (stage 2)."""
+"""SEAL-vision: a frozen encoder with something small to train in its last blocks, and a gene decoder (stage 2)."""
 
+import math
+
+import torch
 from torch import Tensor, nn
 
 from seal import losses
+from seal.errors import SealError
+from seal.models import heads
+from seal.models.dropout import Dropout
 from seal.models.encoders import VisionEncoder
-from seal.models.omics import SealOmics
+from seal.models.omics import SealOmics, start_at_mean
 from seal.profiles import VisionSettings
+
+COLDEST = 0.01  # a learnt temperature does not fall below it (CLIP's bound)
 
 
 class GeneDecoder(nn.Module):
-    """z_v -> expression of the gene panel: Linear, ReLU, dropout, Linear.
+    """z_v -> expression of the gene panel: Linear, ReLU, dropout, Linear (, ReLU).
 
-    Shapes: [B, d] -> [B, G]. Source: release; without its optional last ReLU (our choice: a rectified
-    output has no gradient where it is off).
+    Shapes: [B, d] -> [B, G]. Source: release, which ends with a ReLU; ours does not by default, because a
+    rectified output has no gradient where it is off. The last bias starts at the gene means (our choice).
     """
 
-    def __init__(self, dim: int, hidden: int, genes: int, dropout: float) -> None:
+    def __init__(self, dim: int, mean: Tensor, settings: VisionSettings) -> None:
         super().__init__()
-        self.decoder = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, genes))
+        hidden = settings.decoder_hidden
+        last = nn.Linear(hidden, len(mean))
+        start_at_mean(last, mean)
+        layers = [nn.Linear(dim, hidden), nn.ReLU(), nn.Dropout(settings.decoder_dropout), last]
+        self.decoder = nn.Sequential(*layers, *([nn.ReLU()] if settings.decoder_relu else []))
 
     def forward(self, z: Tensor) -> Tensor:
         """Predict normalised log expression."""
         return self.decoder(z)
 
 
-def add_adapters(encoder: VisionEncoder, settings: VisionSettings):
-    """Freeze the encoder and put LoRA on the attention and MLP linears of its last blocks.
+class BottleneckAdapter(nn.Module):
+    """A residual bottleneck on the embedding: z' = z + W_2 relu(W_1 z + b_1) + b_2, with W_2 = b_2 = 0 at first.
+
+    Shapes: [B, d] -> [B, d]. Source: release (a bottleneck of 256 on the embedding); residual and zero start are
+    our choice, so that it too changes nothing before the first step.
+    """
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.down, self.up = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.bias)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Adapt an embedding."""
+        return z + self.up(self.down(z).relu())
+
+
+def add_lora(encoder: VisionEncoder, settings: VisionSettings):
+    """Put LoRA on the attention and MLP linears of the encoder's last blocks; all else is frozen.
 
     W' = W + (alpha / r) B A;  A random, B zero, so nothing changes before the first step.
 
@@ -36,6 +66,7 @@ def add_adapters(encoder: VisionEncoder, settings: VisionSettings):
     Source: release (r 8, alpha 8, dropout 0.15).
     """
     from peft import LoraConfig, get_peft_model
+    from peft.tuners.lora import Linear as LoraLinear
 
     config = LoraConfig(
         r=settings.rank,
@@ -44,11 +75,16 @@ def add_adapters(encoder: VisionEncoder, settings: VisionSettings):
         target_modules=encoder.lora_targets(settings.blocks),
         bias="none",
     )
-    return get_peft_model(encoder.model, config)
+    peft = get_peft_model(encoder.model, config)
+    if settings.lora_dropout > 0:
+        for module in peft.modules():
+            if isinstance(module, LoraLinear):
+                module.lora_dropout["default"] = Dropout(settings.lora_dropout)
+    return peft
 
 
 class SealVision(nn.Module):
-    """Stage 2: adapters, gene decoder and SEAL-omics, trained together on the trunk's tokens.
+    """Stage 2: what is trained of the encoder, gene decoder and SEAL-omics, on the trunk's tokens.
 
     Parameters
     ----------
@@ -56,44 +92,87 @@ class SealVision(nn.Module):
         The pretrained encoder, without adapters; they are added here.
     omics
         SEAL-omics from stage 1; it goes on learning at the same rate (release: "lr 1e-4 both").
+    mean, sd
+        Gene mean and sd over the training pairs, [G], by which both reconstructions are standardised; those of
+        stage 1 by default, which may have seen more spots than there are pairs.
 
     Attributes
     ----------
     peft
-        The PEFT model around `encoder.model`.
+        The PEFT model around `encoder.model` if the adapter is LoRA, else None.
     """
 
-    def __init__(self, encoder: VisionEncoder, omics: SealOmics, settings: VisionSettings) -> None:
+    def __init__(
+        self,
+        encoder: VisionEncoder,
+        omics: SealOmics,
+        settings: VisionSettings,
+        mean: Tensor | None = None,
+        sd: Tensor | None = None,
+    ) -> None:
         super().__init__()
         self.settings = settings
-        self.peft = add_adapters(encoder, settings)
+        self.peft = self._adapt(encoder, settings)
         self.encoder = encoder
         self.omics = omics
-        genes = len(omics.gene_mean)
-        self.decoder = GeneDecoder(encoder.dim, settings.decoder_hidden, genes, settings.decoder_dropout)
+        self.register_buffer("gene_mean", (omics.gene_mean if mean is None else mean).clone())
+        self.register_buffer("gene_sd", (omics.gene_sd if sd is None else sd).clone())
+        self.decoder = GeneDecoder(encoder.dim, self.gene_mean, settings)
+        self.projection_head = heads.projection(settings.head, encoder.dim)
+        start = torch.tensor(math.log(settings.temperature))
+        self.log_temperature = nn.Parameter(start, requires_grad=settings.learn_temperature)
+
+    @staticmethod
+    def _adapt(encoder: VisionEncoder, settings: VisionSettings):
+        encoder.requires_grad_(False)
+        if settings.adapter == "lora":
+            return add_lora(encoder, settings)
+        if settings.adapter == "full":
+            for parameter in encoder.tail_parameters(settings.blocks):
+                parameter.requires_grad_(True)
+        elif settings.adapter == "bottleneck":
+            encoder.adapter = BottleneckAdapter(encoder.dim, settings.bottleneck)
+        else:
+            raise SealError(
+                f"unknown adapter {settings.adapter!r}",
+                expected="'lora', 'full' or 'bottleneck'",
+                do="set VisionSettings.adapter",
+            )
+        return None
+
+    @property
+    def temperature(self) -> Tensor:
+        """The temperature tau of the contrastive loss, fixed or learnt."""
+        return self.log_temperature.exp().clamp_min(COLDEST)
 
     def embed(self, tokens: Tensor) -> Tensor:
         """z_v of trunk tokens: [B, T, D] -> [B, d]."""
         return self.encoder.tail(tokens, self.settings.blocks)
 
-    def losses(self, tokens: Tensor, x: Tensor) -> dict[str, Tensor]:
-        """L = w_1 L_INFO + w_2 L_REC,omics + w_3 L_REC,vision.
+    def objective(self, z_v: Tensor, x: Tensor) -> dict[str, Tensor]:
+        """L = w_1 L_INFO(h_v(z_v), h_o(z_o)) + w_2 L_REC,omics + w_3 L_REC,vision.
+
+        h_v and h_o are the projection heads, the identity by default. Every term needs the whole batch: the
+        contrastive one for its negatives, the gene loss for correlations over spots.
 
         Parameters
         ----------
-        tokens
-            Trunk tokens of the patches, [B, T, D].
+        z_v
+            Embeddings of the patches, [B, d].
         x
             Normalised log expression of the same spots, [B, G].
 
+        Returns
+        -------
+        info (nats), rec_omics, rec_vision, and total = L.
+
         Source: release (weights 1).
         """
-        s = self.settings
-        z_v, z_o = self.embed(tokens), self.omics.encode(x).z
+        s, z_o = self.settings, self.omics.encode(x).z
         terms = {
-            "info": losses.info_nce(z_v, z_o, s.temperature),
-            "rec_omics": self.omics.reconstruction(self.omics.decode(z_o), x)["total"],
-            "rec_vision": self.omics.reconstruction(self.decoder(z_v), x)["total"],
+            "info": losses.info_nce(self.projection_head(z_v), self.omics.project(z_o), self.temperature),
+            "rec_omics": self.reconstruction(self.omics.decode(z_o), x)["total"],
+            "rec_vision": self.reconstruction(self.decoder(z_v), x)["total"],
         }
         total = (
             s.info_weight * terms["info"]
@@ -101,3 +180,11 @@ class SealVision(nn.Module):
             + s.rec_vision_weight * terms["rec_vision"]
         )
         return {**terms, "total": total}
+
+    def reconstruction(self, x_hat: Tensor, x: Tensor) -> dict[str, Tensor]:
+        """L_REC of a prediction of the panel, [B, G] against [B, G]; see `losses.gene_loss`."""
+        return losses.gene_loss(self.omics.settings.gene_loss, x_hat, x, self.gene_mean, self.gene_sd)
+
+    def losses(self, tokens: Tensor, x: Tensor) -> dict[str, Tensor]:
+        """Embed and score one batch in one go; the plain twin of the chunked, distributed step in `seal.steps`."""
+        return self.objective(self.embed(tokens), x)

@@ -136,11 +136,28 @@ def load(model: nn.Module, spec: EncoderSpec, path: Path) -> None:
     SealError
         A key is missing or left over or a shape differs; the first few are named.
     """
-    state = _rename(read(path), spec)
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    key = POSITIONS[spec.family]
+    state = convert(read(path), spec, shapes)
+    if problem := differences(state, shapes):
+        raise SealError(
+            f"{path} does not fit {spec.label}: {problem}",
+            expected=f"the weights of {spec.label} ({spec.hub or spec.access}): {spec.geometry}",
+            do="these weights belong to another encoder (or another version of it): choose that encoder, or "
+            f"replace {path}",
+        )
+    model.load_state_dict(state, strict=True, assign=True)
+
+
+def convert(state: dict[str, Tensor], spec: EncoderSpec, shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """Bring a file's tensors to the names and the image size of a model, whose shapes are given by name."""
+    state, key = _rename(state, spec), POSITIONS[spec.family]
     if key in state:
         state[key] = _resample(state[key], shapes[key], spec)
+    return state
+
+
+def differences(state: dict[str, Tensor], shapes: dict[str, tuple[int, ...]]) -> str:
+    """Say in what a file's tensors differ from a model's shapes, the first few names; empty if in nothing."""
     problems = {
         "missing": [name for name in shapes if name not in state],
         "unexpected": [name for name in state if name not in shapes],
@@ -150,14 +167,7 @@ def load(model: nn.Module, spec: EncoderSpec, path: Path) -> None:
             if name in state and tuple(state[name].shape) != shape
         ],
     }
-    if any(problems.values()):
-        raise SealError(
-            f"{path} does not fit {spec.label}: " + "; ".join(_first(*item) for item in problems.items() if item[1]),
-            expected=f"the weights of {spec.label} ({spec.hub or spec.access}): {spec.geometry}",
-            do="these weights belong to another encoder (or another version of it): choose that encoder, or "
-            f"replace {path}",
-        )
-    model.load_state_dict(state, strict=True, assign=True)
+    return "; ".join(_first(*item) for item in problems.items() if item[1])
 
 
 def _first(problem: str, names: list[str]) -> str:
@@ -180,7 +190,7 @@ def _rename(state: dict[str, Tensor], spec: EncoderSpec) -> dict[str, Tensor]:
 def _resample(positions: Tensor, shape: tuple[int, ...], spec: EncoderSpec) -> Tensor:
     """Interpolate position embeddings, [1, prefix + g^2, d], to the grid of the model."""
     prefix = 1 + spec.geometry.registers if spec.geometry.prefix_positions else 0
-    patches = positions.shape[1] - prefix if positions.ndim == 3 else 0
+    patches = positions.shape[1] - prefix if positions.ndim == 3 and len(positions) == 1 else 0
     if patches < 1 or math.isqrt(patches) ** 2 != patches:
         return positions  # another encoder's: the check of shapes will say so
     grid = math.isqrt(shape[1] - prefix)

@@ -1,9 +1,11 @@
-"""SEAL-omics: the release's key layout, the flows' Jacobian, determinism."""
+"""SEAL-omics: the release's key layout, the flows' Jacobian, determinism, and each of its options."""
 
 import pytest
 import torch
 
-from seal.models.omics import PlanarFlow, SealOmics, gene_statistics
+from seal import losses
+from seal.errors import SealError
+from seal.models.omics import PlanarFlow, SealOmics, gene_statistics, start_at_mean
 from seal.profiles import OmicsSettings
 
 
@@ -47,13 +49,33 @@ def test_embeddings_are_deterministic_in_evaluation_and_drawn_in_training():
     assert torch.equal(model(x), model(x))
     latent = model.encode(x)
     assert torch.equal(latent.z0, latent.mu)
+    assert not torch.equal(latent.z, latent.mu)  # the flows still act
 
 
-def test_masking_hides_that_share_of_genes(monkeypatch):
-    model, seen = make(mask=0.5), []
+def test_the_log_determinants_of_all_flows_are_summed():
+    model, x = make(flows=3).double().eval(), torch.rand(1, 20, dtype=torch.double)
+    for flow in model.flows:
+        torch.nn.init.normal_(flow.u)
+        torch.nn.init.normal_(flow.w)
+
+    def flows(z):
+        for flow in model.flows:
+            z = flow(z[None])[0][0]
+        return z
+
+    latent = model.encode(x)
+    jacobian = torch.autograd.functional.jacobian(flows, latent.z0[0].detach())
+    expected = float(torch.linalg.slogdet(jacobian)[1])
+    assert float(latent.log_det.detach()) == pytest.approx(expected, abs=1e-6)
+    torch.testing.assert_close(latent.z[0], flows(latent.z0[0]))
+
+
+@pytest.mark.parametrize("mask", [0.0, 0.2, 0.75])
+def test_masking_hides_that_share_of_genes_in_training_alone(mask):
+    model, seen = make(mask=mask), []
     model.encoder.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
     model.encode(torch.ones(200, 20))
-    assert float((seen[0] == 0).float().mean()) == pytest.approx(0.5, abs=0.05)
+    assert float((seen[0] == 0).float().mean()) == pytest.approx(mask, abs=0.03)
     model.eval()
     model.encode(torch.ones(200, 20))
     assert (seen[1] == 1).all()
@@ -66,6 +88,72 @@ def test_kl_term_is_added_only_when_on():
     terms = {name: value.detach() for name, value in make(kl=0.1).losses(x).items()}
     rec = 0.1 * (0.05 * terms["barlow"] + 5 * terms["mse"])
     assert float(terms["total"]) == pytest.approx(float(rec + 0.1 * terms["kl"]), rel=1e-5)
+
+
+def test_kl_term_without_flows_equals_the_closed_form_within_sampling_error():
+    model = make(flows=0, kl=1.0, dropout=0.0)
+    model.encoder.eval()  # batch norm at rest, so that all rows have one posterior; z0 is still drawn
+    torch.nn.init.normal_(model.fc_mu.bias)
+    torch.nn.init.normal_(model.fc_logvar.bias)
+    x = torch.rand(1, 20).expand(20_000, 20)
+    with torch.no_grad():
+        latent = model.encode(x[:1])
+        variance = latent.logvar.exp()
+        closed = float(0.5 * (latent.mu**2 + variance - 1 - latent.logvar).sum())
+        assert closed > 1
+        assert float(model.losses(x)["kl"]) == pytest.approx(closed, abs=0.1)
+
+
+@pytest.mark.parametrize("name", losses.GENE_LOSSES)
+def test_the_gene_loss_of_the_settings_is_the_one_that_is_taken(name):
+    mean, sd = torch.rand(20), torch.rand(20) + 0.5
+    model = SealOmics(20, 6, OmicsSettings(hidden=(16, 8), gene_loss=name), mean, sd)
+    x_hat, x = torch.rand(10, 20), torch.rand(10, 20)
+    expected = losses.gene_loss(name, x_hat, x, mean, sd)
+    terms = model.reconstruction(x_hat, x)
+    assert set(terms) == set(expected)
+    assert all(torch.equal(terms[key], expected[key]) for key in expected)
+    model.losses(x)["total"].backward()
+    assert model.encoder[0].weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize(("head", "keys"), [
+    ("none", set()),
+    ("linear", {"weight", "bias"}),
+    ("mlp", {"0.weight", "0.bias", "2.weight", "2.bias"}),
+])  # fmt: skip
+def test_the_head_projects_and_leaves_the_embedding_alone(head, keys):
+    plain, model, x = make().eval(), make(head=head).eval(), torch.rand(5, 20)
+    added = set(model.state_dict()) - set(plain.state_dict())
+    assert added == {f"projection_head.{key}" for key in keys}
+    assert torch.equal(model(x), plain(x))
+    z = model(x)
+    assert torch.equal(model.project(z), model.projection_head(z))
+    assert torch.equal(model.project(z), z) == (head == "none")
+
+
+def test_the_decoder_starts_at_the_gene_means_with_its_random_weights():
+    mean = torch.linspace(0, 3, 20)
+    torch.manual_seed(0)
+    model = SealOmics(20, 6, OmicsSettings(hidden=(16, 8)), mean, torch.ones(20))
+    last = model.decoder[-1]
+    assert torch.equal(last.bias, mean)
+    assert torch.equal(last.weight, make().decoder[-1].weight)
+    linear = torch.nn.Linear(3, 4)
+    before = linear.weight.clone()
+    start_at_mean(linear, torch.arange(4.0))
+    assert torch.equal(linear(torch.zeros(2, 3)), torch.arange(4.0).expand(2, 4))
+    assert torch.equal(linear.weight, before)
+    assert linear.bias.requires_grad
+
+
+@pytest.mark.parametrize(("setting", "value"), [
+    ("mask", 1.0), ("mask", -0.1), ("dropout", 1.0), ("dropout", -0.1), ("kl", -1e-3), ("kl", float("nan")),
+    ("flows", -1), ("gene_loss", "rmse"), ("head", "deep"),
+])  # fmt: skip
+def test_settings_that_cannot_be_meant_are_refused(setting, value):
+    with pytest.raises(SealError, match=setting):
+        make(**{setting: value})
 
 
 def test_gene_statistics_give_a_constant_gene_sd_one():

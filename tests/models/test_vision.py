@@ -4,24 +4,48 @@ import pytest
 import torch
 
 from seal import losses
+from seal.errors import SealError
 from seal.models import encoders
 from seal.models.omics import SealOmics
 from seal.models.vision import GeneDecoder, SealVision
 from seal.profiles import OmicsSettings, VisionSettings
 
+WEIGHTS = {"info_weight": 2.0, "rec_omics_weight": 3.0, "rec_vision_weight": 0.5}
+
+
+def build(name="uni2_h", omics_head="none", **settings):
+    torch.manual_seed(0)
+    encoder = encoders.build(name, weights="random", image_size=2 * encoders.get(name).geometry.patch, tiny=True)
+    stage_one = OmicsSettings(hidden=(8, 8), dropout=0.0, head=omics_head)
+    omics = SealOmics(9, encoder.dim, stage_one, torch.zeros(9), torch.ones(9))
+    return SealVision(encoder, omics, VisionSettings(blocks=2, decoder_hidden=5, **WEIGHTS, **settings))
+
 
 @pytest.fixture
 def model():
-    torch.manual_seed(0)
-    encoder = encoders.build("uni2_h", weights="random", image_size=28, tiny=True)
-    omics = SealOmics(9, encoder.dim, OmicsSettings(hidden=(8, 8), dropout=0.0), torch.zeros(9), torch.ones(9))
-    settings = VisionSettings(blocks=2, decoder_hidden=5, info_weight=2.0, rec_omics_weight=3.0, rec_vision_weight=0.5)
-    return SealVision(encoder, omics, settings)
+    return build()
+
+
+def images(model):
+    return torch.randn(6, 3, model.encoder.image_size, model.encoder.image_size)
+
+
+def moved(model):
+    """Names of the parameters that get a gradient."""
+    model.train()
+    with torch.no_grad():
+        tokens = model.encoder.trunk(images(model), 2)
+    model.losses(tokens, torch.rand(6, 9))["total"].backward()
+    return {n for n, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
 
 
 def test_decoder_has_the_released_keys():
     keys = {f"decoder.{i}.{k}" for i in (0, 3) for k in ("weight", "bias")}
-    assert set(GeneDecoder(4, 3, 2, 0.1).state_dict()) == keys
+    for relu in (False, True):
+        decoder = GeneDecoder(4, torch.tensor([1.0, 2.0]), VisionSettings(decoder_hidden=3, decoder_relu=relu))
+        assert set(decoder.state_dict()) == keys
+        assert torch.equal(decoder.decoder[3].bias, torch.tensor([1.0, 2.0]))
+        assert isinstance(decoder.decoder[-1], torch.nn.ReLU) == relu
 
 
 def test_adapters_change_nothing_at_the_start(model):
@@ -39,18 +63,96 @@ def test_the_total_is_the_weighted_sum_of_the_paper(model):
     z_v, z_o = model.embed(tokens), model.omics(x)
     zero, one = torch.zeros(9), torch.ones(9)
     info = losses.info_nce(z_v, z_o, 0.05)
-    rec_o = losses.gene_loss(model.omics.decode(z_o), x, zero, one)["total"]
-    rec_v = losses.gene_loss(model.decoder(z_v), x, zero, one)["total"]
+    rec_o = losses.gene_loss("barlow_mse", model.omics.decode(z_o), x, zero, one)["total"]
+    rec_v = losses.gene_loss("barlow_mse", model.decoder(z_v), x, zero, one)["total"]
     assert float(terms["total"].detach()) == pytest.approx(
         float((2 * info + 3 * rec_o + 0.5 * rec_v).detach()), rel=1e-5
     )
 
 
-def test_gradients_reach_adapters_decoder_and_omics_and_nothing_else(model):
-    model.train()
-    model.losses(torch.randn(6, 13, 48), torch.rand(6, 9))["total"].backward()
-    trained = {n for n, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
-    assert any("lora_B" in n for n in trained)
+ADAPTERS = ("lora", "full", "bottleneck")
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_each_adapter_changes_nothing_at_the_start(adapter):
+    base = encoders.build("virchow2", weights="random", image_size=28, tiny=True)
+    model = build("virchow2", adapter=adapter).eval()
+    x = images(model)
+    with torch.no_grad():
+        assert torch.equal(model.encoder(x), base(x))
+
+
+@pytest.mark.parametrize("name", ["conch", "phikon_v2", "uni2_h", "virchow2"])
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_gradients_reach_what_is_trained_and_nothing_else(name, adapter):
+    model = build(name, adapter=adapter)
+    trained = moved(model)
     assert any(n.startswith("decoder.") for n in trained)
     assert any(n.startswith("omics.encoder") for n in trained)
-    assert not any("encoder.model" in n and "lora" not in n for n in trained)
+    inside = {n for n in trained if n.startswith(("encoder.", "peft."))}
+    if adapter == "lora":
+        assert inside
+        assert all("lora_B" in n for n in inside)  # A's gradient is zero while B is
+    elif adapter == "bottleneck":
+        assert inside == {"encoder.adapter.up.weight", "encoder.adapter.up.bias"}
+    else:
+        tail = {id(p) for p in model.encoder.tail_parameters(2)}
+        expected = {n for n, p in model.named_parameters() if id(p) in tail}
+        # what a key's bias adds to all scores alike moves no attention
+        assert {n for n in expected ^ inside if not n.endswith("k_proj.bias")} == set()
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_forks_share_the_trunk_and_train_apart(adapter):
+    base = encoders.build("dinov2_s", weights="random", image_size=28, tiny=True)
+    x = torch.randn(6, 3, 28, 28)
+    with torch.no_grad():
+        before = base(x)
+    omics = SealOmics(9, base.dim, OmicsSettings(hidden=(8,)), torch.zeros(9), torch.ones(9))
+    model = SealVision(base.fork(2), omics, VisionSettings(blocks=2, decoder_hidden=5, adapter=adapter))
+    optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)
+    model.losses(base.trunk(x, 2).detach(), torch.rand(6, 9))["total"].backward()
+    optimiser.step()
+    with torch.no_grad():
+        assert torch.equal(base(x), before)
+        assert not torch.allclose(model.eval().encoder(x), before, atol=1e-4)
+    shared = {id(p) for p in base.parameters()} & {id(p) for p in model.parameters()}
+    assert len(shared) >= len(list(base.parameters())) - len(base.tail_parameters(2))
+
+
+def test_a_temperature_is_fixed_or_learnt_and_bounded():
+    fixed, learnt = build(), build(learn_temperature=True)
+    assert float(fixed.temperature.detach()) == pytest.approx(0.05)
+    assert "log_temperature" in moved(learnt)
+    assert "log_temperature" not in moved(fixed)
+    learnt.log_temperature.data.fill_(-20.0)
+    assert float(learnt.temperature.detach()) == pytest.approx(0.01)
+
+
+def test_heads_stand_between_embedding_and_contrast_alone():
+    model = build(head="linear", omics_head="linear").eval()
+    tokens, x = torch.randn(6, 4 + 9, 48), torch.rand(6, 9)
+    terms = model.losses(tokens, x)
+    z_v, z_o = model.embed(tokens), model.omics(x)
+    expected = losses.info_nce(model.projection_head(z_v), model.omics.project(z_o), 0.05)
+    torch.testing.assert_close(terms["info"], expected)
+    assert not torch.allclose(expected, losses.info_nce(z_v, z_o, 0.05))
+    plain = model.reconstruction(model.decoder(z_v), x)["total"]
+    torch.testing.assert_close(terms["rec_vision"], plain)
+
+
+def test_the_pairs_own_statistics_standardise_both_reconstructions():
+    torch.manual_seed(0)
+    encoder = encoders.build("uni2_h", weights="random", image_size=28, tiny=True)
+    omics = SealOmics(9, encoder.dim, OmicsSettings(hidden=(8,)), torch.zeros(9), torch.ones(9))
+    mean, sd = torch.rand(9), torch.rand(9) + 0.5
+    model = SealVision(encoder, omics, VisionSettings(decoder_hidden=5), mean, sd)
+    x, x_hat = torch.rand(6, 9), torch.rand(6, 9)
+    expected = losses.gene_loss("barlow_mse", x_hat, x, mean, sd)
+    torch.testing.assert_close(model.reconstruction(x_hat, x), expected)
+    assert torch.equal(model.decoder.decoder[-1].bias, mean)
+
+
+def test_unknown_adapter():
+    with pytest.raises(SealError, match="'adapters'"):
+        build(adapter="adapters")

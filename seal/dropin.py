@@ -1,0 +1,275 @@
+"""A trained model as others can use it: a folder for timm, transformers, PEFT and the hub, and the way back.
+
+The folder holds adapter/ (PEFT; LoRA only), model.safetensors (the merged encoder under the original keys) with
+config.json, bottleneck.safetensors (that adapter only), decoder.safetensors, omics.safetensors, panel.json,
+README.md, and seal.json, written last, which describes and seals the rest.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from seal import card
+from seal.data.panel import Panel
+from seal.errors import SealError
+from seal.files import atomic, digest, read_json, sha256, write_json
+from seal.hub import push
+from seal.models import weights
+from seal.models.encoders import VisionEncoder
+from seal.models.registry import EncoderSpec
+from seal.models.vision import SealVision
+from seal.profiles import Profile
+from seal.saved import FORMAT, MERGED, RECORD, Loaded, load, load_decoder, plain
+
+__all__ = ["Loaded", "load", "load_decoder", "merged_state", "push", "save", "timm_config"]
+
+
+def save(
+    model: SealVision,
+    folder: Path,
+    *,
+    profile: Profile,
+    panel: Panel,
+    results: Sequence[Mapping[str, Any]] | None = None,
+    training: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a trained model for others, whole or not at all.
+
+    Parameters
+    ----------
+    folder
+        New, empty, or an earlier model, which is replaced.
+    profile
+        With which it was trained.
+    panel
+        The genes of the decoder's outputs, in order.
+    results
+        Rows of an evaluation for the model card, as they are; None: not evaluated.
+    training
+        Facts for the card that the profile does not hold, such as fold, seed or number of pairs.
+
+    Returns
+    -------
+    The folder.
+
+    Raises
+    ------
+    SealError
+        Profile or panel are not the model's, the encoder is not what its spec says, the folder holds something else, a
+        local path would be published, or the disk is full.
+    """
+    folder = Path(folder)
+    if folder.exists() and not (folder / RECORD).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise SealError(
+            f"{folder} holds something that is not a SEAL model",
+            expected="a new or empty folder, or an earlier model",
+            do="choose another folder; this one would have been replaced",
+        )
+    spec, state = _described(model.encoder), merged_state(model)
+    _require_profile(model, profile, panel)
+    _require_described(spec, state, model.encoder.image_size)
+    record = _record(model, spec, profile, panel, training)
+    text = card.write(spec, record, profile, panel, results)
+    with atomic(folder) as temporary:
+        temporary.mkdir()
+        _write_encoder(model, spec, state, temporary)
+        _save(temporary / "decoder.safetensors", model.decoder.state_dict())
+        _save(temporary / "omics.safetensors", model.omics.state_dict())
+        panel.save(temporary / "panel.json")
+        # Not sealed: a card is there to be edited, on the hub too.
+        files = sorted(path for path in temporary.rglob("*") if path.is_file())
+        record["files"] = {path.relative_to(temporary).as_posix(): sha256(path) for path in files}
+        (temporary / "README.md").write_text(text, encoding="utf-8")
+        write_json(temporary / RECORD, {**record, "hash": digest(record)})
+    return folder
+
+
+def merged_state(model: SealVision) -> dict[str, Tensor]:
+    """Weights of the encoder with LoRA merged in, under the original model's own keys.
+
+    W' = W + (alpha / r) B A
+
+    Returns
+    -------
+    float32, on the CPU; for the other adapters the weights as they are.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    module = model.encoder.model
+    layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, LoraLayer)}
+    state = {
+        name.replace(".base_layer.", "."): value.detach().float().cpu()
+        for name, value in module.state_dict().items()
+        if ".lora_" not in name
+    }
+    for name, layer in layers.items():
+        for adapter in layer.active_adapters:
+            delta = layer.get_delta_weight(adapter).detach().float().cpu()
+            state[f"{name}.weight"] = state[f"{name}.weight"] + delta
+    return state
+
+
+def _described(encoder: VisionEncoder) -> EncoderSpec:
+    """The encoder's spec with the sizes that its model has, which in tests are not the registry's."""
+    model, family = encoder.model, encoder.spec.family
+    if family == "transformers":
+        c = model.config
+        sizes = {"width": c.hidden_size, "depth": c.num_hidden_layers, "heads": c.num_attention_heads}
+    else:
+        vit = model.trunk if family == "conch" else model
+        sizes = {"width": vit.embed_dim, "depth": len(vit.blocks), "heads": vit.blocks[0].attn.num_heads}
+    if family == "conch":
+        sizes["pool_width"] = model.ln_contrast.normalized_shape[0]
+        sizes["pool_heads"] = model.attn_pool_contrast.attn.num_heads
+        sizes["caption_queries"] = len(model.attn_pool_caption.query)
+    return replace(encoder.spec, geometry=replace(encoder.spec.geometry, **sizes), dim=encoder.dim)
+
+
+def _require_profile(model: SealVision, profile: Profile, panel: Panel) -> None:
+    """Assert that profile and panel, which the card will show, are those of the model."""
+    for what, shown, own in (
+        ("encoder", profile.encoder, model.encoder.spec.name),
+        ("image_size", profile.image_size, model.encoder.image_size),
+        ("vision", profile.vision, model.settings),
+        ("omics", profile.omics, model.omics.settings),
+        ("panel: number of genes", len(panel.genes), len(model.omics.gene_mean)),
+    ):
+        if shown != own:
+            raise SealError(
+                f"{what} is {shown}",
+                expected=f"{own}, with which the model was trained",
+                do="give the profile, and pairs.panel(fold), of the run that trained it",
+            )
+
+
+def _require_described(spec: EncoderSpec, state: dict[str, Tensor], image_size: int) -> None:
+    """Assert that the encoder can be built again from its spec."""
+    shapes = {name: tuple(value.shape) for name, value in plain(spec, image_size).state_dict().items()}
+    if problem := weights.differences(state, shapes):
+        raise SealError(
+            f"the encoder is not the one that its spec describes: {problem}",
+            expected=f"the tensors of {spec.label}: {spec.geometry}",
+            do="correct the EncoderSpec of this encoder in seal/models/registry.py",
+        )
+
+
+def _record(
+    model: SealVision, spec: EncoderSpec, profile: Profile, panel: Panel, training: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    s = model.settings
+    record = {
+        "format": FORMAT,
+        "encoder": asdict(spec),
+        "image_size": model.encoder.image_size,
+        "um_per_px": profile.um_per_px,
+        "pooling": spec.pooling,
+        "embedding_size": spec.dim,
+        "adapter": {
+            "kind": s.adapter,
+            **{name: getattr(s, name) for name in ("blocks", "rank", "alpha", "lora_dropout", "bottleneck")},
+        },
+        "decoder": {name: getattr(s, f"decoder_{name}") for name in ("hidden", "dropout", "relu")},
+        "panel": {"hash": panel.hash, "genes": len(panel.genes)},
+        "data": profile.label,
+        "profile": profile.name,
+        "licence": spec.licence,
+        "versions": _versions(),
+        "training": dict(training or {}),
+    }
+    return json.loads(json.dumps(record, default=str))  # as it will be read back: lists instead of tuples
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in ("torch", "timm", "peft", "transformers"):
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:  # transformers comes with PEFT today; we do not ask for it
+            continue
+    return found
+
+
+def _save(path: Path, state: Mapping[str, Tensor]) -> None:
+    # The format is noted because transformers refuses a file without it.
+    save_file({n: v.detach().cpu().contiguous() for n, v in state.items()}, path, metadata={"format": "pt"})
+
+
+def _write_encoder(model: SealVision, spec: EncoderSpec, state: dict[str, Tensor], folder: Path) -> None:
+    """Write the merged weights with the configuration of the library they are for, and the adapter."""
+    size = model.encoder.image_size
+    if spec.family == "transformers":
+        merged = plain(spec, size)
+        merged.load_state_dict(state, strict=True, assign=True)
+        merged.save_pretrained(folder)  # with the names that files on the hub have, old and new versions read them
+    else:
+        _save(folder / MERGED, state)
+    if spec.family == "timm":
+        write_json(folder / "config.json", timm_config(spec, size))
+    if model.encoder.adapter is not None:
+        _save(folder / "bottleneck.safetensors", model.encoder.adapter.state_dict())
+    if model.peft is not None:
+        _write_adapter(model.peft, spec, folder / "adapter")
+
+
+def _write_adapter(peft: nn.Module, spec: EncoderSpec, folder: Path) -> None:
+    peft.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty card; ours is one level up
+    path = folder / "adapter_config.json"
+    config = read_json(path)
+    config["base_model_name_or_path"] = spec.hub or spec.access
+    config["target_modules"] = sorted(config["target_modules"])  # a set: its order changes from run to run
+    write_json(path, config)
+
+
+def timm_config(spec: EncoderSpec, image_size: int) -> dict[str, Any]:
+    """Describe an encoder in timm's format of the hub, which `timm.create_model("local-dir:...")` reads.
+
+    JSON cannot name the SwiGLU layer, so such encoders start from an architecture of timm that has it; the
+    arguments replace all of its sizes.
+
+    Returns
+    -------
+    architecture, model_args and pretrained_cfg; of the latter, the normalisation is the encoder's.
+    """
+    g = spec.geometry
+    pooling = "token" if spec.pooling == "cls" else ""  # "": tokens, to be pooled as the card says
+    return {
+        "architecture": "vit_giant_patch14_reg4_dinov2" if g.swiglu else "vit_small_patch14_dinov2",
+        "num_classes": 0,
+        "num_features": g.width,
+        "global_pool": pooling,
+        "model_args": {
+            "img_size": image_size,
+            "patch_size": g.patch,
+            "embed_dim": g.width,
+            "depth": g.depth,
+            "num_heads": g.heads,
+            "mlp_ratio": g.mlp_ratio,
+            "init_values": g.layer_scale,
+            "reg_tokens": g.registers,
+            "no_embed_class": not g.prefix_positions,
+            "num_classes": 0,
+            "global_pool": pooling,
+        },
+        "pretrained_cfg": {
+            "custom_load": False,
+            "input_size": [3, image_size, image_size],
+            "fixed_input_size": True,
+            "interpolation": "bicubic",
+            "crop_pct": 1.0,  # the whole patch: its field of view is part of the model
+            "crop_mode": "center",
+            "mean": list(spec.mean),
+            "std": list(spec.std),
+            "num_classes": 0,
+            "pool_size": None,
+            "first_conv": "patch_embed.proj",
+            "classifier": "head",
+            "license": spec.licence.lower(),
+        },
+    }

@@ -1,0 +1,104 @@
+"""Saved models on the Hugging Face hub: fetched and, if asked, uploaded."""
+
+from pathlib import Path
+
+from seal.card import may_share_derivatives
+from seal.errors import SealError
+from seal.saved import MERGED, read_record
+
+
+def fetch(repository: str) -> Path:
+    """Download a saved model, or find it in the hub's cache.
+
+    Raises
+    ------
+    SealError
+        No network, no token, no access, no such repository, no space.
+    """
+    import huggingface_hub
+
+    try:
+        return Path(huggingface_hub.snapshot_download(repository))
+    # The client raises errors of its own, of its HTTP library and of the system, and changes them between
+    # versions; all mean that there is no model, and the first is kept as the cause.
+    except Exception as error:
+        raise _explain(error, f"cannot download {repository}", "that your token can read", repository) from error
+
+
+def push(folder: str | Path, repo_id: str, *, private: bool = True) -> str:
+    """Upload a saved model.
+
+    Where the base licence forbids sharing changed weights, all but those are uploaded: `seal.load` then puts the
+    adapter on the base weights.
+
+    Parameters
+    ----------
+    repo_id
+        "user/name"; made if it does not exist.
+    private
+        Whether only its owner sees it.
+
+    Returns
+    -------
+    The repository's address.
+
+    Raises
+    ------
+    SealError
+        The folder is damaged, its licence lets nothing of use be shared, the repository is public though a
+        private one was asked for, or there is no network, token or access.
+    """
+    import huggingface_hub
+
+    record = read_record(Path(folder))
+    keep_back = [] if may_share_derivatives(record["licence"]) else [MERGED]
+    if keep_back and record["adapter"]["kind"] == "full":
+        raise SealError(
+            f"{record['licence']} forbids sharing changed weights, and in this model they are all there is",
+            expected="an adapter beside the base weights",
+            do="train with vision.adapter = 'lora' or 'bottleneck', or keep the model to yourself",
+        )
+    api = huggingface_hub.HfApi()
+    try:
+        address = str(api.create_repo(repo_id, private=private, exist_ok=True))
+        exposed = private and not api.repo_info(repo_id).private
+        if not exposed:
+            api.upload_folder(
+                repo_id=repo_id,
+                folder_path=folder,
+                ignore_patterns=keep_back,
+                commit_message=f"{record['encoder']['label']} after SEAL",
+            )
+    except Exception as error:  # as in `fetch`
+        raise _explain(error, f"cannot upload to {repo_id}", "that your token can write to", repo_id) from error
+    if exposed:
+        raise SealError(
+            f"{repo_id} exists and is public",
+            expected="a private repository, as asked for",
+            do="make it private on the hub, choose another name, or call push(..., private=False)",
+        )
+    return address
+
+
+def _explain(error: BaseException, what: str, repository_kind: str, repository: str) -> SealError:
+    """Say in one message why the hub did not do it; never shows a token."""
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) and cause not in chain:
+        chain.append(cause)
+    status = next((r.status_code for e in chain if (r := getattr(e, "response", None)) is not None), None)
+    names = {type(e).__name__ for e in chain}
+    if any(getattr(e, "errno", None) == 28 or "No space left" in str(e) for e in chain):
+        why, do = "the disk is full", "free some space, or set HF_HOME to a folder on another disk"
+    elif "HFValidationError" in names:
+        why, do = "the hub allows no such name", 'give it as "user/name", of letters, digits, - _ .'
+    elif "LocalTokenNotFoundError" in names or status == 401:
+        why = "the hub knows no valid token, or no such repository"
+        do = f"run `hf auth login` or set HF_TOKEN, and look whether huggingface.co/{repository} exists"
+    elif status == 403:
+        why = "the token's account has no access"
+        do = f"ask for access at huggingface.co/{repository}, or use a token with that right"
+    elif status is not None and status < 500:
+        why, do = f"the hub answered {status}", f"look whether huggingface.co/{repository} exists"
+    else:
+        why, do = "the hub cannot be reached", "connect to the network (HF_HUB_OFFLINE unset), then try again"
+    return SealError(f"{what}: {why}", expected=f"a repository {repository_kind}", do=do)

@@ -1,0 +1,201 @@
+"""The checkpoints that the paper's authors released, read strictly: no key left over, none missing."""
+
+import math
+import re
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import Tensor, nn
+
+from seal.errors import SealError
+from seal.models import encoders, weights
+from seal.models.encoders import VisionEncoder
+from seal.models.omics import SealOmics
+from seal.models.registry import REGISTRY
+from seal.profiles import OmicsSettings
+
+HUB = "https://huggingface.co/MahmoodLab/SEAL"
+ENCODER = "encoder.base_model.model."  # where PEFT keeps the module that it wraps
+WRAPPER = "model."  # the release wraps some encoders once more
+DECODER = "decoder."
+LORA_A = ".lora_A.default.weight"
+PATCHES = {
+    "timm": "patch_embed.proj.weight",
+    "conch": "trunk.patch_embed.proj.weight",
+    "transformers": "embeddings.patch_embeddings.projection.weight",
+}
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def load_omics(path: Path, *, mean: Tensor | None = None, sd: Tensor | None = None) -> SealOmics:
+    """Load a released SEAL-omics, `seal_{backbone}_omics.pth`.
+
+    Panel size, latent size, hidden sizes and the number of flows are those of the file's tensors. Neither the
+    order of its genes nor their mean and sd are in it.
+
+    Parameters
+    ----------
+    mean, sd
+        Of each gene over the training spots, log1p of counts per 10,000, [G]. By default zeros and ones, with
+        which the gene losses compare values as they are, not standardised ones.
+
+    Returns
+    -------
+    SealOmics in evaluation mode.
+
+    Raises
+    ------
+    SealError
+        The file is truncated, would need code to be run, is of another kind, or a key is missing, left over or
+        of another shape; `mean` or `sd` has another length than the panel.
+
+    Source: release.
+    """
+    state = _read(path)
+    linear = {name: value for name, value in state.items() if re.fullmatch(r"encoder\.\d+\.weight", name)}
+    linear = {name: value for name, value in linear.items() if value.ndim == 2}  # the others are batch norms
+    latent = state.get("fc_mu.weight")
+    if not linear or latent is None or latent.ndim != 2:
+        looks = "a SEAL-vision file" if any(name.startswith(ENCODER) for name in state) else f"keys as {_some(state)}"
+        raise _misfit(path, "is no SEAL-omics file", "encoder.0.weight and fc_mu.weight", f"it looks like {looks}")
+    hidden = [linear[name] for name in sorted(linear, key=lambda name: int(name.split(".")[1]))]
+    genes, dim = hidden[0].shape[1], latent.shape[0]
+    flows = len({name.split(".")[1] for name in state if name.startswith("flows.")})
+    mean = torch.zeros(genes) if mean is None else mean
+    sd = torch.ones(genes) if sd is None else sd
+    if mean.shape != (genes,) or sd.shape != (genes,):
+        raise SealError(
+            f"mean {list(mean.shape)} and sd {list(sd.shape)} for {path}",
+            expected=f"[{genes}] each: one value a gene of the file",
+            do="give the statistics of the panel that the file was trained on",
+        )
+    model = SealOmics(genes, dim, OmicsSettings(hidden=tuple(len(w) for w in hidden), flows=flows), mean, sd)
+    shapes = {n: s for n, s in _shapes(model).items() if n not in ("gene_mean", "gene_sd")}
+    if problem := weights.differences(state, shapes):
+        raise _misfit(path, f"does not fit SEAL-omics: {problem}", f"exactly {len(shapes)} tensors", "it was changed")
+    model.load_state_dict({**state, "gene_mean": mean, "gene_sd": sd}, strict=True)
+    return model.eval()
+
+
+def load_vision(
+    path: Path, encoder_name: str, *, image_size: int | None = None, alpha: int = 8, tiny: bool = False
+) -> tuple[VisionEncoder, dict[str, Tensor]]:
+    """Load a released SEAL-vision, `seal_{backbone}_vision.pth`: the encoder with its adapters, and its decoder.
+
+    W' = W + (alpha / r) B A on the adapted linears; which these are, and r, is read from the file's keys.
+
+    Parameters
+    ----------
+    encoder_name
+        A name in `seal.models.encoders.REGISTRY`.
+    image_size
+        Side of the images, px; the encoder's own by default. Position embeddings of another size are resampled.
+    alpha
+        LoRA's alpha; it is not in the file.
+    tiny
+        The file holds the tiny encoder of tests, see `encoders.build`.
+
+    Returns
+    -------
+    The encoder in evaluation mode, LoRA layers of PEFT in place, and the state dict of its gene decoder, in the
+    keys of `seal.models.vision.GeneDecoder`. The release ends that decoder with a ReLU
+    (`decoder_relu=True`).
+
+    Raises
+    ------
+    SealError
+        The file is truncated, would need code to be run, is of another kind or of another encoder, or a key is
+        missing, left over or of another shape.
+
+    Source: release (alpha 8).
+    """
+    # On the meta device no start values are computed: all are loaded.
+    with torch.device("meta"):
+        encoder = encoders.build(encoder_name, weights="random", image_size=image_size, tiny=tiny)
+    file = _read(path)
+    body = {name.removeprefix(ENCODER): value for name, value in file.items() if name.startswith(ENCODER)}
+    rest = {name: value for name, value in file.items() if not name.startswith(ENCODER)}
+    if not body:
+        looks = "a SEAL-omics file" if "fc_mu.weight" in rest else f"keys as {_some(rest)}"
+        raise _misfit(path, "is no SEAL-vision file", f"keys that begin with {ENCODER}", f"it looks like {looks}")
+    if all(name.startswith(WRAPPER) for name in body):
+        body = {name.removeprefix(WRAPPER): value for name, value in body.items()}
+    state = weights.convert(body, encoder.spec, _shapes(encoder.model))
+    _add_adapters(encoder.model, state, alpha)
+    shapes = {ENCODER + name: shape for name, shape in _shapes(encoder.model).items()}
+    shapes |= _decoder_shapes(rest, encoder.dim)
+    if problem := weights.differences({**{ENCODER + name: value for name, value in state.items()}, **rest}, shapes):
+        spec, other = encoder.spec, _recognise(body, tiny)
+        what = f"does not fit {spec.label}: {problem}"
+        hint = f"it looks like {other!r}" if other not in (None, spec.name) else "it is another encoder's or changed"
+        raise _misfit(path, what, f"{spec.label} ({spec.geometry}) with LoRA, and a decoder", hint)
+    if not any(name.endswith(LORA_A) for name in state):
+        raise _misfit(path, "has no adapters", f"keys that end with {LORA_A}", "it was merged or never adapted")
+    encoder.model.load_state_dict(state, strict=True, assign=True)
+    return encoder.eval(), {name.removeprefix(DECODER): value for name, value in rest.items()}
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        return weights.read(Path(path))
+    except SealError as error:  # these files are not fetched for the user
+        raise SealError(error.what, expected=error.expected, do=f"download it again from {HUB}") from error
+
+
+def _add_adapters(model: nn.Module, state: dict[str, Tensor], alpha: int) -> None:
+    """Put LoRA layers, in place, on the linears for which a state dict has them."""
+    linears = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    ranks = {
+        target: len(value)
+        for name, value in state.items()
+        if name.endswith(LORA_A) and (target := name.removesuffix(LORA_A)) in linears
+    }
+    if ranks:
+        rank = next(iter(ranks.values()))  # one for all; another one's shape would be reported as not fitting
+        with torch.device("meta"):
+            get_peft_model(model, LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(ranks), bias="none"))
+
+
+def _decoder_shapes(state: dict[str, Tensor], dim: int) -> Shapes:
+    """Shapes of the gene decoder; hidden size and panel size as its two biases have them."""
+    first, last = (f"{DECODER}decoder.{i}" for i in (0, 3))
+    hidden, genes = (state[f"{n}.bias"].numel() if f"{n}.bias" in state else 0 for n in (first, last))
+    return {
+        f"{first}.weight": (hidden, dim),
+        f"{first}.bias": (hidden,),
+        f"{last}.weight": (genes, hidden),
+        f"{last}.bias": (genes,),
+    }
+
+
+def _recognise(body: dict[str, Tensor], tiny: bool) -> str | None:
+    """Name the encoder whose width, depth, patches, registers and kind of positions a state dict has."""
+    depth = len(set(re.findall(r"\b(?:blocks|layer)\.(\d+)\.", " ".join(body))))
+    for spec in REGISTRY.values():
+        g = spec.geometry.tiny() if tiny else spec.geometry
+        patch, positions = body.get(PATCHES[spec.family]), body.get(weights.POSITIONS[spec.family])
+        if patch is None or positions is None or patch.shape != (g.width, 3, g.patch, g.patch) or depth != g.depth:
+            continue
+        registers = body["reg_token"].numel() // g.width if "reg_token" in body else 0
+        grid = max(0, positions.numel() // g.width - (1 + registers if g.prefix_positions else 0))
+        if registers == g.registers and math.isqrt(grid) ** 2 == grid:
+            return spec.name
+    return None
+
+
+def _shapes(module: nn.Module) -> Shapes:
+    return {name: tuple(value.shape) for name, value in module.state_dict().items()}
+
+
+def _some(state: dict[str, Tensor]) -> str:
+    return ", ".join(list(state)[:3])
+
+
+def _misfit(path: Path, what: str, expected: str, hint: str) -> SealError:
+    return SealError(
+        f"{path} {what}",
+        expected=expected,
+        do=f"{hint}; give the file of this encoder and kind from {HUB}, unchanged",
+    )

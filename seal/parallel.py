@@ -1,0 +1,98 @@
+"""One process or many: device, precision, and what the processes say to each other (through accelerate)."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from accelerate import PartialState
+from torch import Tensor, nn
+
+from seal.errors import SealError
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def state() -> PartialState:
+    """Who this process is among those that torchrun or accelerate started; alone otherwise."""
+    return PartialState(cpu=not torch.cuda.is_available())
+
+
+def is_one_of_many() -> bool:
+    """Whether torchrun or accelerate started this process beside others."""
+    return state().num_processes > 1
+
+
+def device() -> torch.device:
+    """Give the GPU of this process if there is one, else the CPU."""
+    return state().device
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes."""
+    return state().is_main_process
+
+
+@contextmanager
+def main_first() -> Iterator[bool]:
+    """Let the first process through alone, then the others, who find what it left on disk; give `is_main()`."""
+    with state().main_process_first():
+        yield is_main()
+
+
+def autocast(precision: str) -> torch.autocast:
+    """Compute matrix products in bfloat16 inside, or, for "float32", leave everything as it is.
+
+    Raises
+    ------
+    SealError
+        Another precision.
+    """
+    if precision not in PRECISIONS:
+        raise SealError(
+            f"unknown precision {precision!r}",
+            expected=f"one of {', '.join(PRECISIONS)}",
+            do="set ComputeSettings.precision",
+        )
+    return torch.autocast(device().type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+@contextmanager
+def own_random_state(seed: int | None = None) -> Iterator[None]:
+    """Leave torch's random state, the CPU's and this process's GPU's, as it was; seeded inside if a seed is given."""
+    gpu = [device()] if device().type == "cuda" else []
+    with torch.random.fork_rng(devices=gpu):
+        if seed is not None:
+            torch.manual_seed(seed)
+        yield
+
+
+def gather_rows(rows: Tensor, counts: list[int]) -> Tensor:
+    """Stack the rows of all processes in their order: [n_k, d] of process k -> [sum n_k, d], without gradients.
+
+    Parameters
+    ----------
+    counts
+        n_k of every process; collectives need equal shapes, so shorter ones are padded meanwhile.
+    """
+    if state().num_processes == 1:
+        return rows
+    padded = rows.new_zeros(max(counts), rows.shape[1])
+    padded[: len(rows)] = rows
+    parts = [torch.empty_like(padded) for _ in counts]
+    torch.distributed.all_gather(parts, padded)
+    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+
+def sum_gradients(parameters: Iterable[nn.Parameter], share: float = 1.0) -> None:
+    """Add up the gradients of all processes, each times `share`; nothing to do where there is one process."""
+    if state().num_processes == 1:
+        return
+    parameters = [p for p in parameters if p.requires_grad]
+    for p in parameters:
+        if p.grad is None:  # a process without rows takes part all the same
+            p.grad = torch.zeros_like(p)
+    flat = torch.cat([p.grad.reshape(-1) for p in parameters]).mul_(share) if parameters else None
+    if flat is not None:
+        torch.distributed.all_reduce(flat)
+        for p, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+            p.grad.copy_(part.view_as(p))

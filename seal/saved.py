@@ -1,0 +1,192 @@
+"""Saved models read back: checked against their seal, rebuilt from what they say of themselves, loaded strictly."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from seal.card import may_share_derivatives
+from seal.data import panel as panels
+from seal.data.panel import Panel
+from seal.errors import SealError
+from seal.files import digest, read_json, sha256
+from seal.models import architecture, weights
+from seal.models.encoders import VisionEncoder
+from seal.models.registry import EncoderSpec, Geometry
+from seal.models.vision import BottleneckAdapter, GeneDecoder
+from seal.profiles import VisionSettings
+
+FORMAT = 1
+RECORD = "seal.json"
+MERGED = "model.safetensors"
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class Transform:
+    """From an image to a model's input, as `VisionEncoder.preprocess` does it; can be pickled for workers.
+
+    Shapes: a PIL image, or uint8 [H, H, 3] -> float32 [3, S, S].
+    """
+
+    spec: EncoderSpec
+    image_size: int  # S, px
+
+    def __call__(self, image: Any) -> Tensor:
+        """Transform one image."""
+        array = np.asarray(image.convert("RGB") if hasattr(image, "convert") else image)
+        # The one implementation there is: of an encoder it asks these two attributes only.
+        return VisionEncoder.preprocess(self, array[None])[0]
+
+
+class Loaded(NamedTuple):
+    """What `load` gives."""
+
+    model: VisionEncoder
+    transform: Transform
+
+
+def load(path_or_repo: str | Path) -> Loaded:
+    """Load a saved model: ``model, transform = seal.load("folder")``.
+
+    The files are checked against their SHA-256. No base weights are needed, except where the licence kept
+    model.safetensors from being uploaded: there the adapter is merged into them.
+
+    Parameters
+    ----------
+    path_or_repo
+        A folder that `save` wrote, or the name of a repository on the hub, "user/name".
+
+    Returns
+    -------
+    model: in evaluation mode, [B, 3, S, S] -> [B, d], pooled as the encoder's authors do, with `spec` and `dim`.
+    transform: a PIL image or uint8 [H, H, 3] -> float32 [3, S, S].
+
+    Raises
+    ------
+    SealError
+        No such folder or repository, not a SEAL model, of a newer version, or a file is missing or was changed.
+    """
+    folder = _folder(path_or_repo)
+    record = read_record(folder)
+    spec, size, kind = _spec(record, folder), record["image_size"], record["adapter"]["kind"]
+    model = plain(spec, size)
+    if (folder / MERGED).is_file():
+        weights.load(model, spec, folder / MERGED)
+    else:
+        weights.load(model, spec, weights.find(spec))
+        if kind == "lora":
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, folder / "adapter").merge_and_unload()
+    encoder = VisionEncoder(spec, model)
+    if kind == "bottleneck":
+        encoder.adapter = BottleneckAdapter(encoder.dim, record["adapter"]["bottleneck"])
+        encoder.adapter.load_state_dict(load_file(folder / "bottleneck.safetensors"))
+    return Loaded(encoder.eval(), Transform(spec, size))
+
+
+def load_decoder(path_or_repo: str | Path) -> tuple[GeneDecoder, Panel]:
+    """Load a saved model's gene decoder with the names of its outputs.
+
+    Returns
+    -------
+    The decoder, z [B, d] -> log expression [B, G], in evaluation mode; the panel, whose gene i is output i.
+
+    Raises
+    ------
+    SealError
+        As `load`.
+    """
+    folder = _folder(path_or_repo)
+    record = read_record(folder)
+    panel = panels.load(folder / "panel.json")
+    settings = VisionSettings(**{f"decoder_{name}": value for name, value in record["decoder"].items()})
+    decoder = GeneDecoder(record["embedding_size"], torch.zeros(len(panel.genes)), settings)
+    decoder.load_state_dict(load_file(folder / "decoder.safetensors"))
+    return decoder.eval(), panel
+
+
+def plain(spec: EncoderSpec, image_size: int) -> nn.Module:
+    """The plain module of an encoder, without memory for its weights."""
+    with torch.device("meta"):
+        return architecture.plain(spec, image_size)
+
+
+def _folder(path_or_repo: str | Path) -> Path:
+    if Path(path_or_repo).is_dir():
+        return Path(path_or_repo)
+    if isinstance(path_or_repo, str) and _REPOSITORY.fullmatch(path_or_repo):
+        from seal import hub
+
+        return hub.fetch(path_or_repo)
+    raise SealError(
+        f"{path_or_repo} is no folder",
+        expected='a folder that seal.dropin.save wrote, or a repository as "user/name"',
+        do="correct the path",
+    )
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Read seal.json of a saved model and check every file against it.
+
+    Raises
+    ------
+    SealError
+        The folder is not a SEAL model, or of a newer version, or a file is missing or was changed.
+    """
+    record = read_json(folder / RECORD) if (folder / RECORD).is_file() else None
+    if not isinstance(record, dict) or not isinstance(record.get("format"), int):
+        raise SealError(
+            f"{folder} is not a SEAL model: {RECORD} {'is missing' if record is None else 'says nothing of a format'}",
+            expected="a folder that seal.dropin.save wrote",
+            do="give that folder; a plain encoder is loaded with seal.models.encoders.build",
+        )
+    if record["format"] != FORMAT:
+        raise SealError(
+            f"{folder} has format {record['format']}",
+            expected=f"format {FORMAT}, which this version of the package reads",
+            do="update the package",
+        )
+    stored = record.pop("hash", None)
+    if digest(record) != stored:
+        raise SealError(
+            f"{folder / RECORD} was changed after it was written",
+            expected=f"the content whose hash is {str(stored)[:12]}",
+            do="download or save the model again",
+        )
+    for name, expected in record["files"].items():
+        _require_whole(folder, name, expected, record["licence"])
+    return record
+
+
+def _require_whole(folder: Path, name: str, expected: str, licence: str) -> None:
+    path = folder / name
+    if not path.is_file():
+        # The only file that may be missing: a licence without derivatives keeps it from being uploaded.
+        if name == MERGED and not may_share_derivatives(licence):
+            return
+        what = f"{path} is missing"
+    elif sha256(path) != expected:
+        what = f"{path} was changed or is not whole: its SHA-256 is {sha256(path)[:12]}"
+    else:
+        return
+    raise SealError(what, expected=f"the file with SHA-256 {expected[:12]}", do="download or save the model again")
+
+
+def _spec(record: dict[str, Any], folder: Path) -> EncoderSpec:
+    """The encoder as it was saved, whether or not this version's registry has it."""
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in record["encoder"].items()}
+    try:
+        return EncoderSpec(**{**values, "geometry": Geometry(**values["geometry"])})
+    except TypeError as error:
+        raise SealError(
+            f"{folder / RECORD} describes an encoder in another way ({error})",
+            expected="the fields of seal.models.registry.EncoderSpec",
+            do="update the package",
+        ) from error

@@ -1,0 +1,87 @@
+"""One file of tokens: whole or hidden, resumable part by part, exact, clear about what is wrong."""
+
+import numpy as np
+import pytest
+import torch
+
+from seal import token_file
+from seal.errors import SealError
+from seal.token_file import build
+
+SHAPE, TOKENS = (2, 10), (3, 4)
+
+
+def value(view, row):
+    return torch.arange(12).view(TOKENS) + 100.0 * row + 10_000.0 * view
+
+
+class Maker:
+    """Makes known tokens; dies after so many parts."""
+
+    def __init__(self, dies_after=None):
+        self.dies_after = dies_after
+        self.made = []
+
+    def stream(self, requests):
+        for views, rows in requests:
+            if len(self.made) == self.dies_after:
+                raise KeyboardInterrupt
+            self.made.append((int(views[0]), rows.tolist()))
+            yield torch.stack([value(v, r) for v, r in zip(views, rows, strict=True)])
+
+
+def make(folder, maker, dtype="float32", key="key", shape=SHAPE):
+    return build(folder, key, shape, lambda: TOKENS, dtype, maker.stream, 4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_rows_come_back_as_they_were_put(tmp_path, dtype):
+    file = make(tmp_path / "main", Maker(), dtype)
+    views, rows = np.array([1, 0, 1]), np.array([9, 3, 0])
+    expected = torch.stack([value(v, r) for v, r in zip(views, rows, strict=True)]).to(token_file.DTYPES[dtype])
+    assert torch.equal(file.rows(views, rows), expected)
+    assert torch.equal(file.whole()[views, rows], expected)
+    assert {p.name for p in (tmp_path / "main").iterdir()} == {"tokens.npy", "tokens.json"}
+
+
+@pytest.mark.parametrize("dies_after", [0, 1, 4])
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path, dies_after, monkeypatch):
+    monkeypatch.setattr(token_file, "PERSIST_SECONDS", -1)
+    whole = make(tmp_path / "whole" / "main", Maker()).path.read_bytes()
+    folder = tmp_path / "killed" / "main"
+    with pytest.raises(KeyboardInterrupt):
+        make(folder, Maker(dies_after))
+    assert not folder.exists()
+    rest = Maker()
+    assert make(folder, rest).path.read_bytes() == whole
+    assert len(rest.made) == 6 - dies_after
+    again = Maker()
+    make(folder, again)
+    assert again.made == []
+
+
+def test_parts_of_another_key_are_not_taken_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(token_file, "PERSIST_SECONDS", -1)
+    folder = tmp_path / "tokens" / "main"
+    with pytest.raises(KeyboardInterrupt):
+        make(folder, Maker(3), key="old")
+    fresh = Maker()
+    make(folder, fresh, key="new")
+    assert len(fresh.made) == 6
+    assert list(folder.parent.iterdir()) == [folder]
+
+
+def test_a_truncated_file_is_named(tmp_path):
+    file = make(tmp_path / "main", Maker())
+    file.array
+    with file.path.open("r+b") as handle:
+        handle.truncate(file.path.stat().st_size - 8)
+    with pytest.raises(SealError, match=r"tokens\.npy ends early"):
+        file.rows(np.array([1]), np.array([9]))
+
+
+def test_a_disk_that_is_too_small_is_named_before_anything_is_made(tmp_path):
+    maker = Maker()
+    with pytest.raises(SealError, match="GB free for"):
+        make(tmp_path / "main", maker, shape=(2, 10**15))
+    assert maker.made == []
