@@ -197,13 +197,23 @@ def get(name: str, **changes: Any) -> Profile:
             expected=f"one of {', '.join(PROFILES)}",
             do="write PROFILE=demo (simulated), PROFILE=her2st (real, open) or PROFILE=maple (HEST-1k)",
         )
-    profile = PROFILES[name]
+    return changed(PROFILES[name], **changes)
+
+
+def changed(profile: Profile, **changes: Any) -> Profile:
+    """Change some values of a profile; nested settings as ``group__field``.
+
+    Raises
+    ------
+    SealError
+        A changed setting does not exist.
+    """
     for key, value in changes.items():
         group, _, leaf = key.rpartition("__")
         target = getattr(profile, group, None) if group else profile
         if not dataclasses.is_dataclass(target) or leaf not in {f.name for f in dataclasses.fields(target)}:
             raise SealError(
-                f"unknown setting {key!r} of profile {name!r}",
+                f"unknown setting {key!r} of profile {profile.name!r}",
                 expected="a field of seal.profiles.Profile, nested ones as group__field",
                 do="look the name up in seal/profiles.py",
             )

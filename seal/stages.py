@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from seal import dependencies, launch, parallel, paths
+from seal import dependencies, launch, parallel, paths, profiles
 from seal.data import panel as panels
 from seal.data.pairs import Fold, Pairs
 from seal.errors import SealError
@@ -29,9 +29,15 @@ METHODS = ("seal", "seal_shuffled")
 
 def run_folder(pairs: Pairs, fold: Fold, seed: int, stage: str) -> Path:
     """Where a run lives; `stage` is "omics" or a method of stage 2."""
-    home = paths.runs(pairs.profile.name)
-    home = home / "ablation" / pairs.profile.variant if pairs.profile.variant else home
+    home, variant = paths.runs(pairs.profile.name), pairs.profile.variant
+    if variant and not (stage == "omics" and _is_main_omics(pairs, fold)):
+        home = home / "ablation" / variant
     return home / fold.name / f"seed{seed}" / stage
+
+
+def _is_main_omics(pairs: Pairs, fold: Fold) -> bool:
+    """Whether an ablation leaves stage 1 alone, whose run then serves it too."""
+    return pairs.genes is None and fold.share == 1 and pairs.profile.omics == profiles.get(pairs.profile.name).omics
 
 
 def _seed(seed: int, *words: str) -> int:

@@ -500,10 +500,14 @@ def test_a_licence_without_derivatives_keeps_merged_weights_back(models, api, ad
     monkeypatch.setenv("SEAL_WEIGHTS", str(tmp_path / "weights"))
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repository: str(there))
     loaded, _ = seal.load("user/name")
+    assert loaded.model.state_dict().keys() == base.model.state_dict().keys()
     patches = pictures(42)
     with torch.no_grad():
         z = loaded(loaded.preprocess(patches))
     torch.testing.assert_close(z, embed(model, patches), atol=1e-5, rtol=1e-5)
+    (there / "decoder.safetensors").unlink()
+    with pytest.raises(SealError, match=r"decoder\.safetensors is missing"):
+        seal.load("user/name")
 
 
 def test_weights_that_may_not_be_shared_are_not(models, api):

@@ -15,7 +15,7 @@ Training needs numpy alone to read these.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -25,8 +25,8 @@ from seal import paths
 from seal.data import panel as panels
 from seal.data.panel import Panel
 from seal.errors import SealError
-from seal.files import read_json
-from seal.profiles import Profile
+from seal.files import digest, read_json
+from seal.profiles import Profile, as_dict
 
 
 @dataclass(frozen=True)
@@ -49,18 +49,32 @@ class Section:
 
 @dataclass(frozen=True)
 class Fold:
-    """One split. `train` and `test` are rows with a patch, `omics` all training rows with expression."""
+    """One split. `train` and `test` are rows with a patch, `omics` all training rows with expression.
+
+    `share` is the part of the training rows that is left, see `part`.
+    """
 
     name: str
     organ: str
     train: np.ndarray
     test: np.ndarray
     omics: np.ndarray
+    share: float = 1.0
+
+    def part(self, share: float, seed: int) -> "Fold":
+        """The fold with a random share of its training rows, the test rows untouched."""
+        draw = np.random.default_rng(seed)
+
+        def some(rows: np.ndarray) -> np.ndarray:
+            return np.sort(draw.choice(rows, max(2, round(share * len(rows))), replace=False))
+
+        train, omics = some(self.train), some(self.omics)
+        return replace(self, train=train, omics=omics, share=share)
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """The pairs of one profile, read from their folder."""
+    """The pairs of one profile, read from their folder; `genes`, if set, is how many genes of a panel are used."""
 
     folder: Path
     profile: Profile
@@ -68,6 +82,24 @@ class Pairs:
     n_pairs: int
     n_spots: int
     sections: tuple[Section, ...]
+    genes: int | None = None
+
+    def with_profile(self, profile: Profile, genes: int | None = None) -> "Pairs":
+        """The same pairs under other training settings, with the first `genes` genes of each panel.
+
+        Raises
+        ------
+        SealError
+            The profile's own pairs would be others.
+        """
+        if as_dict(profile)["panel"] != as_dict(self.profile)["panel"] or profile.name != self.profile.name:
+            raise SealError(
+                f"profile {profile.name} with other panel settings does not fit the pairs in {self.folder}",
+                expected="the profile that assembled them, with other training settings",
+                do="assemble its own pairs: seal.data.assemble.assemble(profile)",
+            )
+        key = self.key if genes is None else digest([self.key, "genes", genes])
+        return replace(self, profile=profile, genes=genes, key=key)
 
     @cached_property
     def patches(self) -> np.ndarray:
@@ -127,7 +159,7 @@ class Pairs:
 
     def panel(self, fold: Fold) -> Panel:
         """The fold's gene panel; its donors are asserted to be training donors."""
-        panel = panels.load(self.folder / "folds" / fold.name / "panel.json")
+        panel = panels.load(self.folder / "folds" / fold.name / "panel.json").first(self.genes)
         if self.profile.evaluation.split == "donor":
             leaked = set(panel.donors) & set(self.per_spot("donor")[fold.test])
             if leaked:
@@ -140,7 +172,7 @@ class Pairs:
 
     def context(self, fold: Fold) -> np.ndarray:
         """Expression as SEAL learns it, float32 [spots, panel genes], memory-mapped."""
-        return np.load(self.folder / "folds" / fold.name / "context.npy", mmap_mode="r")
+        return np.load(self.folder / "folds" / fold.name / "context.npy", mmap_mode="r")[:, : self.genes]
 
     def measured(self, fold: Fold) -> np.ndarray:
         """The truth of patch-level evaluation, float32 [spots, test genes], memory-mapped."""

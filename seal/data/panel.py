@@ -1,7 +1,7 @@
 """The gene panel: which genes, in which order, chosen on which donors, and proof that it is the same one."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +39,11 @@ class Panel:
         """Positions of the test genes in the panel."""
         where = {gene: column for column, gene in enumerate(self.genes)}
         return np.array([where[gene] for gene in self.test_genes], dtype=np.int64)
+
+    def first(self, genes: int | None) -> "Panel":
+        """The panel's first genes, all of them if None; test genes are those that are left of them."""
+        kept = self.genes[:genes]
+        return replace(self, genes=kept, test_genes=tuple(gene for gene in self.test_genes if gene in set(kept)))
 
     def save(self, path: Path) -> Path:
         """Write the panel as JSON, with its hash."""

@@ -1,6 +1,7 @@
 """Patch-level evaluation: expression of an unseen donor predicted from patch embeddings."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
@@ -12,7 +13,6 @@ from seal.models import baselines, encoders
 from seal.tokens import TokenSource, embed, embed_patches, embed_tokens
 
 BOOTSTRAP_SEED = 0
-REFERENCE = "frozen"  # what every method is compared with
 
 # name -> what it is; the order is that of figures and tables
 METHODS = {
@@ -36,6 +36,9 @@ class Evaluation:
         (method, fold, seed) -> predicted expression of the test genes, [test spots, test genes].
     """
 
+    methods: ClassVar[tuple[str, ...]] = tuple(METHODS)
+    reference: ClassVar[str] = "frozen"  # what every method is compared with
+
     pairs: Pairs
     source: TokenSource
     predictions: dict[tuple[str, str, int], np.ndarray] = field(default_factory=dict)
@@ -46,7 +49,10 @@ class Evaluation:
         from tqdm import tqdm
 
         jobs = [
-            (fold, method, seed) for fold in self.pairs.folds() for method in METHODS for seed in self._seeds(method)
+            (fold, method, seed)
+            for fold in self.pairs.folds()
+            for method in self.methods
+            for seed in self._seeds(method)
         ]
         fold, embeddings = None, {}
         for fold_now, method, seed in tqdm(jobs, desc="methods x folds x seeds", unit="run"):
@@ -123,7 +129,7 @@ def scores(evaluation: Evaluation):
     rows = []
     for fold in evaluation.pairs.folds():
         truth = evaluation.pairs.measured(fold)[fold.test]
-        for method in METHODS:
+        for method in evaluation.methods:
             for seed, prediction in evaluation.runs(method, fold.name):
                 values = {
                     "pcc": float(mean_pearson(prediction, truth)),
@@ -150,7 +156,7 @@ def gene_scores(evaluation: Evaluation):
     for fold in evaluation.pairs.folds():
         genes = evaluation.pairs.panel(fold).test_genes
         truth = evaluation.pairs.measured(fold)[fold.test]
-        for method in METHODS:
+        for method in evaluation.methods:
             for seed, prediction in evaluation.runs(method, fold.name):
                 frame = pd.DataFrame({"gene": genes, "organ": fold.organ, "method": method, "fold": fold.name})
                 frames.append(frame.assign(seed=seed, metric="pcc", value=pearson(prediction, truth)))
@@ -164,7 +170,7 @@ def _bootstrap(evaluation: Evaluation) -> tuple[dict, dict]:
     for fold in pairs.folds():
         truth = pairs.measured(fold)[fold.test]
         weights = resamples(len(truth), pairs.profile.evaluation.bootstrap, BOOTSTRAP_SEED)
-        for method in METHODS:
+        for method in evaluation.methods:
             runs = [prediction for _, prediction in evaluation.runs(method, fold.name)]
             point[method, fold.name] = float(np.mean([mean_pearson(p, truth) for p in runs]))
             boot[method, fold.name] = np.mean([mean_pearson(p, truth, weights) for p in runs], axis=0)
@@ -191,18 +197,18 @@ def summary(evaluation: Evaluation):
     rows = []
     for organ in ["all", *sorted({fold.organ for fold in folds})]:
         names = [fold.name for fold in folds if organ in ("all", fold.organ)]
-        for method in METHODS:
+        for method in evaluation.methods:
             seeds = len(evaluation.runs(method, names[0]))
             rows.append(
                 _labels(evaluation, method)
                 | {"organ": organ, "metric": "pcc"}
-                | _interval_row(point, boot, method, names)
+                | _interval_row(point, boot, method, names, evaluation.reference)
                 | {"folds": len(names), "seeds": seeds, "split": settings.split}
             )
     return pd.DataFrame(rows)
 
 
-def _interval_row(point: dict, boot: dict, method: str, folds: list[str], against: str = REFERENCE) -> dict[str, float]:
+def _interval_row(point: dict, boot: dict, method: str, folds: list[str], against: str) -> dict[str, float]:
     mean = float(np.mean([point[method, f] for f in folds]))
     drawn = np.mean([boot[method, f] for f in folds], axis=0)
     difference = drawn - np.mean([boot[against, f] for f in folds], axis=0)
@@ -226,7 +232,8 @@ def verdicts(evaluation: Evaluation) -> list[str]:
     """
     point, boot = _bootstrap(evaluation)
     folds = [fold.name for fold in evaluation.pairs.folds()]
-    contrasts = [(method, REFERENCE) for method in METHODS if method != REFERENCE] + [("seal", "seal_shuffled")]
+    reference = evaluation.reference
+    contrasts = [(method, reference) for method in METHODS if method != reference] + [("seal", "seal_shuffled")]
     lines = []
     for method, against in contrasts:
         row = _interval_row(point, boot, method, folds, against)

@@ -1,0 +1,111 @@
+"""Ablations: one part of the method changed at a time, everything else, the seeds and the test spots the same."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from seal import profiles, stages
+from seal.data.pairs import Fold, Pairs
+from seal.evaluate.patch import Evaluation, predict
+from seal.tokens import embed, embed_tokens
+
+FULL, FROZEN = "full", "frozen"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of a table of ablations.
+
+    Attributes
+    ----------
+    table
+        The table it stands in, T51 to T54.
+    changes
+        Settings that differ from the profile's, as `seal.profile` takes them.
+    genes, pairs
+        Share of the gene panel and of the training rows that is used.
+    """
+
+    table: str
+    label: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    genes: float = 1.0
+    pairs: float = 1.0
+
+
+VARIANTS = {
+    "no_info": Variant("T51", "without the contrastive loss", {"vision__info_weight": 0.0}),
+    "no_rec_vision": Variant("T51", "without reconstruction from images", {"vision__rec_vision_weight": 0.0}),
+    "info_alone": Variant(
+        "T51", "contrastive loss alone", {"vision__rec_vision_weight": 0.0, "vision__rec_omics_weight": 0.0}
+    ),
+    "heads": Variant("T51", "contrast through MLP heads", {"vision__head": "mlp", "omics__head": "mlp"}),
+    "rank_32": Variant("T52", "LoRA of rank 32", {"vision__rank": 32, "vision__alpha": 32}),
+    "full_tuning": Variant("T52", "last blocks fine-tuned", {"vision__adapter": "full"}),
+    "bottleneck": Variant("T52", "bottleneck on the embedding", {"vision__adapter": "bottleneck"}),
+    "no_flows": Variant("T53", "omics encoder without flows", {"omics__flows": 0}),
+    "masking": Variant("T53", "20 % of the genes masked", {"omics__mask": 0.2}),
+    "mse": Variant("T53", "gene loss: standardised MSE", {"omics__gene_loss": "mse"}),
+    "third_panel": Variant("T54", "a third of the panel", genes=1 / 3),
+    "half_pairs": Variant("T54", "half of the pairs", pairs=0.5),
+}
+
+
+@dataclass
+class Ablation(Evaluation):
+    """Predictions of every variant, beside the full method's and the frozen encoder's.
+
+    Runs the profile's first seed, since a dozen variants times all seeds would take longer than everything else.
+    """
+
+    methods: ClassVar[tuple[str, ...]] = (FULL, FROZEN, *VARIANTS)
+    reference: ClassVar[str] = FULL
+
+    def run(self) -> "Ablation":
+        """Train and predict for every variant and fold."""
+        from tqdm import tqdm
+
+        seed = self.pairs.profile.evaluation.seeds[0]
+        frozen = embed_tokens(self.source.encoder, self.source)
+        for fold in tqdm(self.pairs.folds(), desc="ablations", unit="fold"):
+            models = {name: self._train(name, fold, seed) for name in (FULL, *VARIANTS)}
+            found = embed({name: model.encoder for name, model in models.items()}, self.source)
+            for name, embedding in {FROZEN: frozen, **found}.items():
+                self.predictions[name, fold.name, seed] = self._predict(name, fold, embedding)
+        return self
+
+    def _train(self, name: str, fold: Fold, seed: int):
+        if name == FULL:
+            return stages.train_vision(self.pairs, fold, seed, self.source)
+        variant = VARIANTS[name]
+        pairs = varied(self.pairs, name)
+        part = fold if variant.pairs == 1 else fold.part(variant.pairs, seed)
+        return stages.train_vision(pairs, part, seed, self.source)
+
+    def _predict(self, name: str, fold: Fold, embedding: np.ndarray) -> np.ndarray:
+        # The probe is the same for all: it learns from all training spots, whatever the encoder has learnt from.
+        return predict(self.pairs, fold, embedding)
+
+
+def varied(pairs: Pairs, name: str) -> Pairs:
+    """The pairs under a variant's settings."""
+    variant, profile = VARIANTS[name], pairs.profile
+    profile = profiles.changed(profile, variant=name, **variant.changes)
+    genes = None if variant.genes == 1 else max(2, round(variant.genes * profile.panel.genes))
+    return pairs.with_profile(profile, genes)
+
+
+def labels():
+    """One row a variant: method, table, label; the full method and the frozen encoder stand in every table."""
+    import pandas as pd
+
+    tables = sorted({variant.table for variant in VARIANTS.values()})
+    rows = [
+        {"method": name, "table": table, "label": label}
+        for table in tables
+        for name, label in ((FULL, "SEAL, the full method"), (FROZEN, "frozen encoder"))
+    ]
+    rows += [{"method": name, "table": v.table, "label": v.label} for name, v in VARIANTS.items()]
+    return pd.DataFrame(rows)
