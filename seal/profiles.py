@@ -103,7 +103,7 @@ class EvaluationSettings:
 
     split: str = _set("donor", CHOICE)  # leave one donor (or one section) out
     pca: int = _set(256, BENCH)
-    alphas: tuple[float, ...] = _set((1e-1, 1e0, 1e1, 1e2, 1e3, 1e4, 1e5), CHOICE)
+    alphas: tuple[float, ...] = _set(tuple(round(10 ** (k / 4), 4) for k in range(-4, 21)), CHOICE)  # quarter decades
     seeds: tuple[int, ...] = _set((0, 1, 2), CHOICE)
     bootstrap: int = _set(1000, CHOICE)
 

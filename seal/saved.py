@@ -16,7 +16,7 @@ from seal.data.panel import Panel
 from seal.errors import SealError
 from seal.files import digest, read_json, sha256
 from seal.models import architecture, weights
-from seal.models.encoders import VisionEncoder
+from seal.models.encoders import VisionEncoder, preprocess
 from seal.models.registry import EncoderSpec, Geometry
 from seal.models.vision import BottleneckAdapter, GeneDecoder
 from seal.profiles import VisionSettings
@@ -40,8 +40,7 @@ class Transform:
     def __call__(self, image: Any) -> Tensor:
         """Transform one image."""
         array = np.asarray(image.convert("RGB") if hasattr(image, "convert") else image)
-        # The one implementation there is: of an encoder it asks these two attributes only.
-        return VisionEncoder.preprocess(self, array[None])[0]
+        return preprocess(array[None], self.spec, self.image_size)[0]
 
 
 class Loaded(NamedTuple):

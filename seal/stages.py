@@ -20,6 +20,7 @@ from seal.errors import SealError
 from seal.files import atomic, digest, read_json
 from seal.models.omics import SealOmics, gene_statistics
 from seal.models.vision import SealVision
+from seal.models.weights import differences
 from seal.steps import OmicsTask, VisionTask
 from seal.tokens import TokenSource
 from seal.train import Schedule, finish, fit
@@ -92,16 +93,9 @@ def require_same(own: dict[str, Tensor], state: dict[str, Tensor], origin: Path,
     SealError
         Names the first keys that are missing, unexpected or of another shape.
     """
-    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    shapes = [
-        f"{k} {tuple(state[k].shape)} for {tuple(own[k].shape)}"
-        for k in own.keys() & state.keys()
-        if own[k].shape != state[k].shape
-    ]
-    if missing or unexpected or shapes:
+    if problem := differences(state, {name: tuple(value.shape) for name, value in own.items()}):
         raise SealError(
-            f"{origin} does not fit {owner}: missing {missing[:3]}, "
-            f"unexpected {unexpected[:3]}, other shapes {sorted(shapes)[:3]}",
+            f"{origin} does not fit {owner}: {problem}",
             expected=f"exactly the {len(own)} tensors of this model",
             do="load the file into the model it was saved from (same encoder, panel and sizes)",
         )

@@ -5,10 +5,13 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 
 from seal import profiles, stages
 from seal.data.pairs import Fold, Pairs
-from seal.evaluate.patch import Evaluation, predict
+from seal.evaluate import geometry
+from seal.evaluate.patch import Evaluation, predict, summary
+from seal.models.vision import SealVision
 from seal.tokens import embed, embed_tokens
 
 FULL, FROZEN = "full", "frozen"
@@ -63,6 +66,8 @@ class Ablation(Evaluation):
     methods: ClassVar[tuple[str, ...]] = (FULL, FROZEN, *VARIANTS)
     reference: ClassVar[str] = FULL
 
+    geometry: list[dict[str, Any]] = field(default_factory=list)
+
     def run(self) -> "Ablation":
         """Train and predict for every variant and fold."""
         from tqdm import tqdm
@@ -73,7 +78,11 @@ class Ablation(Evaluation):
             models = {name: self._train(name, fold, seed) for name in (FULL, *VARIANTS)}
             found = embed({name: model.encoder for name, model in models.items()}, self.source)
             for name, embedding in {FROZEN: frozen, **found}.items():
-                self.predictions[name, fold.name, seed] = self._predict(name, fold, embedding)
+                # The probe learns from all training spots, whatever the encoder has learnt from.
+                self.predictions[name, fold.name, seed] = predict(self.pairs, fold, embedding)
+            self.geometry += [
+                self._shape(name, fold, models.get(name), found.get(name, frozen)) for name in self.methods
+            ]
         return self
 
     def _train(self, name: str, fold: Fold, seed: int):
@@ -84,9 +93,22 @@ class Ablation(Evaluation):
         part = fold if variant.pairs == 1 else fold.part(variant.pairs, seed)
         return stages.train_vision(pairs, part, seed, self.source)
 
-    def _predict(self, name: str, fold: Fold, embedding: np.ndarray) -> np.ndarray:
-        # The probe is the same for all: it learns from all training spots, whatever the encoder has learnt from.
-        return predict(self.pairs, fold, embedding)
+    def _shape(self, name: str, fold: Fold, model: SealVision | None, z_v: np.ndarray) -> dict[str, Any]:
+        """How the embeddings of the fold's training and test spots lie, and how well they find their own spot."""
+        row: dict[str, Any] = {"method": name, "fold": fold.name}
+        for where, rows in (("train", fold.train), ("test", fold.test)):
+            row[f"effective_rank_{where}"] = geometry.effective_rank(z_v[rows])
+            row[f"uniformity_{where}"] = geometry.uniformity(z_v[rows])
+            if model is None:  # the frozen encoder knows no omics embedding
+                row[f"alignment_{where}"] = row[f"recall10_{where}"] = row[f"chance10_{where}"] = float("nan")
+                continue
+            x = self.pairs.context(fold)[rows][:, : len(model.gene_mean)]
+            with torch.no_grad():
+                z_o = model.omics(torch.from_numpy(np.array(x)).to(model.gene_mean.device)).cpu().numpy()
+            row[f"alignment_{where}"] = geometry.alignment(z_v[rows], z_o)
+            row[f"recall10_{where}"] = geometry.recall(z_v[rows], z_o, 10)
+            row[f"chance10_{where}"] = min(1.0, 10 / len(rows))
+        return row
 
 
 def varied(pairs: Pairs, name: str) -> Pairs:
@@ -97,15 +119,31 @@ def varied(pairs: Pairs, name: str) -> Pairs:
     return pairs.with_profile(profile, genes)
 
 
-def labels():
-    """One row a variant: method, table, label; the full method and the frozen encoder stand in every table."""
+def table(ablation: Ablation):
+    """One row a table, variant and organ: as `seal.evaluate.patch.summary`, differences against the full method.
+
+    The full method and the frozen encoder stand in every table.
+
+    Returns
+    -------
+    DataFrame with table, label and the columns of the summary.
+    """
     import pandas as pd
 
     tables = sorted({variant.table for variant in VARIANTS.values()})
-    rows = [
-        {"method": name, "table": table, "label": label}
-        for table in tables
-        for name, label in ((FULL, "SEAL, the full method"), (FROZEN, "frozen encoder"))
-    ]
-    rows += [{"method": name, "table": v.table, "label": v.label} for name, v in VARIANTS.items()]
-    return pd.DataFrame(rows)
+    both = {FULL: "SEAL, the full method", FROZEN: "frozen encoder"}
+    rows = [{"table": t, "method": name, "label": label} for t in tables for name, label in both.items()]
+    rows += [{"table": v.table, "method": name, "label": v.label} for name, v in VARIANTS.items()]
+    return pd.DataFrame(rows).merge(summary(ablation), on="method").sort_values("table", kind="stable")
+
+
+def shapes(ablation: Ablation):
+    """One row a variant and fold: effective rank, uniformity, alignment and recall of embeddings, train and test.
+
+    Returns
+    -------
+    DataFrame with method, fold and, for train and test, effective_rank, uniformity, alignment, recall10, chance10.
+    """
+    import pandas as pd
+
+    return pd.DataFrame(ablation.geometry)

@@ -1,6 +1,51 @@
-"""Looking at embeddings: projections to two dimensions and a linear yardstick."""
+"""Looking at embeddings: how they lie on the sphere, how many directions they use, what finds what."""
 
 import numpy as np
+
+
+def _unit(z: np.ndarray) -> np.ndarray:
+    z = np.asarray(z, dtype=np.float64)
+    return z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12)
+
+
+def alignment(z_v: np.ndarray, z_o: np.ndarray) -> float:
+    """How far paired embeddings lie apart: the mean of |z_v/|z_v| - z_o/|z_o||^2 over pairs; 0 (equal) to 4.
+
+    Shapes: [n, d], [n, d]. Source: Wang and Isola 2020 (alpha 2).
+    """
+    return float(((_unit(z_v) - _unit(z_o)) ** 2).sum(axis=1).mean())
+
+
+def uniformity(z: np.ndarray) -> float:
+    """How evenly embeddings cover the sphere: log mean exp(-2 |z_i - z_j|^2) over pairs i != j, z at length 1.
+
+    0 if all are equal; about -4 if they are spread evenly over a sphere of many dimensions. Shape: [n, d].
+    Source: Wang and Isola 2020 (t 2).
+    """
+    unit = _unit(z)
+    distances = np.maximum(2 - 2 * unit @ unit.T, 0)
+    above = distances[np.triu_indices(len(unit), k=1)]
+    return float(np.log(np.exp(-2 * above).mean()))
+
+
+def effective_rank(z: np.ndarray) -> float:
+    """How many directions embeddings use: exp(-sum p_i log p_i), p_i = s_i / sum s, s the centred singular values.
+
+    1 (all on a line) to min(n - 1, d). Shape: [n, d]. Source: Roy and Vetterli 2007.
+    """
+    s = np.linalg.svd(np.asarray(z, dtype=np.float64) - np.mean(z, axis=0), compute_uv=False)
+    p = s[s > s[0] * 1e-12] / s.sum()
+    return float(np.exp(-(p * np.log(p)).sum()))
+
+
+def recall(z_v: np.ndarray, z_o: np.ndarray, k: int) -> float:
+    """Share of patches whose own spot is among the k nearest omics embeddings by cosine; chance is k / n.
+
+    Shapes: [n, d], [n, d]. Ties count against.
+    """
+    similarity = _unit(z_v) @ _unit(z_o).T
+    own = np.diagonal(similarity)[:, None]
+    return float(((similarity >= own).sum(axis=1) <= k).mean())
 
 
 def umap2d(z: np.ndarray, seed: int) -> np.ndarray:

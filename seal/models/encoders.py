@@ -15,7 +15,7 @@ from seal.models import architecture, class_token
 from seal.models import weights as weight_files
 from seal.models.registry import REGISTRY, EncoderSpec, get
 
-__all__ = ["REGISTRY", "EncoderSpec", "VisionEncoder", "build", "get"]
+__all__ = ["REGISTRY", "EncoderSpec", "VisionEncoder", "build", "get", "preprocess"]
 
 
 class VisionEncoder(nn.Module):
@@ -96,37 +96,8 @@ class VisionEncoder(nn.Module):
         return self._vit.patch_embed.img_size[0]
 
     def preprocess(self, images: np.ndarray | Tensor) -> Tensor:
-        """Resize (bicubic, antialiased, to whole grey levels) if needed, then scale and normalise.
-
-        x = (image / 255 - mean) / std,  mean and std of the encoder
-
-        Parameters
-        ----------
-        images
-            RGB, uint8 [B, H, H, 3].
-
-        Returns
-        -------
-        float32 [B, 3, S, S], on the device of `images`.
-
-        Raises
-        ------
-        SealError
-            The images are not square uint8 RGB.
-        """
-        x = images if isinstance(images, Tensor) else torch.from_numpy(np.array(images))
-        if x.dtype != torch.uint8 or x.ndim != 4 or x.shape[1] != x.shape[2] or x.shape[3] != 3:
-            raise SealError(
-                f"images are {x.dtype} {list(x.shape)}",
-                expected="uint8 [B, H, H, 3]",
-                do="give square RGB patches as they are stored in patches.npy",
-            )
-        x = x.permute(0, 3, 1, 2).float()
-        if x.shape[-1] != self.image_size:
-            size = (self.image_size, self.image_size)
-            x = F.interpolate(x, size, mode="bicubic", antialias=True).round().clamp(0, 255)
-        mean, std = (x.new_tensor(v).view(3, 1, 1) for v in (self.spec.mean, self.spec.std))
-        return (x / 255 - mean) / std
+        """Turn uint8 images [B, H, H, 3] into this model's input [B, 3, S, S], see `preprocess`."""
+        return preprocess(images, self.spec, self.image_size)
 
     def trunk(self, images: Tensor, n: int) -> Tensor:
         """Compute the tokens that enter the last n blocks.
@@ -220,6 +191,41 @@ class VisionEncoder(nn.Module):
                 expected=f"1 to {self.depth}",
                 do="change vision.blocks in the profile",
             )
+
+
+def preprocess(images: np.ndarray | Tensor, spec: EncoderSpec, size: int) -> Tensor:
+    """Resize (bicubic, antialiased, to whole grey levels) if needed, then scale and normalise.
+
+    x = (image / 255 - mean) / std,  mean and std of the encoder
+
+    Parameters
+    ----------
+    images
+        RGB, uint8 [B, H, H, 3].
+    size
+        S, px.
+
+    Returns
+    -------
+    float32 [B, 3, S, S], on the device of `images`.
+
+    Raises
+    ------
+    SealError
+        The images are not square uint8 RGB.
+    """
+    x = images if isinstance(images, Tensor) else torch.from_numpy(np.array(images))
+    if x.dtype != torch.uint8 or x.ndim != 4 or x.shape[1] != x.shape[2] or x.shape[3] != 3:
+        raise SealError(
+            f"images are {x.dtype} {list(x.shape)}",
+            expected="uint8 [B, H, H, 3]",
+            do="give square RGB patches as they are stored in patches.npy",
+        )
+    x = x.permute(0, 3, 1, 2).float()
+    if x.shape[-1] != size:
+        x = F.interpolate(x, (size, size), mode="bicubic", antialias=True).round().clamp(0, 255)
+    mean, std = (x.new_tensor(v).view(3, 1, 1) for v in (spec.mean, spec.std))
+    return (x / 255 - mean) / std
 
 
 def build(
