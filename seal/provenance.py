@@ -65,7 +65,7 @@ RESULTS = {
     "panel": _result("01_dataset", "fold rank gene test"),
     "encoders": _result(
         "00_overview",
-        "name label hub geometry dim pooling mean std precision gated licence parameters trainable",
+        "name label hub geometry dim pooling mean std precision gated licence parameters trainable adapter",
         "none",
     ),
     "settings": _result("00_overview", "stage setting symbol value source", "none"),
@@ -77,6 +77,16 @@ RESULTS = {
     ),
     "patch_level_genes": _result("04_patch_level", "gene organ method fold seed metric value"),
     "maps": _result("04_patch_level", "fold sample barcode x y gene measured frozen seal"),
+    "ablations": _result(
+        "04_patch_level",
+        "table label task encoder method organ metric mean low high difference difference_low difference_high "
+        "folds seeds split",
+    ),
+    "ablation_shapes": _result(
+        "04_patch_level",
+        "method fold effective_rank_train uniformity_train alignment_train recall10_train chance10_train "
+        "effective_rank_test uniformity_test alignment_test recall10_test chance10_test",
+    ),
 }
 
 

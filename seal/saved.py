@@ -106,7 +106,8 @@ def load_decoder(path_or_repo: str | Path) -> tuple[GeneDecoder, Panel]:
     record = read_record(folder)
     panel = panels.load(folder / "panel.json")
     settings = VisionSettings(**{f"decoder_{name}": value for name, value in record["decoder"].items()})
-    decoder = GeneDecoder(record["embedding_size"], torch.zeros(len(panel.genes)), settings)
+    any_start = torch.ones(len(panel.genes))
+    decoder = GeneDecoder(record["embedding_size"], any_start, any_start, settings)
     decoder.load_state_dict(load_file(folder / "decoder.safetensors"))
     return decoder.eval(), panel
 

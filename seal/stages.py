@@ -18,10 +18,10 @@ from seal.data import panel as panels
 from seal.data.pairs import Fold, Pairs
 from seal.errors import SealError
 from seal.files import atomic, digest, read_json
-from seal.models.omics import SealOmics, gene_statistics
+from seal.models.omics import SealOmics, gene_statistics, in_gene_units
 from seal.models.vision import SealVision
 from seal.models.weights import differences
-from seal.steps import OmicsTask, VisionTask
+from seal.steps import Expression, OmicsTask, VisionTask
 from seal.tokens import TokenSource
 from seal.train import Schedule, finish, fit
 
@@ -123,9 +123,9 @@ def _train_omics(pairs: Pairs, fold: Fold, seed: int, dim: int, main: bool) -> S
     folder = run_folder(pairs, fold, seed, "omics")
     settings = pairs.profile.omics
     key = _omics_key(pairs, fold, seed, dim)
-    x = torch.from_numpy(np.asarray(pairs.context(fold)[fold.omics]))
+    x = Expression(pairs.context(fold), fold.omics)
     with parallel.own_random_state(_seed(seed, "omics")):
-        model = SealOmics(x.shape[1], dim, settings, *gene_statistics(x))
+        model = SealOmics(x.matrix.shape[1], dim, settings, *gene_statistics(x))
     if _is_current(folder, key):
         pairs.panel(fold).require(panels.load(folder / "panel.json"), str(folder))
         load_strictly(model, load_weights(folder / "omics.safetensors"), folder)
@@ -133,8 +133,8 @@ def _train_omics(pairs: Pairs, fold: Fold, seed: int, dim: int, main: bool) -> S
     assert main  # the first process has been here before the others
     model.to(parallel.device())
     schedule = Schedule(settings.epochs, settings.batch, settings.lr, settings.weight_decay, _seed(seed, "omics loop"))
-    task = OmicsTask(model, x.to(parallel.device()))
-    log = fit(task, schedule, folder, key, f"SEAL-omics {fold.name} seed {seed}")
+    with in_gene_units([model.decoder[-1]], model.gene_mean, model.gene_sd):
+        log = fit(OmicsTask(model, x), schedule, folder, key, f"SEAL-omics {fold.name} seed {seed}")
     _save_tensors(folder / "omics.safetensors", model.cpu().state_dict())
     pairs.panel(fold).save(folder / "panel.json")
     finish(folder, key, log, {"stage": "omics", "fold": fold.name, "seed": seed, **asdict(settings)})
@@ -167,7 +167,7 @@ def train_vision(pairs: Pairs, fold: Fold, seed: int, source: TokenSource, metho
 
     Returns
     -------
-    SealVision in evaluation mode, on the CPU, with its adapters.
+    SealVision in evaluation mode, with its adapters, on this process's device.
     """
     if method not in METHODS:
         raise SealError(f"unknown method {method!r}", expected=f"one of {METHODS}", do="choose one of them")
@@ -175,11 +175,12 @@ def train_vision(pairs: Pairs, fold: Fold, seed: int, source: TokenSource, metho
     folder = run_folder(pairs, fold, seed, method)
     key = vision_key(pairs, fold, seed, method, source, dim)
     omics = train_omics(pairs, fold, seed, dim)
-    x = torch.from_numpy(np.asarray(pairs.context(fold)[_partners(fold, seed, method)]))
+    x = Expression(pairs.context(fold), _partners(fold, seed, method))
     with parallel.own_random_state(_seed(seed, "vision")):
         model = SealVision(source.encoder.fork(settings.blocks), omics, settings, *gene_statistics(x))
     current = _is_current(folder, key)
-    if not current and (processes := launch.gpus_to_share()):
+    whole = pairs.genes is None and fold.share == 1  # what a command line can say
+    if not current and whole and (processes := launch.gpus_to_share()):
         launch.train(pairs.profile, fold.name, seed, method, processes)
         current = _is_current(folder, key)
     parallel.state().wait_for_everyone()  # all have looked before the first can finish
@@ -187,12 +188,11 @@ def train_vision(pairs: Pairs, fold: Fold, seed: int, source: TokenSource, metho
         pairs.panel(fold).require(panels.load(folder / "panel.json"), str(folder))
         _load_vision(model, folder)
         return model.eval()
-    device = parallel.device()
-    task = VisionTask(
-        model.to(device), source, fold.train, x.to(device), settings.chunk, pairs.profile.compute.precision
-    )
+    model.to(parallel.device())
+    task = VisionTask(model, source, fold.train, x, settings.chunk, pairs.profile.compute.precision)
     schedule = Schedule(settings.epochs, settings.batch, settings.lr, settings.weight_decay, _seed(seed, "vision loop"))
-    log = fit(task, schedule, folder, key, f"SEAL-vision {method} {fold.name} seed {seed}")
+    with in_gene_units(model.last_layers, model.gene_mean, model.gene_sd):
+        log = fit(task, schedule, folder, key, f"SEAL-vision {method} {fold.name} seed {seed}")
     if parallel.is_main():
         _save_vision(model, folder, pairs, fold)
         finish(folder, key, log, {"stage": method, "fold": fold.name, "seed": seed, **asdict(settings)})

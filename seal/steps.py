@@ -17,10 +17,24 @@ import torch
 from torch import Tensor
 
 from seal import parallel
-from seal.models.omics import SealOmics
+from seal.models.omics import Rows, SealOmics
 from seal.models.vision import SealVision
 from seal.tokens import TokenSource
 from seal.train import Batch, seeded
+
+
+@dataclass(frozen=True)
+class Expression:
+    """Rows of a memory-mapped expression matrix [spots, G], read when they are asked for: x[positions] -> [B, G]."""
+
+    matrix: np.ndarray
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, positions: Tensor) -> Tensor:
+        return torch.from_numpy(np.array(self.matrix[self.rows[positions.numpy()]])).to(parallel.device())
 
 
 @dataclass(frozen=True)
@@ -28,7 +42,7 @@ class OmicsTask:
     """Stage 1: reconstruct expression, x [n, G]."""
 
     model: SealOmics
-    x: Tensor
+    x: Rows
 
     @property
     def n(self) -> int:
@@ -36,13 +50,13 @@ class OmicsTask:
         return len(self.x)
 
     def stream(self, batches: Sequence[Batch]) -> Iterator[Batch]:
-        """Nothing to read: x is in memory."""
+        """Nothing to read ahead: a batch of expression is small."""
         return iter(batches)
 
     def backward(self, inputs: Batch) -> dict[str, Tensor]:
         """L_REC,omics (and KL) of one batch."""
         torch.manual_seed(inputs.seed)
-        terms = self.model.losses(self.x[inputs.rows.to(self.x.device)])
+        terms = self.model.losses(self.x[inputs.rows])
         terms["total"].backward()
         return terms
 
@@ -78,7 +92,7 @@ class VisionTask:
     model: SealVision
     source: TokenSource
     rows: np.ndarray
-    x: Tensor
+    x: Rows
     chunk: int
     precision: str
 
@@ -118,10 +132,14 @@ class VisionTask:
         model, again = self.model, len(inputs.tokens) > 1
         with torch.set_grad_enabled(not again):
             local = [self._embed(*pair) for pair in zip(inputs.tokens, inputs.seeds, strict=True)]
-        own = torch.cat([z.detach() for z in local]) if local else self.x.new_zeros(0, model.encoder.dim)
+        own = (
+            torch.cat([z.detach() for z in local])
+            if local
+            else torch.zeros(0, model.encoder.dim, device=parallel.device())
+        )
         z = parallel.gather_rows(own, inputs.counts).requires_grad_(True)
         torch.manual_seed(inputs.batch.seed)
-        terms = model.objective(z, self.x[inputs.batch.rows.to(self.x.device)])
+        terms = model.objective(z, self.x[inputs.batch.rows])
         terms["total"].backward()
         start = sum(inputs.counts[: parallel.state().process_index])
         gradients = z.grad[start : start + len(own)].split([len(part) for part in local])

@@ -7,21 +7,45 @@ the results in ``attrs["title"]``.
 from typing import TYPE_CHECKING
 
 from seal.errors import SealError
+from seal.patch_tables import (
+    PAPER_ENCODERS,
+    ablated_adapters,
+    ablated_data,
+    ablated_losses,
+    ablated_omics,
+    by_organ,
+    controls,
+    genes_best_and_worst,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
 
-METHODS = {
-    "frozen": "frozen encoder",
-    "seal": "SEAL",
-    "seal_shuffled": "SEAL, shuffled pairs (control)",
-    "random": "random weights (control)",
-    "colour": "colour statistics (control)",
-    "mean": "mean predictor (control)",
+__all__ = [
+    "ablated_adapters",
+    "ablated_data",
+    "ablated_losses",
+    "ablated_omics",
+    "by_organ",
+    "controls",
+    "disease_states",
+    "encoder_list",
+    "gene_panel",
+    "genes_best_and_worst",
+    "held_out_folds",
+    "markdown",
+    "omics_settings",
+    "samples_by_technology",
+    "samples_with_licence",
+    "vision_settings",
+]
+
+# What the profile's adapter trains, as T5 names it.
+TRAINED = {
+    "lora": "trained by LoRA, M",
+    "full": "trained of the encoder, M",
+    "bottleneck": "trained in a bottleneck, M",
 }
-PAPER_ENCODERS = ("conch", "h0_mini", "phikon_v2", "uni2_h", "virchow2")
-INTERVAL = "Brackets: 95 % bootstrap interval over the spots of these donors; other donors may differ more."
-EXTREMES = 10  # genes at either end of T20
 
 
 def samples_by_technology(samples: "pd.DataFrame") -> "pd.DataFrame":
@@ -87,7 +111,7 @@ def _counted(samples: "pd.DataFrame", by: list[str]) -> "pd.DataFrame":
 
 
 def encoder_list(encoders: "pd.DataFrame") -> "pd.DataFrame":
-    """T5: the encoders, how their images are normalised, and how many parameters LoRA trains, in millions."""
+    """T5: the encoders, how their images are normalised, and how many parameters the adapter trains, in millions."""
     table = encoders.assign(
         parameters=(encoders["parameters"] / 1e6).round(1),
         trainable=(encoders["trainable"] / 1e6).round(3),
@@ -100,7 +124,7 @@ def encoder_list(encoders: "pd.DataFrame") -> "pd.DataFrame":
         "hub": "hub id",
         "dim": "embedding size",
         "parameters": "parameters, M",
-        "trainable": "trained by LoRA, M",
+        "trainable": TRAINED[encoders["adapter"].iloc[0]],
     }
     order = ["label", "paper", "hub", "geometry", "dim", "pooling", "mean", "std", "precision", "gated", "licence"]
     return table[[*order, "parameters", "trainable"]].rename(columns=names)
@@ -146,100 +170,6 @@ def gene_panel(panel: "pd.DataFrame") -> "pd.DataFrame":
     return table.rename(
         columns={"scored": f"test gene in folds, of {folds}", "best": "best rank", "worst": "worst rank"}
     )
-
-
-def by_organ(patch_level_summary: "pd.DataFrame", encoders: "pd.DataFrame") -> "pd.DataFrame":
-    """T9: Pearson correlation by organ of the encoder that ran, frozen and with SEAL."""
-    import pandas as pd
-
-    summary = _pcc(patch_level_summary)
-    name = summary["encoder"].iloc[0]
-    rows = []
-    organs = [*sorted(set(summary["organ"]) - {"all"}), "all"]
-    for organ in organs:
-        chosen = summary[(summary["organ"] == organ) & (summary["encoder"] == name)].set_index("method")
-        frozen, seal = chosen.loc["frozen"], chosen.loc["seal"]
-        rows.append(
-            {
-                "organ": organ,
-                "frozen, PCC": _mean(frozen),
-                "SEAL, PCC": _mean(seal),
-                "SEAL minus frozen, paired": _difference(seal),
-                "folds": seal["folds"],
-                "seeds": seal["seeds"],
-            }
-        )
-    table = pd.DataFrame(rows)
-    labels = dict(zip(encoders["name"], encoders["label"], strict=True))
-    outside = "" if name in PAPER_ENCODERS else ", not one of the paper's five"
-    table.attrs["title"] = f"Expression prediction by organ: {labels.get(name, name)}{outside}"
-    table.attrs["note"] = f"One {summary['split'].iloc[0]} left out at a time. {INTERVAL}"
-    return table
-
-
-def controls(patch_level_summary: "pd.DataFrame", encoders: "pd.DataFrame") -> "pd.DataFrame":
-    """T19: every method beside its controls, with intervals and paired differences to the frozen encoder."""
-    import pandas as pd
-
-    summary = _pcc(patch_level_summary)
-    chosen = summary[summary["organ"] == "all"]
-    rank = {method: i for i, method in enumerate(METHODS)}
-    chosen = chosen.assign(rank=chosen["method"].map(rank)).sort_values(["encoder", "rank"])
-    labels = dict(zip(encoders["name"], encoders["label"], strict=True))
-    rows = [
-        {
-            "encoder": "" if row["method"] in ("colour", "mean") else labels.get(row["encoder"], row["encoder"]),
-            "method": METHODS[row["method"]],
-            "PCC": _mean(row),
-            "minus frozen, paired": "" if row["method"] == "frozen" else _difference(row),
-            "folds": row["folds"],
-            "seeds": row["seeds"],
-            "split": f"one {row['split']} left out",
-        }
-        for _, row in chosen.iterrows()
-    ]
-    table = pd.DataFrame(rows)
-    table.attrs["note"] = f"One seed: nothing in the method is random. {INTERVAL}"
-    return table
-
-
-def genes_best_and_worst(patch_level_genes: "pd.DataFrame") -> "pd.DataFrame":
-    """T20: the genes that SEAL predicts best and worst, beside the frozen encoder; means over folds and seeds."""
-    import pandas as pd
-
-    scores = patch_level_genes[patch_level_genes["metric"] == "pcc"].dropna(subset="value")
-    runs = scores[scores["method"].isin(["frozen", "seal"])].groupby(["gene", "method", "fold"])["value"].mean()
-    means = runs.groupby(["gene", "method"]).mean().reset_index().pivot_table("value", "gene", "method")
-    table = pd.DataFrame(
-        {
-            "frozen, PCC": means["frozen"],
-            "SEAL, PCC": means["seal"],
-            "SEAL minus frozen": means["seal"] - means["frozen"],
-            "folds": scores[scores["method"] == "seal"].groupby("gene")["fold"].nunique(),
-        }
-    )
-    table = table.sort_values("SEAL, PCC", ascending=False).rename_axis("gene").reset_index().round(3)
-    table.insert(0, "rank", range(1, len(table) + 1))
-    shown = table if len(table) <= 2 * EXTREMES else pd.concat([table.head(EXTREMES), table.tail(EXTREMES)])
-    shown = shown.reset_index(drop=True)
-    shown.attrs["note"] = (
-        f"{len(table)} genes could be scored; the {EXTREMES} at either end are shown. Seeds: "
-        f"{scores[scores['method'] == 'seal']['seed'].nunique()}. A gene counts in the folds whose test genes "
-        "include it."
-    )
-    return shown
-
-
-def _pcc(summary: "pd.DataFrame") -> "pd.DataFrame":
-    return summary[summary["metric"] == "pcc"]
-
-
-def _mean(row) -> str:
-    return f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
-
-
-def _difference(row) -> str:
-    return f"{row['difference']:+.3f} [{row['difference_low']:+.3f}, {row['difference_high']:+.3f}]"
 
 
 def markdown(table: "pd.DataFrame") -> str:

@@ -7,7 +7,7 @@ is the plain patch; views 1, 2, ... are augmented, each a function of its number
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -26,6 +26,7 @@ from seal.token_file import Request, TokenFile
 
 AUGMENTATION_SEED = 42  # release's seed; the views are the same for every fold and training seed
 CHUNK = {"cpu": 64, "cuda": 256}  # patches a forward pass
+Trunk = Callable[[Tensor, int], Tensor]
 KINDS = ("auto", "memory", "disk", "recompute")
 
 
@@ -106,7 +107,12 @@ class RecomputedTokens(TokenSource):
         more = {"prefetch_factor": 2, "pin_memory": parallel.device().type == "cuda"} if compute.workers else {}
         patches = _Patches(self.pairs, requests)
         for images in DataLoader(patches, batch_size=None, num_workers=compute.workers, **more):
-            yield trunk(self.encoder, images, self.pairs.profile)
+            yield trunk(self.encoder, images, self.pairs.profile, self.run)
+
+    @cached_property
+    def run(self) -> Trunk:
+        """The trunk, compiled if the profile says so."""
+        return torch.compile(self.encoder.trunk) if self.pairs.profile.compute.compile else self.encoder.trunk
 
 
 class _Patches(torch.utils.data.Dataset):
@@ -132,22 +138,21 @@ def view_images(pairs: Pairs, views: np.ndarray, rows: np.ndarray) -> Tensor:
 
 
 @torch.no_grad()
-def trunk(encoder: VisionEncoder, images: Tensor, profile: Profile) -> Tensor:
-    """Tokens of uint8 images, [B, T, D], in the dtype that the tail computes in."""
+def trunk(encoder: VisionEncoder, images: Tensor, profile: Profile, run: Trunk | None = None) -> Tensor:
+    """Tokens of uint8 images, [B, T, D], in the dtype that the tail computes in.
+
+    Parameters
+    ----------
+    run
+        What computes them; the encoder's own trunk by default, see `RecomputedTokens.run`.
+    """
     encoder.eval()
-    size, parts = CHUNK[parallel.device().type], []
-    run = _compiled(encoder) if profile.compute.compile else encoder.trunk
+    size, parts, run = CHUNK[parallel.device().type], [], run or encoder.trunk
     for part in images.split(size):
         with parallel.autocast(profile.compute.precision):
             tokens = run(encoder.preprocess(part.to(parallel.device(), non_blocking=True)), profile.vision.blocks)
         parts.append(_rounded(tokens, profile))
     return torch.cat(parts)
-
-
-def _compiled(encoder: VisionEncoder):
-    if not hasattr(encoder, "compiled_trunk"):
-        encoder.compiled_trunk = torch.compile(encoder.trunk)
-    return encoder.compiled_trunk
 
 
 def _rounded(tokens: Tensor, profile: Profile) -> Tensor:

@@ -47,6 +47,12 @@ SMALL = profiles.get(
 
 
 @pytest.fixture(scope="session")
+def small_profile() -> profiles.Profile:
+    """The profile of `small`, for fixtures that make a home of their own."""
+    return SMALL
+
+
+@pytest.fixture(scope="session")
 def tiny_build():
     """Stand in for `encoders.build`: tiny, of random weights; "random" still differs from "pretrained"."""
     build = encoders.build

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -24,6 +25,27 @@ def samples(simulated=True) -> pd.DataFrame:
 def curves() -> pd.DataFrame:
     rows = [{"stage": "omics", "term": "total", "epoch": e, "step": e, "value": 1 / (1 + e)} for e in range(3)]
     return pd.DataFrame(rows).assign(method="seal", fold="s1", seed=0)
+
+
+def ablations() -> pd.DataFrame:
+    """The full method, the frozen encoder and one variant in each table; made up."""
+    rows = [("full", 0.0), ("frozen", -0.1), ("heads", 0.01)]
+    frame = pd.DataFrame([{"method": m, "label": m, "difference": d, "difference_low": d} for m, d in rows])
+    frame = frame.assign(difference_high=frame["difference"], mean=0.5, low=0.4, high=0.6, folds=2, seeds=1)
+    frame = frame.assign(task="t", encoder="e", organ="all", metric="pcc", split="donor")
+    return pd.concat([frame.assign(table=f"T{i}") for i in range(51, 55)])
+
+
+def maps() -> pd.DataFrame:
+    """One gene on four spots; made up."""
+    frame = pd.DataFrame({"x": [0, 0, 9, 9], "y": [0, 9, 0, 9], "measured": range(4), "frozen": range(4)})
+    return frame.assign(seal=frame["measured"], fold="A", sample="s1", barcode="b", gene="g")
+
+
+def write_e5() -> Path:
+    """Both results of E5; the path of the curves."""
+    provenance.write_result(DEMO, "ablations", ablations(), {})
+    return provenance.write_result(DEMO, "training_curves", curves(), {})
 
 
 @pytest.fixture
@@ -79,7 +101,7 @@ def test_captions_are_not_the_papers_sentences():
 
 def test_nothing_there_yet_says_which_notebook_and_why(home):
     assert set(states(DEMO).values()) == {MISSING}
-    assert why(DEMO, "E5") == "training_curves.csv missing: run notebook 04_patch_level"
+    assert why(DEMO, "E5") == "training_curves.csv, ablations.csv missing: run notebook 04_patch_level"
     assert "profile her2st cannot produce it, maple can" in why(HER2ST, "T14")
     assert "05_slide_level" in why(DEMO, "F2")
     text = artefacts.status_text(DEMO)
@@ -89,20 +111,31 @@ def test_nothing_there_yet_says_which_notebook_and_why(home):
 
 def test_draw_writes_stamped_files_and_only_what_can_be_drawn(home):
     provenance.write_result(DEMO, "samples", samples(), {})
-    provenance.write_result(DEMO, "training_curves", curves(), {})
+    provenance.write_result(DEMO, "maps", maps(), {})
     files = artefacts.draw(DEMO)
     folder = home / "figures" / "demo"
-    expected = {f"{id}.{kind}" for id in ("F1", "E5") for kind in ("pdf", "png")}
+    expected = {f"{id}.{kind}" for id in ("F1", "E4") for kind in ("pdf", "png")}
     expected |= {f"tables/{id}.{kind}" for id in ("T1", "T3", "T4") for kind in ("csv", "md")}
     assert {path.relative_to(folder).as_posix() for path in files} == expected
     present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
     assert present == expected | {"manifest.json"}
-    assert {id for id, state in states(DEMO).items() if state == DRAWN} == {"F1", "E5", "T1", "T3", "T4"}
-    assert why(DEMO, "E5") == "panels B of AB"
+    assert {id for id, state in states(DEMO).items() if state == DRAWN} == {"F1", "E4", "T1", "T3", "T4"}
+    assert why(DEMO, "E4") == "panels A of ABC"
+
+
+def test_ablations_draw_e5_and_four_tables(home):
+    write_e5()
+    artefacts.draw(DEMO)
+    drawn = {id for id, state in states(DEMO).items() if state == DRAWN}
+    assert drawn == {"E5", "T51", "T52", "T53", "T54"}
+    assert why(DEMO, "E5") == ""
+    text = (home / "figures/demo/tables/T54.md").read_text()
+    assert "## T54 Ablation: panel size and number of pairs" in text
+    assert "Our first rows: one seed" in text
 
 
 def test_stamps_agree_in_manifest_png_pdf_and_markdown(home):
-    path = provenance.write_result(DEMO, "training_curves", curves(), {})
+    path = write_e5()
     provenance.write_result(DEMO, "samples", samples(), {})
     artefacts.draw(DEMO, ["E5", "T1"])
     entry = artefacts.manifest(DEMO)["E5"]
@@ -147,7 +180,7 @@ def test_real_metadata_replace_simulated_samples(home):
 
 @pytest.mark.slow
 def test_drawing_twice_gives_the_same_files(home):
-    provenance.write_result(DEMO, "training_curves", curves(), {})
+    write_e5()
     artefacts.draw(DEMO, ["E5"])
     first = artefacts.manifest(DEMO)["E5"]["files"]
     artefacts.draw(DEMO, ["E5"])
@@ -172,7 +205,7 @@ def test_stale_when_an_input_a_file_or_the_code_changes(home, monkeypatch):
 
 
 def test_what_can_no_longer_be_drawn_is_removed(home):
-    path = provenance.write_result(DEMO, "training_curves", curves(), {})
+    path = write_e5()
     artefacts.draw(DEMO)
     path.unlink()
     assert why(DEMO, "E5").startswith("drawn earlier, but now training_curves.csv missing")
@@ -192,7 +225,7 @@ def test_asking_for_what_cannot_be_drawn_is_an_error(home, id, message):
 
 
 def test_a_damaged_result_stops_the_drawing_and_leaves_no_file(home):
-    path = provenance.write_result(DEMO, "training_curves", curves(), {})
+    path = write_e5()
     path.write_text("stage,term\n")
     with pytest.raises(SealError, match=r"training_curves\.csv"):
         artefacts.draw(DEMO)

@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
-from seal import paths
+from seal import launch, paths, stages
 from seal.__main__ import main
+from seal.data.assemble import assemble
 
 HEAVY = "numpy torch timm peft h5py safetensors pandas matplotlib scanpy papermill nbformat"
 
@@ -67,7 +68,53 @@ def test_clean_takes_what_the_profile_made_and_nothing_else(home, monkeypatch, t
     assert (kept[0] / "file").is_file(), "HEST-1k is the user's"
 
 
-@pytest.mark.parametrize("command", ["run", "status", "inputs", "outputs", "profiles", "clean"])
+def train(profile, *more) -> int:
+    return main(["train", "--profile", profile.name, *launch._changes(profile), "--seed", "0", *more])
+
+
+def test_train_leaves_a_whole_run_and_does_not_train_it_again(small, capsys, monkeypatch):
+    pairs = assemble(small)
+    fold = pairs.folds()[1]
+    assert train(small, "--fold", fold.name) == 0
+    folder = stages.run_folder(pairs, fold, 0, "seal")
+    assert capsys.readouterr().out == f"{folder}\n"
+    assert (folder / "run.json").is_file()
+    assert [p.name for p in folder.parent.parent.parent.iterdir()] == [fold.name]
+    monkeypatch.setattr(stages, "fit", lambda *_: pytest.fail("trained again"))
+    assert train(small, "--fold", fold.name) == 0
+    assert capsys.readouterr().out == f"{folder}\n"
+
+
+def test_train_with_processes_starts_them_for_each_run(small, capsys, monkeypatch):
+    started = []
+    monkeypatch.setattr(launch, "train", lambda profile, *run: started.append(run))
+    monkeypatch.setattr(stages, "train_vision", lambda *_: None)
+    assert train(small, "--seed", "1", "--processes", "2", "--method", "seal_shuffled") == 0
+    folds = [fold.name for fold in assemble(small).folds()]
+    assert started == [(fold, seed, "seal_shuffled", 2) for fold in folds for seed in (0, 1)]
+    assert len(capsys.readouterr().out.splitlines()) == len(started)
+
+
+@pytest.mark.parametrize(
+    ("more", "what", "expected"),
+    [
+        (["--fold", "nobody"], "unknown fold 'nobody'", "one of SIM-BREAST-01, "),
+        (["--set", "vision__rnak=4"], "unknown setting 'vision__rnak' of profile 'demo'", "nested ones as"),
+        (["--set", "vision__rank"], "setting 'vision__rank' has no value", "KEY=VALUE"),
+        (["--method", "saal"], "unknown method 'saal'", "one of ('seal', 'seal_shuffled')"),
+    ],
+)
+def test_train_with_a_wrong_word_is_one_message(small, capsys, more, what, expected):
+    assert train(small, *more) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.count("error: ") == 1
+    assert f"error: {what}" in captured.err
+    assert expected in captured.err
+    assert "Traceback" not in captured.err
+
+
+@pytest.mark.parametrize("command", ["run", "status", "train", "inputs", "outputs", "profiles", "clean", "reference"])
 def test_each_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit, match="0"):
         main([command, "--help"])

@@ -65,6 +65,20 @@ def curve_table(epochs=4) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def ablation_table(shift=-0.01) -> pd.DataFrame:
+    """A variant of each kind beside the full method and the frozen encoder; `shift` moves the variants."""
+    variants = [("T51", "no_info"), ("T51", "heads"), ("T52", "rank_32"), ("T53", "mse"), ("T54", "half_pairs")]
+    rows = [(t, m, d) for t in ("T51", "T52", "T53", "T54") for m, d in (("full", 0.0), ("frozen", -0.05))]
+    rows += [(table, method, shift * i) for i, (table, method) in enumerate(variants)]
+    table = pd.DataFrame(rows, columns=["table", "method", "difference"])
+    table["label"] = [f"variant {name}" for name in table["method"]]
+    half = 0.015 * (table["method"] != "full")
+    table = table.assign(difference_low=table["difference"] - half, difference_high=table["difference"] + half)
+    level = 0.3 + table["difference"]
+    table = table.assign(mean=level, low=level - 0.02, high=level + 0.02, folds=6, seeds=1, split="donor")
+    return table.assign(task="t", encoder="own", metric="pcc", organ="all")
+
+
 SAMPLES = pd.DataFrame(
     {"organ": ["Breast", "Bowel"], "disease_state": ["Cancer", "Healthy"], "pairs": [100, 300], "simulated": True}
 )
@@ -77,7 +91,7 @@ FIGURES = {
     "patch level, 2 encoders": lambda: plots.patch_level_figure(*patch_tables(SIX, ("own", "uni"))),
     "maps": lambda: plots.expression_maps_figure(map_table()),
     "maps, one section": lambda: plots.expression_maps_figure(map_table(["B4"], ["ERBB2"])),
-    "curves": lambda: plots.training_curves_figure(curve_table()),
+    "ablations": lambda: plots.ablations_figure(curve_table(), ablation_table()),
 }
 
 
@@ -168,11 +182,37 @@ def test_maps_share_a_scale_and_give_the_correlation():
 
 def test_curves_average_the_steps_of_an_epoch():
     table = pd.concat([curve_table(), curve_table().assign(step=99, value=2.0)])
-    figure = plots.training_curves_figure(table)
-    thick = [line for axes in figure.axes for line in axes.lines if line.get_linewidth() > 1]
-    for line in thick:
+    figure = plots.ablations_figure(table, ablation_table())
+    panels = [axes for axes in figure.axes if axes.get_xlabel() == "epoch"]
+    assert len(panels) == 7
+    for line in [line for axes in panels for line in axes.lines if line.get_linewidth() > 1]:
         np.testing.assert_allclose(line.get_ydata(), [(1 / (e + 1) + 2) / 2 for e in range(4)])
         np.testing.assert_array_equal(line.get_xdata(), [1, 2, 3, 4])
+
+
+def test_ablations_are_drawn_at_their_difference_and_open_where_it_may_be_none(drawn):
+    axes = drawn["ablations"].axes[0]
+    labels = dict(zip(axes.get_yticks(), (t.get_text() for t in axes.get_yticklabels()), strict=True))
+    points = {labels[line.get_ydata()[0]]: line for line in axes.lines if line.get_marker() == "o"}
+    table = ablation_table().drop_duplicates("label").set_index("label").drop("variant full")
+    assert points.keys() == set(table.index)
+    assert "frozen" in labels[0]
+    for label, row in table.iterrows():
+        assert points[label].get_xdata() == [row["difference"]]
+        is_open = points[label].get_markerfacecolor() == "white"
+        assert is_open == (row["difference_low"] <= 0 <= row["difference_high"])
+    assert any(list(line.get_xdata()) == [0, 0] for line in axes.lines), "the full method's line"
+    words = [t.get_text() for t in texts(drawn["ablations"])]
+    assert any(w.startswith("difference in PCC to the full method") for w in words)
+    assert any("one donor left out (6 folds, one seed)" in w for w in words)
+    assert "\N{MINUS SIGN}0.050 [\N{MINUS SIGN}0.065, \N{MINUS SIGN}0.035]" in words
+
+
+def test_a_variant_of_one_organ_is_not_drawn_twice():
+    table = ablation_table()
+    both = pd.concat([table, table.assign(organ="Breast", difference=9.0)])
+    axes = plots.ablations_figure(curve_table(), both).axes[0]
+    assert max(max(line.get_xdata()) for line in axes.lines) < 1
 
 
 @pytest.mark.parametrize(("x", "y", "expected"), [([0, 10, 20], [0, 0, 0], 10), ([0, 0], [0, 7], 7), ([1], [1], 1)])
@@ -212,5 +252,5 @@ def test_style_does_not_leak():
     import matplotlib as mpl
 
     before = mpl.rcParams["font.size"]
-    plots.training_curves_figure(curve_table())
+    plots.ablations_figure(curve_table(), ablation_table())
     assert mpl.rcParams["font.size"] == before

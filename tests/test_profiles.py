@@ -28,6 +28,16 @@ def test_changes_reach_nested_settings_and_leave_the_profile_alone():
     assert profiles.DEMO.vision.epochs != 1
 
 
+def test_a_changed_profile_keeps_its_other_changes():
+    first = profiles.get("demo", vision__rank=3, encoder="uni2_h")
+    second = profiles.changed(first, variant="longer", vision__epochs=1)
+    assert second == profiles.get("demo", vision__rank=3, encoder="uni2_h", variant="longer", vision__epochs=1)
+    assert (first.variant, first.vision.epochs) == ("", profiles.DEMO.vision.epochs)
+    assert profiles.changed(first) == first
+    with pytest.raises(SealError, match="unknown setting 'vision__rnak' of profile 'demo'"):
+        profiles.changed(first, vision__rnak=4)
+
+
 def test_profiles_are_frozen_and_say_whether_they_are_simulated():
     with pytest.raises(dataclasses.FrozenInstanceError):
         profiles.DEMO.simulated = False

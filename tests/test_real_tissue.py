@@ -8,7 +8,7 @@ import pytest
 from seal import artefacts, paths, profiles, provenance, results, tokens
 from seal.data.assemble import assemble
 from seal.errors import SealError
-from seal.evaluate import patch
+from seal.evaluate import ablation, patch
 from seal.models import encoders
 
 
@@ -43,12 +43,16 @@ def her2st(shared, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_from_sections_to_figures(her2st):
+def test_from_sections_to_figures(her2st, monkeypatch):
+    few = {name: ablation.VARIANTS[name] for name in ("no_info", "rank_32", "mse", "half_pairs")}  # one a table
+    monkeypatch.setattr(ablation, "VARIANTS", few)
+    monkeypatch.setattr(ablation.Ablation, "methods", ("full", "frozen", *few))
     pairs = assemble(her2st)
     donors = pairs.per_spot("donor")
     assert set(donors[: pairs.n_pairs]) == {"HER2ST-B", "HER2ST-C"}
     assert set(donors[pairs.n_pairs :]) == {"HER2ST-A", "HER2ST-D"}
-    evaluation = patch.Evaluation(pairs, tokens.build(pairs)).run()
+    source = tokens.build(pairs)
+    evaluation, ablated = patch.Evaluation(pairs, source).run(), ablation.Ablation(pairs, source).run()
     tables = {
         "samples": results.samples(pairs),
         "panel": results.panel(pairs),
@@ -59,13 +63,15 @@ def test_from_sections_to_figures(her2st):
         "patch_level_genes": patch.gene_scores(evaluation),
         "maps": patch.maps(evaluation),
         "training_curves": results.training_curves(pairs),
+        "ablations": ablation.table(ablated),
+        "ablation_shapes": ablation.shapes(ablated),
     }
     for name, table in tables.items():
         provenance.write_result(her2st, name, table, inputs={"pairs": pairs.key})
     artefacts.draw(her2st)
     drawn = {p.name for p in paths.figures("her2st").rglob("*") if p.is_file()}
     assert {f"{name}.{kind}" for name in ("F1", "F3", "E4", "E5") for kind in ("pdf", "png")} <= drawn
-    assert {f"T{i}.csv" for i in (1, 2, 5, 6, 7, 8, 9, 19, 20)} <= drawn
+    assert {f"T{i}.csv" for i in (1, 2, 5, 6, 7, 8, 9, 19, 20, 51, 52, 53, 54)} <= drawn
     assert artefacts.manifest(her2st)["F3"]["data"] == "real data"
     pcc = tables["patch_level"].query("metric == 'pcc'").groupby("method")["value"].mean()
     # At these settings the score itself means nothing; that every method has one does.

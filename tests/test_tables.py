@@ -5,6 +5,7 @@ import pytest
 
 from seal import tables
 from seal.errors import SealError
+from seal.patch_tables import INTERVAL
 
 # Fixtures: made-up numbers.
 SAMPLES = pd.DataFrame(
@@ -41,6 +42,7 @@ ENCODERS = pd.DataFrame(
         "licence": "none",
         "parameters": [21_650_000, 681_000_000],
         "trainable": [73_728, 589_824],
+        "adapter": "lora",
     }
 )
 
@@ -93,6 +95,8 @@ def test_encoders_in_millions():
     assert table["trained by LoRA, M"].tolist() == [0.074, 0.59]
     assert table["in the paper"].tolist() == ["no", "yes"]
     assert table["gated"].tolist() == ["no", "yes"]
+    titles = {a: tables.encoder_list(ENCODERS.assign(adapter=a)).columns[-1] for a in ("full", "bottleneck")}
+    assert titles == {"full": "trained of the encoder, M", "bottleneck": "trained in a bottleneck, M"}
 
 
 def test_settings_of_one_stage():
@@ -125,6 +129,44 @@ def test_only_both_ends_of_many_genes_are_shown():
     rows = [(f"g{i}", m, "A", 0, i / 100) for i in range(50) for m in ("frozen", "seal")]
     genes = pd.DataFrame(rows, columns=["gene", "method", "fold", "seed", "value"]).assign(metric="pcc", organ="o")
     assert tables.genes_best_and_worst(genes)["rank"].tolist() == [*range(1, 11), *range(41, 51)]
+
+
+ABLATIONS = pd.DataFrame(
+    [
+        ("T51", "full", "all", 0.5, 0.4, 0.6, 0.0, 0.0, 0.0),
+        ("T51", "frozen", "all", 0.4, 0.3, 0.5, -0.1, -0.15, -0.05),
+        ("T51", "heads", "all", 0.51, 0.41, 0.61, 0.01, -0.01, 0.03),
+        ("T51", "heads", "Breast", 0.51, 0.41, 0.61, 0.01, -0.01, 0.03),
+        ("T54", "full", "all", 0.5, 0.4, 0.6, 0.0, 0.0, 0.0),
+        ("T54", "half_pairs", "all", 0.6, 0.5, 0.7, 0.1, 0.05, 0.15),
+    ],
+    columns=["table", *COLUMNS[:-1]],
+).assign(label=lambda t: t["method"] + "!", task="t", encoder="own", metric="pcc", folds=6, seeds=1, split="donor")
+
+
+def test_ablations_say_where_a_difference_is_none():
+    table = tables.ablated_losses(ABLATIONS)
+    assert table.to_numpy().tolist() == [
+        ["full!", "0.500 [0.400, 0.600]", "", "", 6, 1],
+        ["frozen!", "0.400 [0.300, 0.500]", "-0.100 [-0.150, -0.050]", "worse", 6, 1],
+        ["heads!", "0.510 [0.410, 0.610]", "+0.010 [-0.010, +0.030]", "not told apart", 6, 1],
+    ]
+    assert table.columns[2] == "against the full method, paired"
+    note = table.attrs["note"]
+    assert note.startswith("Our first rows: one seed, one donor left out at a time.")
+    assert INTERVAL in note
+    assert "another seed" in note
+    more = tables.ablated_losses(ABLATIONS.assign(seeds=3)).attrs["note"]
+    assert more.startswith("Our first rows: 3 seeds,")
+
+
+def test_each_table_of_ablations_holds_its_own():
+    assert tables.ablated_data(ABLATIONS)["verdict"].tolist() == ["", "better"]
+    moved = {"T52": tables.ablated_adapters, "T53": tables.ablated_omics}
+    for id, draw in moved.items():
+        assert len(draw(ABLATIONS.replace({"T54": id}))) == 2
+        with pytest.raises(SealError, match=f"no variant of table {id}"):
+            draw(ABLATIONS)
 
 
 def test_markdown():

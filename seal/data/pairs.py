@@ -66,10 +66,11 @@ class Fold:
         draw = np.random.default_rng(seed)
 
         def some(rows: np.ndarray) -> np.ndarray:
-            return np.sort(draw.choice(rows, max(2, round(share * len(rows))), replace=False))
+            return draw.choice(rows, round(share * len(rows)), replace=False)
 
-        train, omics = some(self.train), some(self.omics)
-        return replace(self, train=train, omics=omics, share=share)
+        train = np.sort(some(self.train))
+        alone = some(np.setdiff1d(self.omics, self.train))  # spots without a patch, which stage 1 has besides
+        return replace(self, train=train, omics=np.sort(np.concatenate([train, alone])), share=share)
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,12 @@
 """SEAL-omics: a variational autoencoder with planar flows on the expression of one spot (stage 1)."""
 
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from seal import losses
 from seal.errors import SealError
@@ -42,24 +45,69 @@ class PlanarFlow(nn.Module):
         return z + h.unsqueeze(1) * self.u, log_det
 
 
-def start_at_mean(linear: nn.Linear, mean: Tensor) -> None:
-    """Set the bias of a decoder's last layer to the gene means; its weights keep their random start.
+def start_at_mean(linear: nn.Linear, mean: Tensor, sd: Tensor) -> None:
+    """Let a decoder's last layer start from the mean expression, its weights in units of each gene's sd.
 
-    b = mean, so that x_hat = mean + W h
+    b_i = mean_i,  W_i <- sd_i W_i, so that (x_hat_i - mean_i) / sd_i starts with the same spread for every gene
 
-    The decoder then starts from the mean expression, and the first steps are not spent on learning it.
+    Without this a rarely expressed gene starts many of its sd away from its mean, and the standardised error of
+    such genes drowns all else.
 
     Parameters
     ----------
     linear
         The layer that gives x_hat, [B, h] -> [B, G].
-    mean
-        Gene means over the training spots, log1p of counts per 10,000, [G].
+    mean, sd
+        Of each gene over the training spots, log1p of counts per 10,000, [G].
 
     Source: our choice.
     """
     with torch.no_grad():
         linear.bias.copy_(mean)
+        linear.weight.mul_(sd.unsqueeze(1))
+
+
+class _Affine(nn.Module):
+    """A tensor in units of sd from a mean, row by row; the way back for `parametrize`."""
+
+    def __init__(self, mean: Tensor, sd: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean.clone(), persistent=False)
+        self.register_buffer("sd", sd.clone(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mean + self.sd * x
+
+    def right_inverse(self, y: Tensor) -> Tensor:
+        return (y - self.mean) / self.sd
+
+
+@contextmanager
+def in_gene_units(layers: Sequence[nn.Linear], mean: Tensor, sd: Tensor) -> Iterator[None]:
+    """Train last layers of decoders in units of each gene's sd; afterwards they are plain layers again.
+
+    W_i = sd_i W'_i,  b_i = mean_i + sd_i b'_i;  W', b' are trained
+
+    Adam moves every weight by about the learning rate, whatever the gene's scale: a step that is small for a gene
+    of sd 1 is many sd for a rare one. In these units it is the same for all, as the loss is.
+
+    Parameters
+    ----------
+    mean, sd
+        [G], by which the loss is standardised.
+
+    Source: our choice; functions and state-dict keys are those of plain linear layers.
+    """
+    column = sd.unsqueeze(1)
+    for layer in layers:
+        parametrize.register_parametrization(layer, "weight", _Affine(torch.zeros_like(column), column))
+        parametrize.register_parametrization(layer, "bias", _Affine(mean, sd))
+    try:
+        yield
+    finally:
+        for layer in layers:
+            for name in ("weight", "bias"):
+                parametrize.remove_parametrizations(layer, name)
 
 
 class SealOmics(nn.Module):
@@ -73,7 +121,7 @@ class SealOmics(nn.Module):
         Latent size d, the vision encoder's embedding size.
     mean, sd
         Gene mean and sd over the training spots, [G]; part of the state, so that they travel with the model.
-        The decoder starts at the mean, see `start_at_mean`.
+        The decoder starts at the mean, see `start_at_mean`, and is trained in units of sd, see `in_gene_units`.
 
     The state-dict keys encoder.*, fc_mu.*, fc_logvar.*, flows.*, decoder.* are those of the released
     checkpoints (whose hidden sizes are 1024 and 512); gene_mean and gene_sd are ours. Keys of projection_head.*
@@ -109,7 +157,7 @@ class SealOmics(nn.Module):
             layers += [nn.Linear(size, hidden), nn.ReLU()]
             size = hidden
         self.decoder = nn.Sequential(*layers, nn.Dropout(settings.dropout), nn.Linear(size, genes))
-        start_at_mean(self.decoder[-1], mean)
+        start_at_mean(self.decoder[-1], mean, sd)
         self.projection_head = projection(settings.head, dim)
         self.register_buffer("gene_mean", mean.clone())
         self.register_buffer("gene_sd", sd.clone())
@@ -175,7 +223,20 @@ def _check(settings: OmicsSettings) -> None:
             raise SealError(f"omics.{name} is {value}", expected=expected, do=f"change omics.{name} in the profile")
 
 
-def gene_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Gene mean and sd over training spots, [n, G] -> [G], [G]; a constant gene gets sd 1."""
-    sd = x.std(dim=0, correction=0)
-    return x.mean(dim=0), torch.where(sd > 1e-6, sd, torch.ones_like(sd))
+class Rows(Protocol):
+    """Expression by position: a tensor [n, G], or something that reads rows of one, x[positions] -> [B, G]."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, positions: Tensor) -> Tensor: ...
+
+
+def gene_statistics(x: Rows) -> tuple[Tensor, Tensor]:
+    """Gene mean and sd over training spots, [n, G] -> [G], [G] on the CPU; a constant gene gets sd 1.
+
+    Two passes in float64 over parts of x, so that memory does not grow with the number of spots.
+    """
+    parts = torch.arange(len(x)).split(65_536)
+    mean = sum(x[part].double().sum(dim=0) for part in parts) / len(x)
+    sd = (sum((x[part].double() - mean).square().sum(dim=0) for part in parts) / len(x)).sqrt()
+    return mean.float().cpu(), torch.where(sd > 1e-6, sd, torch.ones_like(sd)).float().cpu()

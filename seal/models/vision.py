@@ -20,14 +20,14 @@ class GeneDecoder(nn.Module):
     """z_v -> expression of the gene panel: Linear, ReLU, dropout, Linear (, ReLU).
 
     Shapes: [B, d] -> [B, G]. Source: release, which ends with a ReLU; ours does not by default, because a
-    rectified output has no gradient where it is off. The last bias starts at the gene means (our choice).
+    rectified output has no gradient where it is off. It starts from the gene means, see `omics.start_at_mean`.
     """
 
-    def __init__(self, dim: int, mean: Tensor, settings: VisionSettings) -> None:
+    def __init__(self, dim: int, mean: Tensor, sd: Tensor, settings: VisionSettings) -> None:
         super().__init__()
         hidden = settings.decoder_hidden
         last = nn.Linear(hidden, len(mean))
-        start_at_mean(last, mean)
+        start_at_mean(last, mean, sd)
         layers = [nn.Linear(dim, hidden), nn.ReLU(), nn.Dropout(settings.decoder_dropout), last]
         self.decoder = nn.Sequential(*layers, *([nn.ReLU()] if settings.decoder_relu else []))
 
@@ -117,7 +117,7 @@ class SealVision(nn.Module):
         self.omics = omics
         self.register_buffer("gene_mean", (omics.gene_mean if mean is None else mean).clone())
         self.register_buffer("gene_sd", (omics.gene_sd if sd is None else sd).clone())
-        self.decoder = GeneDecoder(encoder.dim, self.gene_mean, settings)
+        self.decoder = GeneDecoder(encoder.dim, self.gene_mean, self.gene_sd, settings)
         self.projection_head = heads.projection(settings.head, encoder.dim)
         start = torch.tensor(math.log(settings.temperature))
         self.log_temperature = nn.Parameter(start, requires_grad=settings.learn_temperature)
@@ -139,6 +139,11 @@ class SealVision(nn.Module):
                 do="set VisionSettings.adapter",
             )
         return None
+
+    @property
+    def last_layers(self) -> list[nn.Linear]:
+        """The layers that give expression: of the gene decoder and of SEAL-omics."""
+        return [self.decoder.decoder[3], self.omics.decoder[-1]]
 
     @property
     def temperature(self) -> Tensor:

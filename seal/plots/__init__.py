@@ -1,13 +1,15 @@
 """A function a figure: tidy tables in, a matplotlib Figure out. A figure's file bears its subject's name."""
 
+from seal.plots.ablations import ablations_figure
 from seal.plots.maps import expression_maps_figure, spot_maps
 from seal.plots.overview import overview_figure
 from seal.plots.patch_level import patch_level_figure
 from seal.plots.pictures import curve, patch_sheet, tissue_with_spots, umap_pair
 from seal.plots.style import mark, style
-from seal.plots.training import loss_curves, training_curves_figure
+from seal.plots.training import loss_curves
 
 __all__ = [
+    "ablations_figure",
     "curve",
     "expression_maps_figure",
     "loss_curves",
@@ -18,6 +20,5 @@ __all__ = [
     "spot_maps",
     "style",
     "tissue_with_spots",
-    "training_curves_figure",
     "umap_pair",
 ]

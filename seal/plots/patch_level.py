@@ -98,7 +98,7 @@ def _key(table: "pd.DataFrame") -> str:
     trained = "; ".join(f"{row.trainable / 1e6:.2g} M" for row in encoders.itertuples())
     return (
         "Lines: 95 % bootstrap intervals over spots. Small dots: single folds and seeds. Hatched, grey: controls.\n"
-        f"Circle area above: the encoder's parameters ({sizes}); SEAL trains {trained} in its adapters."
+        f"Circle area above: the encoder's parameters ({sizes}); SEAL trains {trained} to adapt it."
     )
 
 

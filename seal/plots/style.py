@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
 SINGLE, DOUBLE = 89.0, 183.0  # mm, widths of one and two columns
 MM = 1 / 25.4  # inches
@@ -65,6 +65,11 @@ def mark(figure: "Figure", text: str) -> "Figure":
 def panel_title(axes: "Axes", letter: str, title: str) -> None:
     """Set a panel's letter and title."""
     axes.set_title(f"{letter}  {title}" if letter else title, loc="left")
+
+
+def block_title(figure: "Figure | SubFigure", title: str) -> None:
+    """Set the title of a part of a figure, at its left edge."""
+    figure.suptitle(title, fontsize=7, weight="bold", x=0.01, ha="left")
 
 
 def plain(axes: "Axes") -> None:

@@ -1,15 +1,15 @@
-"""E5 B: the named loss terms of both stages, epoch by epoch."""
+"""E5 B: the named loss terms of both stages, epoch by epoch; one run's, step by step."""
 
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seal.plots.style import DOUBLE, METHODS, new_figure, style
+from seal.plots.style import DOUBLE, METHODS, block_title, new_figure, style
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
 STAGES = {"omics": "Stage 1, SEAL-omics", "vision": "Stage 2, SEAL-vision"}
 TERMS = {
@@ -23,22 +23,23 @@ TERMS = {
 }
 
 
-@style()
-def training_curves_figure(training_curves: "pd.DataFrame") -> "Figure":
-    """Draw E5 B: one panel a stage and loss term; thin lines single runs, thick ones their mean.
+def draw_training_curves(figure: "SubFigure", training_curves: "pd.DataFrame", letter: str = "") -> None:
+    """Draw one panel a stage and loss term; thin lines single runs, thick ones their mean.
 
     Parameters
     ----------
     training_curves
         Loss terms a step; averaged over an epoch's steps here.
+    letter
+        The figure's panel, said before the first title.
     """
-    stages = [stage for stage in STAGES if (training_curves["stage"] == stage).any()]
+    stages = present_stages(training_curves)
     terms = {s: _terms(training_curves[training_curves["stage"] == s]) for s in stages}
     columns = max(len(t) for t in terms.values())
-    figure = new_figure(DOUBLE, 10 + 42 * len(stages))
     blocks = np.atleast_1d(figure.subfigures(len(stages), 1))
     for block, stage in zip(blocks, stages, strict=True):
-        block.suptitle(STAGES[stage], fontsize=7, weight="bold", x=0.01, ha="left")
+        title = f"{letter}  {STAGES[stage]}" if letter and stage == stages[0] else STAGES[stage]
+        block_title(block, title)
         panels = block.subplots(1, columns, squeeze=False)[0]
         curves = training_curves[training_curves["stage"] == stage]
         for axes, term in zip(panels, terms[stage], strict=False):
@@ -47,8 +48,11 @@ def training_curves_figure(training_curves: "pd.DataFrame") -> "Figure":
             axes.set_axis_off()
         if len(curves["method"].unique()) > 1:
             block.legend(*panels[0].get_legend_handles_labels(), loc="upper right", ncols=2)
-    figure.draw_without_rendering()
-    return figure
+
+
+def present_stages(training_curves: "pd.DataFrame") -> list[str]:
+    """The stages of which there are curves."""
+    return [stage for stage in STAGES if (training_curves["stage"] == stage).any()]
 
 
 def _terms(curves: "pd.DataFrame") -> list[str]:

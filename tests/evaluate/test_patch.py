@@ -44,10 +44,11 @@ def test_the_test_donors_expression_is_never_used(evaluation, monkeypatch):
     pairs = evaluation.pairs
     fold = pairs.folds()[0]
     measured = np.array(pairs.measured(fold))
-    before = evaluation._predict("frozen", fold, 0)
+    embedding = evaluation._fixed("frozen", 0)
+    before = patch.predict(pairs, fold, embedding)
     measured[fold.test] = np.random.default_rng(0).random((len(fold.test), measured.shape[1]))
     monkeypatch.setattr(type(pairs), "measured", lambda *_: measured)
-    assert (evaluation._predict("frozen", fold, 0) == before).all()
+    assert (patch.predict(pairs, fold, embedding) == before).all()
 
 
 def test_maps_hold_the_first_test_genes_of_each_fold(evaluation):

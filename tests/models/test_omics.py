@@ -5,7 +5,7 @@ import torch
 
 from seal import losses
 from seal.errors import SealError
-from seal.models.omics import PlanarFlow, SealOmics, gene_statistics, start_at_mean
+from seal.models.omics import PlanarFlow, SealOmics, gene_statistics, in_gene_units, start_at_mean
 from seal.profiles import OmicsSettings
 
 
@@ -141,10 +141,33 @@ def test_the_decoder_starts_at_the_gene_means_with_its_random_weights():
     assert torch.equal(last.weight, make().decoder[-1].weight)
     linear = torch.nn.Linear(3, 4)
     before = linear.weight.clone()
-    start_at_mean(linear, torch.arange(4.0))
+    start_at_mean(linear, torch.arange(4.0), torch.tensor([1.0, 2.0, 0.5, 1.0]))
     assert torch.equal(linear(torch.zeros(2, 3)), torch.arange(4.0).expand(2, 4))
-    assert torch.equal(linear.weight, before)
+    assert torch.equal(linear.weight, before * torch.tensor([[1.0], [2.0], [0.5], [1.0]]))
     assert linear.bias.requires_grad
+
+
+def test_in_gene_units_a_step_is_as_large_for_a_rare_gene_as_for_any():
+    """One step of Adam on a standardised loss: equal for genes that differ in scale alone; plain keys afterwards."""
+    torch.manual_seed(0)
+    sd = torch.tensor([0.01, 1.0, 100.0])
+    linear, h = torch.nn.Linear(5, 3), torch.randn(8, 5)
+    with torch.no_grad():
+        linear.weight.copy_(linear.weight[:1].repeat(3, 1) * sd[:, None])
+        linear.bias.copy_(3 * sd)
+    before = {name: p.detach().clone() for name, p in linear.named_parameters()}
+    target = torch.randn(8, 1)
+    with in_gene_units([linear], 2 * sd, sd):
+        optimiser = torch.optim.Adam(linear.parameters(), lr=0.1)
+        torch.testing.assert_close(linear.weight, before["weight"])
+        torch.testing.assert_close(linear.bias, before["bias"])
+        ((linear(h) / sd - target) ** 2).mean().backward()
+        optimiser.step()
+    assert set(linear.state_dict()) == {"weight", "bias"}
+    assert isinstance(linear.weight, torch.nn.Parameter)
+    moved = (linear.weight.detach() - before["weight"]) / sd[:, None]
+    assert moved.abs().max() > 0.05
+    torch.testing.assert_close(moved, moved[:1].repeat(3, 1), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize(("setting", "value"), [

@@ -43,7 +43,7 @@ def vision_file(encoder: VisionEncoder, genes: int = 7, hidden: int = 5) -> dict
         for new, old in OLDER.items() if name == "phikon_v2" else ():
             key = key.replace(f"attention.{new}", f"attention.{old}")
         state[prefix + key] = value
-    decoder = GeneDecoder(encoder.dim, torch.zeros(genes), VisionSettings(decoder_hidden=hidden))
+    decoder = GeneDecoder(encoder.dim, torch.zeros(genes), torch.ones(genes), VisionSettings(decoder_hidden=hidden))
     return state | {f"decoder.{key}": value for key, value in decoder.state_dict().items()}
 
 
@@ -73,7 +73,7 @@ def test_vision_embeds_as_the_model_that_the_file_was_made_from(tmp_path, name, 
     trainable = {key for key, p in loaded.model.named_parameters() if p.requires_grad}
     assert trainable == {key for key in original.model.state_dict() if "lora_" in key}
     assert all(p.device.type == "cpu" for p in loaded.parameters())
-    model = GeneDecoder(loaded.dim, torch.zeros(7), VisionSettings(decoder_hidden=5))
+    model = GeneDecoder(loaded.dim, torch.zeros(7), torch.ones(7), VisionSettings(decoder_hidden=5))
     model.load_state_dict(decoder, strict=True)
     assert torch.equal(decoder["decoder.3.bias"], state["decoder.decoder.3.bias"])
 

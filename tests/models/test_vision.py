@@ -42,7 +42,9 @@ def moved(model):
 def test_decoder_has_the_released_keys():
     keys = {f"decoder.{i}.{k}" for i in (0, 3) for k in ("weight", "bias")}
     for relu in (False, True):
-        decoder = GeneDecoder(4, torch.tensor([1.0, 2.0]), VisionSettings(decoder_hidden=3, decoder_relu=relu))
+        decoder = GeneDecoder(
+            4, torch.tensor([1.0, 2.0]), torch.ones(2), VisionSettings(decoder_hidden=3, decoder_relu=relu)
+        )
         assert set(decoder.state_dict()) == keys
         assert torch.equal(decoder.decoder[3].bias, torch.tensor([1.0, 2.0]))
         assert isinstance(decoder.decoder[-1], torch.nn.ReLU) == relu

@@ -1,0 +1,173 @@
+"""Tables of patch-level results: T9, T19, T20 and the ablations, T51-T54; see `seal.tables`."""
+
+from typing import TYPE_CHECKING
+
+from seal.errors import SealError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+METHODS = {
+    "frozen": "frozen encoder",
+    "seal": "SEAL",
+    "seal_shuffled": "SEAL, shuffled pairs (control)",
+    "random": "random weights (control)",
+    "colour": "colour statistics (control)",
+    "mean": "mean predictor (control)",
+}
+PAPER_ENCODERS = ("conch", "h0_mini", "phikon_v2", "uni2_h", "virchow2")
+INTERVAL = "Brackets: 95 % bootstrap interval over the spots of these donors; other donors may differ more."
+EXTREMES = 10  # genes at either end of T20
+
+
+def by_organ(patch_level_summary: "pd.DataFrame", encoders: "pd.DataFrame") -> "pd.DataFrame":
+    """T9: Pearson correlation by organ of the encoder that ran, frozen and with SEAL."""
+    import pandas as pd
+
+    summary = _pcc(patch_level_summary)
+    name = summary["encoder"].iloc[0]
+    rows = []
+    organs = [*sorted(set(summary["organ"]) - {"all"}), "all"]
+    for organ in organs:
+        chosen = summary[(summary["organ"] == organ) & (summary["encoder"] == name)].set_index("method")
+        frozen, seal = chosen.loc["frozen"], chosen.loc["seal"]
+        rows.append(
+            {
+                "organ": organ,
+                "frozen, PCC": _mean(frozen),
+                "SEAL, PCC": _mean(seal),
+                "SEAL minus frozen, paired": _difference(seal),
+                "folds": seal["folds"],
+                "seeds": seal["seeds"],
+            }
+        )
+    table = pd.DataFrame(rows)
+    labels = dict(zip(encoders["name"], encoders["label"], strict=True))
+    outside = "" if name in PAPER_ENCODERS else ", not one of the paper's five"
+    table.attrs["title"] = f"Expression prediction by organ: {labels.get(name, name)}{outside}"
+    table.attrs["note"] = f"One {summary['split'].iloc[0]} left out at a time. {INTERVAL}"
+    return table
+
+
+def controls(patch_level_summary: "pd.DataFrame", encoders: "pd.DataFrame") -> "pd.DataFrame":
+    """T19: every method beside its controls, with intervals and paired differences to the frozen encoder."""
+    import pandas as pd
+
+    summary = _pcc(patch_level_summary)
+    chosen = summary[summary["organ"] == "all"]
+    rank = {method: i for i, method in enumerate(METHODS)}
+    chosen = chosen.assign(rank=chosen["method"].map(rank)).sort_values(["encoder", "rank"])
+    labels = dict(zip(encoders["name"], encoders["label"], strict=True))
+    rows = [
+        {
+            "encoder": "" if row["method"] in ("colour", "mean") else labels.get(row["encoder"], row["encoder"]),
+            "method": METHODS[row["method"]],
+            "PCC": _mean(row),
+            "minus frozen, paired": "" if row["method"] == "frozen" else _difference(row),
+            "folds": row["folds"],
+            "seeds": row["seeds"],
+            "split": f"one {row['split']} left out",
+        }
+        for _, row in chosen.iterrows()
+    ]
+    table = pd.DataFrame(rows)
+    table.attrs["note"] = f"One seed: nothing in the method is random. {INTERVAL}"
+    return table
+
+
+def genes_best_and_worst(patch_level_genes: "pd.DataFrame") -> "pd.DataFrame":
+    """T20: the genes that SEAL predicts best and worst, beside the frozen encoder; means over folds and seeds."""
+    import pandas as pd
+
+    scores = patch_level_genes[patch_level_genes["metric"] == "pcc"].dropna(subset="value")
+    runs = scores[scores["method"].isin(["frozen", "seal"])].groupby(["gene", "method", "fold"])["value"].mean()
+    means = runs.groupby(["gene", "method"]).mean().reset_index().pivot_table("value", "gene", "method")
+    table = pd.DataFrame(
+        {
+            "frozen, PCC": means["frozen"],
+            "SEAL, PCC": means["seal"],
+            "SEAL minus frozen": means["seal"] - means["frozen"],
+            "folds": scores[scores["method"] == "seal"].groupby("gene")["fold"].nunique(),
+        }
+    )
+    table = table.sort_values("SEAL, PCC", ascending=False).rename_axis("gene").reset_index().round(3)
+    table.insert(0, "rank", range(1, len(table) + 1))
+    shown = table if len(table) <= 2 * EXTREMES else pd.concat([table.head(EXTREMES), table.tail(EXTREMES)])
+    shown = shown.reset_index(drop=True)
+    shown.attrs["note"] = (
+        f"{len(table)} genes could be scored; the {EXTREMES} at either end are shown. Seeds: "
+        f"{scores[scores['method'] == 'seal']['seed'].nunique()}. A gene counts in the folds whose test genes "
+        "include it."
+    )
+    return shown
+
+
+def ablated_losses(ablations: "pd.DataFrame") -> "pd.DataFrame":
+    """T51: the method without each of its loss terms, and with the contrast taken elsewhere."""
+    return _ablated(ablations, "T51")
+
+
+def ablated_adapters(ablations: "pd.DataFrame") -> "pd.DataFrame":
+    """T52: what of the image encoder is trained."""
+    return _ablated(ablations, "T52")
+
+
+def ablated_omics(ablations: "pd.DataFrame") -> "pd.DataFrame":
+    """T53: the omics encoder and the gene loss."""
+    return _ablated(ablations, "T53")
+
+
+def ablated_data(ablations: "pd.DataFrame") -> "pd.DataFrame":
+    """T54: fewer genes, fewer pairs."""
+    return _ablated(ablations, "T54")
+
+
+def _ablated(ablations: "pd.DataFrame", table: str) -> "pd.DataFrame":
+    """One row a variant, over all organs: its correlation, and how it stands against the full method."""
+    import pandas as pd
+
+    summary = _pcc(ablations)
+    chosen = summary[(summary["table"] == table) & (summary["organ"] == "all")]
+    if chosen.empty:
+        raise SealError(
+            f"ablations.csv has no variant of table {table}",
+            expected="at least one",
+            do="run notebook 04 again",
+        )
+    rows = [
+        {
+            "variant": row["label"],
+            "PCC": _mean(row),
+            "against the full method, paired": "" if row["method"] == "full" else _difference(row),
+            "verdict": "" if row["method"] == "full" else _verdict(row),
+            "folds": row["folds"],
+            "seeds": row["seeds"],
+        }
+        for _, row in chosen.iterrows()
+    ]
+    frame = pd.DataFrame(rows)
+    seeds, split = chosen["seeds"].max(), chosen["split"].iloc[0]
+    frame.attrs["note"] = (
+        f"Our first rows: {'one seed' if seeds == 1 else f'{seeds} seeds'}, one {split} left out at a time. {INTERVAL} "
+        "Where that of a difference includes zero, the variant is not told apart from the full method. What another "
+        "seed would change is not in the intervals, and they are not corrected for the number of variants."
+    )
+    return frame
+
+
+def _verdict(row) -> str:
+    if row["difference_low"] > 0:
+        return "better"
+    return "worse" if row["difference_high"] < 0 else "not told apart"
+
+
+def _pcc(summary: "pd.DataFrame") -> "pd.DataFrame":
+    return summary[summary["metric"] == "pcc"]
+
+
+def _mean(row) -> str:
+    return f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+
+
+def _difference(row) -> str:
+    return f"{row['difference']:+.3f} [{row['difference_low']:+.3f}, {row['difference_high']:+.3f}]"

@@ -1,0 +1,117 @@
+"""Benchmarks run and print what they promise; nothing is timed here."""
+
+import importlib.util
+import json
+import os
+import runpy
+import subprocess
+import sys
+
+import pytest
+import torch
+from timm.layers import set_fused_attn, use_fused_attn
+from torch.utils.flop_counter import FlopCounterMode
+
+from seal import paths
+from seal.models import architecture
+from seal.models.encoders import REGISTRY, VisionEncoder
+
+FOLDER = paths.PROJECT / "benchmarks"
+
+
+def load(name):
+    """A benchmark's module, without its folder on the path."""
+    spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run(name, *options):
+    """A benchmark in a process of its own, on one core."""
+    command = [sys.executable, str(FOLDER / f"{name}.py"), *options]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+
+
+def lines(name, *options):
+    """What a benchmark prints: JSON, a line each, with the machine."""
+    done = run(name, *options)
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert all({"benchmark", "machine"} <= line.keys() for line in found)
+    return found
+
+
+@pytest.fixture
+def explicit_attention():
+    """Attention in plain matrix products, which the counter sees on any device."""
+    before = use_fused_attn()
+    set_fused_attn(enable=False)
+    yield
+    set_fused_attn(enable=bool(before))
+
+
+@pytest.mark.parametrize("name", ["uni2_h", "virchow2", "dinov2_s"])  # SwiGLU with registers; plain MLP without
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_operations_of_a_trunk_are_those_that_torch_counts(name, blocks, explicit_attention):
+    spec, size = REGISTRY[name], 56
+    with torch.device("meta"):
+        encoder = VisionEncoder(spec, architecture.plain(spec, size))
+    with FlopCounterMode(display=False) as counter:
+        encoder.trunk(torch.empty(2, 3, size, size, device="meta"), blocks)
+    assert counter.get_total_flops() == 2 * load("flops").trunk(spec.geometry, size, blocks)
+
+
+def test_only_cards_in_the_table_have_a_peak():
+    peak = load("flops").dense_peak
+    assert peak("NVIDIA H100 80GB HBM3") == peak("NVIDIA H200") == 989.4
+    assert peak("NVIDIA H100 PCIe") == 756
+    assert peak("another card") is None
+
+
+@pytest.mark.slow
+def test_memory():
+    """Tokens from disk and from memory train alike, and memory_gb decides between them."""
+    (line,) = lines("memory", "--tiny")
+    assert line["losses_equal"]
+    assert line["disk"]["kind"] == line["small_disk"]["kind"] == "disk"
+    assert line["memory"]["kind"] == "memory"
+    assert {"over_ratio", "peak_ratio", "disk_within_limit", "disk_growth_gb", "file_gb"} <= line.keys()
+    assert {"limit_gb", "before_gb", "over_gb", "peak_gb"} <= line["disk"].keys()
+
+
+@pytest.mark.slow
+def test_choices():
+    """Every choice gives its alternative's results."""
+    found = {line["choice"]: line for line in lines("choices", "--tiny")}
+    assert found.keys() == {"optimiser", "attention", "compile", "dropout", "class_token", "tails"}
+    for line in found.values():
+        assert line["difference"] <= line["tolerance"]
+        assert line["used"] in line["seconds"]
+        assert line["ratio"] > 0
+    assert {"compile_seconds", "pays_after_patches"} <= found["compile"].keys()
+
+
+@pytest.mark.slow
+def test_gpu_script_runs_every_part_on_a_cpu_too():
+    found = {line["benchmark"].removeprefix("gpu: "): line for line in lines("gpu", "--tiny")}
+    assert list(found) == ["equal", "trunk", "tail", "loader", "streamed", "cached", "projection", "compiled"]
+    assert not any({"error", "skipped"} & line.keys() for line in found.values())
+    assert max(found["equal"]["largest_relative_difference"].values()) <= 1e-3
+    assert found["trunk"].keys() >= {"autocast", "cast_once", "card_dense_peak_tflops", "gflop_a_patch"}
+    assert found["trunk"]["autocast"].keys() == {"patches_per_s", "tflops", "share_of_peak"}
+    assert found["tail"]["patches_per_s"].keys() >= {"gpu_memory", "host_memory", "disk_first_time"}
+    assert found["loader"].keys() >= {"one_core_patches_per_s", "all_workers_patches_per_s"}
+    assert 0 < found["streamed"]["busy"] <= 1
+    assert found["cached"]["bytes"] > found["cached"]["pairs"] * found["cached"]["views"] * 1000
+    assert "projection, not a measurement" in found["projection"]["is"]
+    assert found["projection"].keys() >= {"cached_hours", "streamed_hours", "disk_bytes", "gpu_peak_gb", "host_peak_gb"}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_gpu_script_says_that_there_is_no_gpu(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+    monkeypatch.setattr(sys, "argv", ["gpu.py"])
+    with pytest.raises(SystemExit, match="no GPU here"):
+        runpy.run_path(str(FOLDER / "gpu.py"), run_name="__main__")
