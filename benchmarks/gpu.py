@@ -8,7 +8,7 @@ UNI2-h's geometry with random weights, 224 px, N = 3, bfloat16, batch 384. JSON 
     tail       patches/s of forward, backward and optimiser: tokens in GPU memory, in host memory, on disk
     loader     patches/s that the augmenting processes give, and that one core gives
     streamed   an epoch from patches on disk, augmented and sent through the trunk each time, and the GPU's busy share
-    cached     all views' tokens made and kept on disk, and an epoch from them; of fewer pairs where disk or time is short
+    cached     all views' tokens made and kept on disk, and an epoch from them; fewer pairs if disk or time is short
     projection hours, disk and memory of 720,000 pairs x 10 epochs from what was measured: not a measurement
     compiled   the trunk through torch.compile, against eager
 

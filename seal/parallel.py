@@ -9,6 +9,9 @@ from torch import Tensor, nn
 
 from seal.errors import SealError
 
+# "float32" means float32: by default a GPU would round what its convolutions read (the patch embedding) to TF32.
+torch.backends.cudnn.allow_tf32 = False
+
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 

@@ -178,6 +178,7 @@ def train_vision(pairs: Pairs, fold: Fold, seed: int, source: TokenSource, metho
     x = Expression(pairs.context(fold), _partners(fold, seed, method))
     with parallel.own_random_state(_seed(seed, "vision")):
         model = SealVision(source.encoder.fork(settings.blocks), omics, settings, *gene_statistics(x))
+    model.to(parallel.device())
     current = _is_current(folder, key)
     whole = pairs.genes is None and fold.share == 1  # what a command line can say
     if not current and whole and (processes := launch.gpus_to_share()):
@@ -188,7 +189,6 @@ def train_vision(pairs: Pairs, fold: Fold, seed: int, source: TokenSource, metho
         pairs.panel(fold).require(panels.load(folder / "panel.json"), str(folder))
         _load_vision(model, folder)
         return model.eval()
-    model.to(parallel.device())
     task = VisionTask(model, source, fold.train, x, settings.chunk, pairs.profile.compute.precision)
     schedule = Schedule(settings.epochs, settings.batch, settings.lr, settings.weight_decay, _seed(seed, "vision loop"))
     with in_gene_units(model.last_layers, model.gene_mean, model.gene_sd):

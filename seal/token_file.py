@@ -67,6 +67,25 @@ class TokenFile:
             os.close(file)
         return _tensor(out, self.dtype)
 
+    def write(self, view: int, row: int, tokens: np.ndarray) -> None:
+        """Put the tokens of consecutive rows, [B, T, D], in their place; like `rows` without mapping them."""
+        offset = self.array.offset + (view * self.array.shape[1] + row) * self.array[0, 0].nbytes
+        left = memoryview(np.ascontiguousarray(tokens)).cast("B")
+        try:
+            file = os.open(self.path, os.O_WRONLY)
+            try:
+                while left:
+                    written = os.pwrite(file, left, offset)
+                    left, offset = left[written:], offset + written
+            finally:
+                os.close(file)
+        except OSError as error:
+            raise SealError(
+                f"cannot write {self.path}: {error.strerror}",
+                expected="a writable disk with room for all tokens",
+                do="free some space or set SEAL_HOME to another disk, then run again: it goes on from here",
+            ) from error
+
     def whole(self) -> Tensor:
         """All tokens in memory, [1 + views, pairs, T, D]."""
         return _tensor(np.load(self.path), self.dtype)
@@ -159,15 +178,16 @@ def _fill(partial: Path, dtype: str, stream: Stream, size: int) -> None:
     """Make the parts that are not there yet: this process every k-th of them."""
     from tqdm import tqdm
 
-    tokens = np.load(partial / "tokens.npy", mmap_mode="r+")
+    tokens = TokenFile(partial, dtype)
     done = np.load(partial / "done.npy", mmap_mode="r+")
-    per_view = len(done) // tokens.shape[0]
+    views, pairs = tokens.array.shape[:2]
+    per_view = len(done) // views
     mine = range(parallel.state().process_index, len(done), parallel.state().num_processes)
     parts = [part for part in mine if not done[part]]
-    requests = [_request(part, per_view, size, tokens.shape[1]) for part in parts]
+    requests = [_request(part, per_view, size, pairs) for part in parts]
     made, saved = [], time.monotonic()
     bar = tqdm(requests, desc="trunk", unit="part", disable=None if parallel.is_main() else True)
-    for part, (views, rows), values in zip(parts, bar, stream(requests), strict=True):
+    for part, (view, rows), values in zip(parts, bar, stream(requests), strict=True):
         kept = values.to(DTYPES[dtype])
         if not torch.isfinite(kept).all():
             raise SealError(
@@ -175,7 +195,7 @@ def _fill(partial: Path, dtype: str, stream: Stream, size: int) -> None:
                 expected="finite tokens",
                 do="set ComputeSettings.token_dtype to bfloat16 or float32",
             )
-        tokens[views[0], rows[0] : rows[-1] + 1] = _array(kept, dtype)
+        tokens.write(int(view[0]), int(rows[0]), _array(kept, dtype))
         made.append(part)
         if time.monotonic() - saved > PERSIST_SECONDS:
             _persist(tokens, done, made)
@@ -189,8 +209,9 @@ def _request(part: int, per_view: int, size: int, pairs: int) -> Request:
     return np.full(len(rows), view), rows
 
 
-def _persist(tokens: np.ndarray, done: np.ndarray, made: list[int]) -> None:
+def _persist(tokens: TokenFile, done: np.ndarray, made: list[int]) -> None:
     """First the tokens, then the word that they are there."""
-    tokens.flush()
+    with tokens.path.open("rb") as file:
+        os.fsync(file.fileno())
     done[made] = 1
     done.flush()

@@ -85,3 +85,21 @@ def test_a_disk_that_is_too_small_is_named_before_anything_is_made(tmp_path):
     with pytest.raises(SealError, match="GB free for"):
         make(tmp_path / "main", maker, shape=(2, 10**15))
     assert maker.made == []
+
+
+def test_a_disk_that_fills_up_on_the_way_is_named_and_resumed(tmp_path, monkeypatch):
+    monkeypatch.setattr(token_file, "PERSIST_SECONDS", -1)
+    write, calls = token_file.os.pwrite, []
+
+    def full(file, data, offset):
+        calls.append(offset)
+        if len(calls) == 3:
+            raise OSError(28, "No space left on device")
+        return write(file, data, offset)
+
+    monkeypatch.setattr(token_file.os, "pwrite", full)
+    with pytest.raises(SealError, match=r"tokens\.npy: No space left"):
+        make(tmp_path / "full" / "main", Maker())
+    rest = Maker()
+    make(tmp_path / "full" / "main", rest)
+    assert len(rest.made) == 4
