@@ -98,7 +98,7 @@ class Setup:
         )
         model = SealVision(self.encoder.fork(self.blocks), omics, self.profile.vision).to(parallel.device())
         x = torch.rand(n, self.genes, device=parallel.device())
-        return VisionTask(model, source, np.arange(n), x, self.profile.vision.chunk, self.profile.compute.precision)
+        return VisionTask(model, source, np.arange(n), x, self.profile.compute.precision)
 
     def epoch(self, source: TokenSource, n: int, epochs: int = 1) -> tuple[float, list[float]]:
         """Train over n rows; seconds of the loop alone, and the losses."""

@@ -90,7 +90,7 @@ def epoch(folder: Path, n: int, size: int, limit: float) -> dict:
     before, start = peak_gb(), time.perf_counter()
     kind = tokens.choose(pairs)
     source = tokens.StoredTokens(pairs, "key", TokenFile(folder, "float32"), held=kind == "memory")
-    task = VisionTask(model, source, np.arange(n), x, settings.chunk, "float32")
+    task = VisionTask(model, source, np.arange(n), x, "float32")
     log = fit(task, Schedule(1, BATCH, 1e-4, 0.2, 0), folder, "key", kind)
     return {
         "kind": kind,

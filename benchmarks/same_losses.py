@@ -77,7 +77,7 @@ def small_losses(folder: Path) -> dict[str, list[dict]]:
             source = RecomputedTokens(pairs, "key")
             source.encoder = encoder.to(device)
             model = SealVision(encoder.fork(3), omics.cpu(), vision).to(device)
-            task = VisionTask(model, source, np.arange(n), x.to(device), 4, "float32")
+            task = VisionTask(model, source, np.arange(n), x.to(device), "float32")
             second = fit(task, schedule, folder, "key", "stage 2")
     finally:
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = tf32

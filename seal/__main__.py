@@ -90,6 +90,10 @@ def _train(arguments: argparse.Namespace) -> None:
     from seal import launch, parallel, stages, tokens
     from seal.data.assemble import assemble
 
+    processes = arguments.processes or launch.gpus_to_share()
+    if processes > 1 and not parallel.is_one_of_many():
+        launch.again(arguments.words, processes)
+        return
     profile = profiles.get(arguments.profile, **launch.settings(arguments.set))
     with parallel.main_first():
         pairs = assemble(profile)
@@ -97,8 +101,6 @@ def _train(arguments: argparse.Namespace) -> None:
     source = tokens.build(pairs)
     for fold in folds:
         for seed in arguments.seed or profile.evaluation.seeds:
-            if arguments.processes and not parallel.is_one_of_many():
-                launch.train(profile, fold.name, seed, arguments.method, arguments.processes)
             stages.train_vision(pairs, fold, seed, source, arguments.method)
             if parallel.is_main():
                 print(stages.run_folder(pairs, fold, seed, arguments.method))
@@ -117,7 +119,9 @@ def _clean(profile: Profile) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; a SealError goes to stderr as it is, with exit status 2."""
     try:
-        _run_command(_parser().parse_args(arguments))
+        parsed = _parser().parse_args(arguments)
+        parsed.words = list(sys.argv[1:] if arguments is None else arguments)
+        _run_command(parsed)
     except SealError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

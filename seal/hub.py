@@ -4,7 +4,7 @@ from pathlib import Path
 
 from seal.card import may_share_derivatives
 from seal.errors import SealError
-from seal.saved import MERGED, read_record
+from seal.saved import MERGED, RECORD, read_record
 
 
 def fetch(repository: str) -> Path:
@@ -51,7 +51,9 @@ def push(folder: str | Path, repo_id: str, *, private: bool = True) -> str:
     import huggingface_hub
 
     record = read_record(Path(folder))
-    keep_back = [] if may_share_derivatives(record["licence"]) else [MERGED]
+    keep_back = set() if may_share_derivatives(record["licence"]) else {MERGED}
+    # what the folder says it holds, and nothing that was put beside it later
+    own = sorted({*record["files"], "README.md", RECORD} - keep_back)
     if keep_back and record["adapter"]["kind"] == "full":
         raise SealError(
             f"{record['licence']} forbids sharing changed weights, and in this model they are all there is",
@@ -66,7 +68,7 @@ def push(folder: str | Path, repo_id: str, *, private: bool = True) -> str:
             api.upload_folder(
                 repo_id=repo_id,
                 folder_path=folder,
-                ignore_patterns=keep_back,
+                allow_patterns=own,
                 commit_message=f"{record['encoder']['label']} after SEAL",
             )
     except Exception as error:  # as in `fetch`

@@ -33,9 +33,20 @@ def train(profile: Profile, fold: str, seed: int, method: str, processes: int) -
     SealError
         One of them failed; its message has been printed.
     """
-    launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m"]
     what = ["--fold", fold, "--seed", str(seed), "--method", method]
-    command = [sys.executable, "-m", *launcher, "seal", "train", "--profile", profile.name, *what, *_changes(profile)]
+    again(["train", "--profile", profile.name, *what, *_changes(profile)], processes)
+
+
+def again(words: Sequence[str], processes: int) -> None:
+    """Run `python -m seal` with these words in so many processes of this machine and wait for them.
+
+    Raises
+    ------
+    SealError
+        One of them failed; its message has been printed.
+    """
+    launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", "seal"]
+    command = [sys.executable, "-m", *launcher, *words]
     done = subprocess.run(command, check=False)
     if done.returncode != 0:
         raise SealError(

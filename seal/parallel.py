@@ -1,7 +1,9 @@
 """One process or many: device, precision, and what the processes say to each other (through accelerate)."""
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import torch
 from accelerate import PartialState
@@ -17,12 +19,39 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 def state() -> PartialState:
     """Who this process is among those that torchrun or accelerate started; alone otherwise."""
-    return PartialState(cpu=not torch.cuda.is_available())
+    # Others wait while one process assembles pairs or trains stage 1, which can take longer than the usual minutes.
+    return PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=2))
 
 
 def is_one_of_many() -> bool:
     """Whether torchrun or accelerate started this process beside others."""
     return state().num_processes > 1
+
+
+def processes_here() -> int:
+    """How many of them run on this machine (torchrun and accelerate say so)."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def require_same(number: int, what: str) -> None:
+    """Assert that all processes have the same number.
+
+    Raises
+    ------
+    SealError
+        They do not: they see different disks.
+    """
+    if state().num_processes == 1:
+        return
+    mine = torch.tensor([number], device=device())
+    found = [torch.empty_like(mine) for _ in range(state().num_processes)]
+    torch.distributed.all_gather(found, mine)
+    if len({int(value) for value in found}) > 1:
+        raise SealError(
+            f"{what} differs between processes: {sorted({int(value) for value in found})}",
+            expected="every process to see the same SEAL_HOME",
+            do="put SEAL_HOME on a disk that all machines share, then run again",
+        )
 
 
 def device() -> torch.device:

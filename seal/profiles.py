@@ -63,10 +63,11 @@ class VisionSettings:
 
     adapter: str = _set("lora", RELEASE)  # lora, full (the last blocks themselves) or bottleneck (on the embedding)
     blocks: int = _set(1, RELEASE, "N")  # 1 for CONCH, 3 for UNI2-h
+    lora_layers: str = _set("all", RELEASE)  # linears of a block that get LoRA: all, attention or mlp
     rank: int = _set(8, RELEASE, "r")
     alpha: int = _set(8, RELEASE, "α")
     lora_dropout: float = _set(0.15, RELEASE)
-    bottleneck: int = _set(256, RELEASE)  # hidden size of the bottleneck adapter
+    bottleneck: int = _set(256, CHOICE)  # hidden size of the bottleneck adapter
     head: str = _set("none", RELEASE)  # projection of z_v before the contrastive loss: none, linear, mlp
     decoder_hidden: int = _set(512, RELEASE)
     decoder_dropout: float = _set(0.1, CHOICE)
@@ -79,7 +80,6 @@ class VisionSettings:
     lr: float = _set(1e-4, RELEASE)  # for both encoders
     weight_decay: float = _set(0.2, RELEASE)
     batch: int = _set(384, RELEASE)  # of all processes together
-    chunk: int = _set(0, CHOICE)  # patches embedded at a time in a step; 0: a process's share of the batch
     epochs: int = _set(10, RELEASE)
     views: int = _set(2, CHOICE, "K")  # augmented views of a patch kept beside the plain one
 
@@ -93,6 +93,7 @@ class ComputeSettings:
     disk_gb: float = _set(2000.0, CHOICE)  # auto: tokens up to this size are kept on disk, larger ones recomputed
     token_dtype: str = _set("float32", CHOICE)  # what tokens are kept in: float32, float16 or bfloat16
     precision: str = _set("float32", CHOICE)  # of trunk and tail: float32 or bfloat16; losses are always float32
+    gradcache: bool = _set(False, CHOICE)  # embed a batch twice, piece by piece: memory no longer grows with it
     compile: bool = _set(False, CHOICE)  # torch.compile of the trunk
     workers: int = _set(0, CHOICE)  # processes that augment patches when tokens are recomputed
 
@@ -143,8 +144,8 @@ DEMO = Profile(
     needs="about 8 min on 2 CPU cores, 9 GB disk with the environment, 2 GB memory, no GPU, no token",
     panel=PanelSettings(genes=300),
     omics=OmicsSettings(hidden=(256, 128), batch=64, epochs=10),
-    # 28 steps a fold, where the paper takes some 19,000: hence the larger learning rate, set beforehand
-    vision=VisionSettings(decoder_hidden=128, lr=1e-3, batch=64, epochs=4),
+    # 105 steps a fold, where the paper takes some 19,000: hence the larger learning rate, set beforehand
+    vision=VisionSettings(decoder_hidden=128, lr=1e-3, batch=64, epochs=15),
 )
 
 HER2ST = Profile(
@@ -158,7 +159,8 @@ HER2ST = Profile(
     "no token",
     panel=PanelSettings(genes=500),
     omics=OmicsSettings(hidden=(256, 128), batch=128, epochs=10),
-    vision=VisionSettings(decoder_hidden=256, lr=1e-3, batch=128, epochs=10),
+    # few pairs, so many epochs: 160 to 320 steps a fold
+    vision=VisionSettings(decoder_hidden=256, lr=1e-3, batch=128, epochs=80),
 )
 
 MAPLE = Profile(

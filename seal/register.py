@@ -349,7 +349,7 @@ OTHER_TABLES = [
         Artefact(id, title, _ABLATION, PATCH, ("ablations",), draw=draw)
         for id, title, draw in (
             ("T51", "Ablation: loss terms", "ablated_losses"),
-            ("T52", "Ablation: place and rank of the adapters, full fine-tuning", "ablated_adapters"),
+            ("T52", "Ablation: place and rank of the adapters, full fine-tuning, bottleneck", "ablated_adapters"),
             ("T53", "Ablation: omics encoder and gene loss", "ablated_omics"),
             ("T54", "Ablation: panel size and number of pairs", "ablated_data"),
         )

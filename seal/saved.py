@@ -75,7 +75,7 @@ def load(path_or_repo: str | Path) -> Loaded:
     record = read_record(folder)
     spec, size, kind = _spec(record, folder), record["image_size"], record["adapter"]["kind"]
     model = plain(spec, size)
-    if (folder / MERGED).is_file():
+    if (folder / MERGED).is_file() or kind == "full":
         weights.load(model, spec, folder / MERGED)
     else:
         weights.load(model, spec, weights.find(spec))
@@ -161,15 +161,17 @@ def read_record(folder: Path) -> dict[str, Any]:
             do="download or save the model again",
         )
     for name, expected in record["files"].items():
-        _require_whole(folder, name, expected, record["licence"])
+        _require_whole(folder, name, expected, record)
     return record
 
 
-def _require_whole(folder: Path, name: str, expected: str, licence: str) -> None:
+def _require_whole(folder: Path, name: str, expected: str, record: dict[str, Any]) -> None:
     path = folder / name
     if not path.is_file():
-        # The only file that may be missing: a licence without derivatives keeps it from being uploaded.
-        if name == MERGED and not may_share_derivatives(licence):
+        # The only file that may be missing: a licence without derivatives keeps it from being uploaded, and base
+        # weights with the adapter make it anew. Weights that were trained themselves cannot be made anew.
+        kept_back = not may_share_derivatives(record["licence"]) and record["adapter"]["kind"] != "full"
+        if name == MERGED and kept_back:
             return
         what = f"{path} is missing"
     elif sha256(path) != expected:

@@ -124,13 +124,20 @@ def _train_omics(pairs: Pairs, fold: Fold, seed: int, dim: int, main: bool) -> S
     settings = pairs.profile.omics
     key = _omics_key(pairs, fold, seed, dim)
     x = Expression(pairs.context(fold), fold.omics)
+    current = _is_current(folder, key)
     with parallel.own_random_state(_seed(seed, "omics")):
-        model = SealOmics(x.matrix.shape[1], dim, settings, *gene_statistics(x))
-    if _is_current(folder, key):
+        model = SealOmics(x.matrix.shape[1], dim, settings, *_statistics(x, current))
+    if current:
         pairs.panel(fold).require(panels.load(folder / "panel.json"), str(folder))
         load_strictly(model, load_weights(folder / "omics.safetensors"), folder)
         return model.eval()
-    assert main  # the first process has been here before the others
+    if not main:  # the first process has been here before the others
+        raise SealError(
+            f"{folder} does not show what the first process has just written",
+            expected="every process to see the same SEAL_HOME",
+            do="put SEAL_HOME on a disk that all machines share, then run again",
+        )
+    (folder / "run.json").unlink(missing_ok=True)  # what it vouches for is about to be replaced
     model.to(parallel.device())
     schedule = Schedule(settings.epochs, settings.batch, settings.lr, settings.weight_decay, _seed(seed, "omics loop"))
     with in_gene_units([model.decoder[-1]], model.gene_mean, model.gene_sd):
@@ -139,6 +146,13 @@ def _train_omics(pairs: Pairs, fold: Fold, seed: int, dim: int, main: bool) -> S
     pairs.panel(fold).save(folder / "panel.json")
     finish(folder, key, log, {"stage": "omics", "fold": fold.name, "seed": seed, **asdict(settings)})
     return model
+
+
+def _statistics(x: Expression, current: bool) -> tuple[Tensor, Tensor]:
+    """Gene mean and sd; anything of their shape for a run that is read, whose own are in its files."""
+    if current:
+        return torch.zeros(x.matrix.shape[1]), torch.ones(x.matrix.shape[1])
+    return gene_statistics(x)
 
 
 def _omics_key(pairs: Pairs, fold: Fold, seed: int, dim: int) -> str:
@@ -175,11 +189,10 @@ def train_vision(pairs: Pairs, fold: Fold, seed: int, source: TokenSource, metho
     folder = run_folder(pairs, fold, seed, method)
     key = vision_key(pairs, fold, seed, method, source, dim)
     omics = train_omics(pairs, fold, seed, dim)
-    x = Expression(pairs.context(fold), _partners(fold, seed, method))
+    x, current = Expression(pairs.context(fold), _partners(fold, seed, method)), _is_current(folder, key)
     with parallel.own_random_state(_seed(seed, "vision")):
-        model = SealVision(source.encoder.fork(settings.blocks), omics, settings, *gene_statistics(x))
+        model = SealVision(source.encoder.fork(settings.blocks), omics, settings, *_statistics(x, current))
     model.to(parallel.device())
-    current = _is_current(folder, key)
     whole = pairs.genes is None and fold.share == 1  # what a command line can say
     if not current and whole and (processes := launch.gpus_to_share()):
         launch.train(pairs.profile, fold.name, seed, method, processes)
@@ -189,7 +202,9 @@ def train_vision(pairs: Pairs, fold: Fold, seed: int, source: TokenSource, metho
         pairs.panel(fold).require(panels.load(folder / "panel.json"), str(folder))
         _load_vision(model, folder)
         return model.eval()
-    task = VisionTask(model, source, fold.train, x, settings.chunk, pairs.profile.compute.precision)
+    if parallel.is_main():
+        (folder / "run.json").unlink(missing_ok=True)
+    task = VisionTask(model, source, fold.train, x, pairs.profile.compute.precision, pairs.profile.compute.gradcache)
     schedule = Schedule(settings.epochs, settings.batch, settings.lr, settings.weight_decay, _seed(seed, "vision loop"))
     with in_gene_units(model.last_layers, model.gene_mean, model.gene_sd):
         log = fit(task, schedule, folder, key, f"SEAL-vision {method} {fold.name} seed {seed}")

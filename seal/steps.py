@@ -1,11 +1,10 @@
 """What one step of each stage does; `seal.train` repeats it.
 
-A step of stage 2 is cut twice without changing its result. Over processes: each embeds its share of the batch,
-the embeddings are gathered, every process computes the same loss on all of them. Over chunks (Gao et al. 2021,
-GradCache): embeddings first without a graph, then the loss and its gradient g = dL/dz, then each chunk again,
-with a graph, seeded with its part of g. Since dL/dtheta = sum_chunks g_c . dz_c/dtheta, the sum over chunks and
-processes is the gradient of the whole batch. A chunk draws its dropout from its own seed, so both passes, and
-any number of processes with chunks of the same size, see the same masks.
+A batch is embedded in blocks of a few patches, each of which draws its dropout from its own seed. So a step can
+be cut twice without changing its result. Over processes: each embeds its blocks, the embeddings are gathered,
+every process computes the same loss on all of them. Over memory (Gao et al. 2021, GradCache): embeddings first
+without a graph, then the loss and its gradient g = dL/dz, then each block again, with a graph, seeded with its
+part of g. Both rest on dL/dtheta = sum over blocks of g_b . dz_b/dtheta.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from torch import Tensor
 from seal import parallel
 from seal.models.omics import Rows, SealOmics
 from seal.models.vision import SealVision
+from seal.token_file import Request
 from seal.tokens import TokenSource
 from seal.train import Batch, seeded
 
@@ -43,6 +43,7 @@ class OmicsTask:
 
     model: SealOmics
     x: Rows
+    shared: bool = False  # the first process trains it alone
 
     @property
     def n(self) -> int:
@@ -61,14 +62,21 @@ class OmicsTask:
         return terms
 
 
+BLOCK = 16  # patches that share a seed: small enough to be dealt out evenly, large enough to be quick
+
+
 @dataclass(frozen=True)
 class Share:
-    """One process's part of a batch: its chunks' tokens and seeds, how many rows each process has, and the batch."""
+    """One process's part of a batch: the tokens and seeds of its blocks, and how many rows each process has."""
 
     batch: Batch
-    tokens: list[Tensor]
+    tokens: Tensor
     seeds: list[int]
     counts: list[int]
+
+    def blocks(self) -> Iterator[tuple[Tensor, int]]:
+        """Tokens and seed of each block."""
+        return zip(self.tokens.split(BLOCK), self.seeds, strict=True)
 
 
 @dataclass(frozen=True)
@@ -83,18 +91,19 @@ class VisionTask:
         Row of each training pair in the source, [n].
     x
         Expression that each training pair gets, [n, G].
-    chunk
-        Patches embedded at a time; 0: a process's whole share of the batch.
     precision
         Of the tail, "float32" or "bfloat16"; losses are computed in float32.
+    gradcache
+        Whether blocks are embedded twice, so that only one at a time keeps what its gradient needs.
     """
 
     model: SealVision
     source: TokenSource
     rows: np.ndarray
     x: Rows
-    chunk: int
     precision: str
+    gradcache: bool = False
+    shared: bool = True
 
     @property
     def n(self) -> int:
@@ -104,49 +113,41 @@ class VisionTask:
     def stream(self, batches: Sequence[Batch]) -> Iterator[Share]:
         """Tokens of this process's share of each batch, read ahead."""
         process, processes = parallel.state().process_index, parallel.state().num_processes
-        cut = [self._cut(batch, processes) for batch in batches]
-        wanted = [self._wanted(batch, chunks[process]) for batch, chunks in zip(batches, cut, strict=True)]
-        tokens = self.source.stream([request for requests in wanted for request in requests])
-        for batch, chunks, requests in zip(batches, cut, wanted, strict=True):
-            counts = [sum(len(c) for _, c in of_process) for of_process in chunks]
-            seeds = [seeded(batch.seed, number) for number, _ in chunks[process]]
-            yield Share(batch, [next(tokens) for _ in requests], seeds, counts)
+        shares = [deal(len(batch.rows), processes) for batch in batches]
+        wanted = [self._wanted(batch, share[process]) for batch, share in zip(batches, shares, strict=True)]
+        tokens = self.source.stream([request for request in wanted if len(request[0])])
+        for batch, share, request in zip(batches, shares, wanted, strict=True):
+            own = share[process]
+            seeds = [seeded(batch.seed, start // BLOCK) for start in range(own.start, own.stop, BLOCK)]
+            found = next(tokens) if len(request[0]) else torch.zeros(0)
+            yield Share(batch, found, seeds, [len(part) for part in share])
 
-    def _cut(self, batch: Batch, processes: int) -> list[list[tuple[int, Tensor]]]:
-        """Positions within the batch: for each process its chunks, numbered over the whole batch."""
-        positions = torch.arange(len(batch.rows))
-        pieces = positions.split(self.chunk) if self.chunk else positions.tensor_split(processes)
-        numbered = list(enumerate(pieces))
-        edges = np.linspace(0, len(numbered), processes + 1).round().astype(int)
-        return [numbered[a:b] for a, b in pairwise(edges)]
-
-    def _wanted(self, batch: Batch, chunks: list[tuple[int, Tensor]]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Views and source rows of each chunk. Training sees augmented views only; without any, the plain patch."""
+    def _wanted(self, batch: Batch, share: range) -> Request:
+        """Views and source rows of a share. Training sees augmented views only; without any, the plain patch."""
         draw = torch.Generator().manual_seed(batch.seed)
         views, n = self.source.views, len(batch.rows)
         drawn = torch.randint(1, views + 1, (n,), generator=draw) if views else torch.zeros(n, dtype=torch.int64)
-        return [(drawn[c].numpy(), self.rows[batch.rows[c].numpy()]) for _, c in chunks]
+        part = slice(share.start, share.stop)
+        return drawn[part].numpy(), self.rows[batch.rows[part].numpy()]
 
     def backward(self, inputs: Share) -> dict[str, Tensor]:
         """Gradients of L over the whole batch, on every process the same."""
-        model, again = self.model, len(inputs.tokens) > 1
+        model, again = self.model, self.gradcache
+        blocks = list(inputs.blocks()) if inputs.seeds else []
         with torch.set_grad_enabled(not again):
-            local = [self._embed(*pair) for pair in zip(inputs.tokens, inputs.seeds, strict=True)]
-        own = (
-            torch.cat([z.detach() for z in local])
-            if local
-            else torch.zeros(0, model.encoder.dim, device=parallel.device())
-        )
-        z = parallel.gather_rows(own, inputs.counts).requires_grad_(True)
+            local = [self._embed(*block) for block in blocks]
+        nothing = torch.zeros(0, model.encoder.dim, device=parallel.device())  # more processes than blocks
+        z = parallel.gather_rows(torch.cat([nothing, *(part.detach() for part in local)]), inputs.counts)
+        z.requires_grad_(True)
         torch.manual_seed(inputs.batch.seed)
         terms = model.objective(z, self.x[inputs.batch.rows])
         terms["total"].backward()
         start = sum(inputs.counts[: parallel.state().process_index])
-        gradients = z.grad[start : start + len(own)].split([len(part) for part in local])
-        for i, gradient in enumerate(gradients):
-            part = self._embed(inputs.tokens[i], inputs.seeds[i]) if again else local[i]
+        for i, block in enumerate(blocks):
+            part = self._embed(*block) if again else local[i]
             if part.requires_grad:
-                part.backward(gradient)
+                part.backward(z.grad[start : start + len(part)])
+            start += len(part)
         self._reduce()
         return terms
 
@@ -161,3 +162,10 @@ class VisionTask:
         parallel.sum_gradients(self.model.encoder.parameters())
         rest = [p for p in self.model.parameters() if id(p) not in encoder]
         parallel.sum_gradients(rest, share=1 / parallel.state().num_processes)
+
+
+def deal(n: int, processes: int) -> list[range]:
+    """Positions of a batch of n for each process: whole blocks, in order, as evenly as they go."""
+    blocks = -(-n // BLOCK)
+    edges = [min(n, BLOCK * round(blocks * i / processes)) for i in range(processes + 1)]
+    return [range(a, b) for a, b in pairwise(edges)]

@@ -125,16 +125,17 @@ def build(
     SealError
         Tokens too large for their dtype, or a full disk.
     """
-    if _is_whole(folder, key):
+    if is_whole(folder, key):
         return TokenFile(folder, dtype)
     partial = folder.with_name(f".{folder.name}.{key[:12]}.{size}.part")
     with parallel.main_first() as main:
-        if main and not _is_whole(folder, key):
+        if main and not is_whole(folder, key):
             _prepare(folder, partial, (*shape, *token_shape()), dtype, size)
     if partial.is_dir():
         _fill(partial, dtype, stream, size)
     parallel.state().wait_for_everyone()
     if parallel.is_main() and partial.is_dir():
+        _require_done(partial)
         write_json(partial / "tokens.json", {"key": key, "dtype": dtype})
         partial.rename(folder)
         (folder / "done.npy").unlink()
@@ -142,8 +143,19 @@ def build(
     return TokenFile(folder, dtype)
 
 
-def _is_whole(folder: Path, key: str) -> bool:
+def is_whole(folder: Path, key: str) -> bool:
+    """Whether a folder holds all tokens of this key."""
     return (folder / "tokens.json").is_file() and read_json(folder / "tokens.json")["key"] == key
+
+
+def _require_done(partial: Path) -> None:
+    left = int((np.load(partial / "done.npy") == 0).sum())
+    if left:
+        raise SealError(
+            f"{left} parts of {partial} were not made by any process",
+            expected="every process to see the same SEAL_HOME",
+            do="put SEAL_HOME on a disk that all machines share, then run again: it goes on from here",
+        )
 
 
 def _prepare(folder: Path, partial: Path, shape: tuple[int, ...], dtype: str, size: int) -> None:

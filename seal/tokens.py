@@ -19,7 +19,7 @@ from seal.data.augment import augmented
 from seal.data.pairs import Pairs
 from seal.errors import SealError
 from seal.files import digest
-from seal.models import encoders
+from seal.models import encoders, weights
 from seal.models.encoders import VisionEncoder
 from seal.profiles import Profile
 from seal.token_file import Request, TokenFile
@@ -193,7 +193,9 @@ def build(pairs: Pairs) -> TokenSource:
     kind = choose(pairs)
     if kind == "recompute":
         return RecomputedTokens(pairs, key)
-    folder = paths.tokens(profile.name) / (profile.variant or "main")
+    main = paths.tokens(profile.name) / "main"
+    # an ablation that leaves the trunk alone finds the profile's own tokens
+    folder = main if not profile.variant or token_file.is_whole(main, key) else main.with_name(profile.variant)
     maker = RecomputedTokens(pairs, key)
     shape = (1 + profile.vision.views, pairs.n_pairs)
 
@@ -211,8 +213,8 @@ def choose(pairs: Pairs) -> str:
     compute = pairs.profile.compute
     if compute.tokens != "auto":
         return compute.tokens
-    size = gigabytes(pairs)
-    return "memory" if size <= compute.memory_gb else "disk" if size <= compute.disk_gb else "recompute"
+    size, here = gigabytes(pairs), parallel.processes_here()  # each process would hold its own
+    return "memory" if size * here <= compute.memory_gb else "disk" if size <= compute.disk_gb else "recompute"
 
 
 def gigabytes(pairs: Pairs) -> float:
@@ -240,7 +242,15 @@ def _check(profile: Profile) -> None:
 def _key(pairs: Pairs) -> str:
     profile = pairs.profile
     vision, compute = profile.vision, profile.compute
-    spec = [profile.encoder, profile.image_size, vision.blocks, vision.views, compute.token_dtype, compute.precision]
+    spec = [
+        profile.encoder,
+        weights.fingerprint(profile.encoder),
+        profile.image_size,
+        vision.blocks,
+        vision.views,
+        compute.token_dtype,
+        compute.precision,
+    ]
     return digest([pairs.key, spec, AUGMENTATION_SEED, dependencies.code_digest(["seal.tokens"])])
 
 
@@ -278,13 +288,16 @@ def embed_tokens(encoder: VisionEncoder, source: TokenSource) -> np.ndarray:
 
 
 @torch.no_grad()
-def embed_patches(encoder: VisionEncoder, patches: np.ndarray, description: str) -> np.ndarray:
+def embed_patches(
+    encoder: VisionEncoder, patches: np.ndarray, description: str, precision: str = "float32"
+) -> np.ndarray:
     """Embeddings straight from patches with the whole encoder, the plain twin of `embed_tokens`, float32 [n, d]."""
     from tqdm import tqdm
 
     encoder = encoder.to(parallel.device()).eval()
     size, parts = CHUNK[parallel.device().type], []
     for start in tqdm(range(0, len(patches), size), desc=description):
-        images = np.ascontiguousarray(patches[start : start + size])
-        parts.append(encoder(encoder.preprocess(images).to(parallel.device())).float().cpu().numpy())
+        images = encoder.preprocess(np.ascontiguousarray(patches[start : start + size])).to(parallel.device())
+        with parallel.autocast(precision):
+            parts.append(encoder(images).float().cpu().numpy())
     return np.concatenate(parts)

@@ -42,6 +42,7 @@ class Task(Protocol):
 
     model: nn.Module
     n: int  # training rows
+    shared: bool  # whether all processes take part in each step
 
     def stream(self, batches: Sequence[Batch]) -> Iterator[Any]:
         """The inputs of each batch in turn; may read ahead."""
@@ -91,6 +92,8 @@ def fit(task: Task, schedule: Schedule, folder: Path, key: str, description: str
     if parallel.is_main():
         remove_parts(folder)
     first, log = _resume(checkpoint, key, model, optimiser)
+    if task.shared:
+        parallel.require_same(first, f"{description}: the step to go on from")
     batches = max(1, task.n // schedule.batch)
     steps = schedule.epochs * batches
     saved = time.monotonic()

@@ -462,10 +462,10 @@ class FakeApi:
     def repo_info(self, repo_id):
         return type("Info", (), {"private": self.private})
 
-    def upload_folder(self, *, repo_id, folder_path, ignore_patterns, commit_message):
+    def upload_folder(self, *, repo_id, folder_path, allow_patterns, commit_message):
         kept = huggingface_hub.utils.filter_repo_objects(
             [p.relative_to(folder_path).as_posix() for p in Path(folder_path).rglob("*") if p.is_file()],
-            ignore_patterns=ignore_patterns,
+            allow_patterns=allow_patterns,
         )
         self.uploaded = sorted(kept)
 
@@ -578,3 +578,19 @@ def test_import_seal_stays_light():
     with pytest.raises(AttributeError, match="no attribute 'lode'"):
         seal.lode
     assert seal.load is saved.load is dropin.load
+
+
+def test_what_was_put_beside_a_model_is_not_uploaded(copy, api):
+    """The card tells users to try a patch; a patient's patch must not leave with the model."""
+    (copy / "patch.png").write_bytes(b"a patient's tissue")
+    dropin.push(copy, "user/name")
+    assert "patch.png" not in api.uploaded
+    assert "seal.json" in api.uploaded
+
+
+def test_weights_that_were_trained_themselves_are_missed_whatever_the_licence(models, tmp_path):
+    """Base weights in their place would pass the frozen encoder off as SEAL."""
+    folder = Path(shutil.copytree(models("conch", "full")[1], tmp_path / "copy"))
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(SealError, match=r"model\.safetensors is missing"):
+        seal.load(folder)

@@ -133,7 +133,7 @@ def test_a_module_takes_along_what_imports_it(built, module, first):
 
 
 def test_a_module_that_no_notebook_imports_takes_nothing_along(built):
-    (built.root / "seal" / "losses.py").write_text("x = 2\n")
+    (built.root / "seal" / "interop.py").write_text("x = 2\n")
     assert built.figures() == []
 
 

@@ -20,12 +20,12 @@ from seal.train import Batch
 
 @pytest.fixture
 def task(small):
-    """A model with adapters that do something and every source of randomness on, but for the encoder's dropout."""
+    """A model with adapters that do something and every source of randomness on."""
     pairs = assemble(small)
     fold, source = pairs.folds()[0], tokens.build(pairs)
     x = torch.from_numpy(np.array(pairs.context(fold)[fold.train]))
 
-    def make(chunk, dropout=0.0):
+    def make(gradcache=False, dropout=0.3):
         torch.manual_seed(0)
         omics = SealOmics(x.shape[1], source.encoder.dim, OmicsSettings(hidden=(16, 8)), *gene_statistics(x))
         settings = VisionSettings(decoder_hidden=8, lora_dropout=dropout, learn_temperature=True)
@@ -33,7 +33,7 @@ def task(small):
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 parameter.data.normal_(std=0.2)
-        return steps.VisionTask(model, source, fold.train, x, chunk, "float32")
+        return steps.VisionTask(model, source, fold.train, x, "float32", gradcache)
 
     return make
 
@@ -54,54 +54,49 @@ def same(a, b, tolerance=1e-5):
 BATCH = Batch(torch.arange(30), seed=11)
 
 
-@pytest.mark.parametrize("chunk", [1, 7, 10, 64])
-def test_chunks_give_the_gradient_of_the_whole_batch(task, chunk):
-    plain, cut = gradients(task(0), BATCH), gradients(task(chunk), BATCH)
+@pytest.mark.parametrize("block", [1, 7, 16, 64])
+def test_gradcache_gives_the_gradient_of_one_graph(task, block, monkeypatch):
+    """Both passes of a block see the same dropout, and its gradient belongs to the embedding the loss has seen."""
+    monkeypatch.setattr(steps, "BLOCK", block)
+    plain, cut = gradients(task(), BATCH), gradients(task(gradcache=True), BATCH)
     same(plain[0], cut[0])
     same(plain[1], cut[1])
     assert any("lora_A" in name for name in plain[1])
     assert "log_temperature" in plain[1]
 
 
-def test_one_chunk_equals_the_model_s_own_losses(task):
-    """The plain twin: embed and score in one graph."""
-    mine = task(0)
-    terms, found = gradients(mine, BATCH)
-    (share,) = mine.stream([BATCH])
-    mine.model.zero_grad(set_to_none=True)
-    torch.manual_seed(BATCH.seed)
-    plain = mine.model.losses(share.tokens[0], mine.x[BATCH.rows])
-    plain["total"].backward()
-    same(terms, plain)
-    same(found, {n: p.grad for n, p in mine.model.named_parameters() if p.grad is not None})
-
-
-def test_both_passes_of_a_chunk_see_the_same_dropout(task):
-    """With dropout, a chunk's gradient belongs to the very embedding that the loss has seen."""
-    mine = task(10, dropout=0.4)
-    _, found = gradients(mine, BATCH)
-    (share,) = mine.stream([BATCH])
-    mine.model.zero_grad(set_to_none=True)
-    z = torch.cat([mine._embed(*pair) for pair in zip(share.tokens, share.seeds, strict=True)])
-    torch.manual_seed(BATCH.seed)
-    mine.model.objective(z, mine.x[BATCH.rows])["total"].backward()  # one graph through all chunks
-    same(found, {n: p.grad for n, p in mine.model.named_parameters() if p.grad is not None})
-    without = gradients(task(10), BATCH)[1]
+def test_blocks_put_together_equal_the_model_s_own_losses(task, monkeypatch):
+    """The plain twin: embed and score in one graph. Without dropout, whatever the blocks; with it, in one block."""
+    for mine, block in ((task(dropout=0.0), 7), (task(), 64)):
+        monkeypatch.setattr(steps, "BLOCK", block)
+        terms, found = gradients(mine, BATCH)
+        (share,) = mine.stream([BATCH])
+        mine.model.zero_grad(set_to_none=True)
+        torch.manual_seed(share.seeds[0])
+        z = mine.model.embed(share.tokens)
+        torch.manual_seed(BATCH.seed)
+        plain = mine.model.objective(z, mine.x[BATCH.rows])
+        plain["total"].backward()
+        same(terms, plain)
+        same(found, {n: p.grad for n, p in mine.model.named_parameters() if p.grad is not None})
+    without = gradients(task(dropout=0.0), BATCH)[1]
     assert any((found[n] - g).abs().max() > 1e-4 for n, g in without.items())
 
 
-def test_every_row_is_seen_by_one_process_alone(task):
-    mine = task(4)
-    for processes in (1, 2, 3, 5, 40):
-        cut = mine._cut(BATCH, processes)
-        assert len(cut) == processes
-        assert torch.cat([c for of_process in cut for _, c in of_process]).tolist() == list(range(30))
-        assert [number for of_process in cut for number, _ in of_process] == list(range(8))
+@pytest.mark.parametrize("n", [1, 16, 30, 33, 384])
+@pytest.mark.parametrize("processes", [1, 2, 3, 8, 40])
+def test_every_row_is_dealt_to_one_process_in_whole_blocks(n, processes):
+    shares = steps.deal(n, processes)
+    assert len(shares) == processes
+    assert [i for share in shares for i in share] == list(range(n))
+    assert all(share.start % steps.BLOCK == 0 for share in shares if len(share))
+    full = [len(share) for share in shares]
+    assert max(full) - min(full) <= 2 * steps.BLOCK
 
 
 def test_views_follow_the_seed_and_leave_the_plain_patch_out(task):
-    mine = task(0)
-    asked = [mine._wanted(Batch(BATCH.rows, seed), mine._cut(BATCH, 1)[0])[0] for seed in (1, 1, 2)]
+    mine = task()
+    asked = [mine._wanted(Batch(BATCH.rows, seed), range(30)) for seed in (1, 1, 2)]
     assert all((views == 1).all() for views, _ in asked)  # one augmented view is kept
     assert (asked[0][1] == mine.rows[:30]).all()
 
@@ -109,10 +104,10 @@ def test_views_follow_the_seed_and_leave_the_plain_patch_out(task):
 RANK = """
 import json, sys
 from pathlib import Path
-from seal import profiles, stages, tokens
+from seal import profiles, stages, steps, tokens
 from seal.data.pairs import read
 from seal.models import encoders
-import dataclasses, torch
+import torch
 torch.set_num_threads(1)
 
 build = encoders.build
@@ -120,6 +115,7 @@ encoders.build = lambda name, image_size=None, **_: build(
     name, weights="random", image_size=image_size, tiny=True, seed=1
 )
 profile = eval(sys.argv[1], vars(profiles))
+steps.BLOCK = 4  # batches of a dozen make several blocks
 pairs = read(profile)
 stages.train_vision(pairs, pairs.folds()[0], 0, tokens.build(pairs))
 """
@@ -156,7 +152,7 @@ def test_two_ranks_with_half_the_batch_are_one_with_all_of_it(small, home, kind,
     found = {}
     profile = dataclasses.replace(
         small,
-        vision=dataclasses.replace(small.vision, chunk=4, epochs=3, batch=12, lr=1e-3),
+        vision=dataclasses.replace(small.vision, epochs=3, batch=12, lr=1e-3),
         compute=dataclasses.replace(small.compute, tokens=kind),
     )
     for ranks in (1, 2):

@@ -31,6 +31,7 @@ class Task:
     """The smallest task: batches as they are, drawing from each batch's seed."""
 
     n = 20
+    shared = False
 
     def __init__(self, model):
         self.model = model

@@ -12,7 +12,7 @@ from seal.data.pairs import Fold, Pairs
 from seal.evaluate import geometry
 from seal.evaluate.patch import Evaluation, predict, summary
 from seal.models.vision import SealVision
-from seal.tokens import embed, embed_tokens
+from seal.tokens import embed
 
 FULL, FROZEN = "full", "frozen"
 
@@ -46,13 +46,20 @@ VARIANTS = {
     ),
     "heads": Variant("T51", "contrast through MLP heads", {"vision__head": "mlp", "omics__head": "mlp"}),
     "rank_32": Variant("T52", "LoRA of rank 32", {"vision__rank": 32, "vision__alpha": 32}),
+    "attention": Variant("T52", "LoRA on attention alone", {"vision__lora_layers": "attention"}),
+    "mlp": Variant("T52", "LoRA on the MLP alone", {"vision__lora_layers": "mlp"}),
     "full_tuning": Variant("T52", "last blocks fine-tuned", {"vision__adapter": "full"}),
     "bottleneck": Variant("T52", "bottleneck on the embedding", {"vision__adapter": "bottleneck"}),
     "no_flows": Variant("T53", "omics encoder without flows", {"omics__flows": 0}),
     "masking": Variant("T53", "20 % of the genes masked", {"omics__mask": 0.2}),
-    "mse": Variant("T53", "gene loss: standardised MSE", {"omics__gene_loss": "mse"}),
-    "third_panel": Variant("T54", "a third of the panel", genes=1 / 3),
-    "half_pairs": Variant("T54", "half of the pairs", pairs=0.5),
+    # weights 1/2: those that the MSE has inside the full gene loss
+    "mse": Variant(
+        "T53",
+        "gene loss without the Barlow term",
+        {"omics__gene_loss": "mse", "vision__rec_omics_weight": 0.5, "vision__rec_vision_weight": 0.5},
+    ),
+    "third_panel": Variant("T54", "the first third of the panel", genes=1 / 3),
+    "half_pairs": Variant("T54", "half of the pairs, as many steps", pairs=0.5),
 }
 
 
@@ -73,10 +80,12 @@ class Ablation(Evaluation):
         from tqdm import tqdm
 
         seed = self.pairs.profile.evaluation.seeds[0]
-        frozen = embed_tokens(self.source.encoder, self.source)
+        frozen: np.ndarray | None = None
         for fold in tqdm(self.pairs.folds(), desc="ablations", unit="fold"):
             models = {name: self._train(name, fold, seed) for name in (FULL, *VARIANTS)}
-            found = embed({name: model.encoder for name, model in models.items()}, self.source)
+            tails = {name: model.encoder for name, model in models.items()}
+            found = embed(tails if frozen is not None else {FROZEN: self.source.encoder, **tails}, self.source)
+            frozen = found.pop(FROZEN, frozen)
             for name, embedding in {FROZEN: frozen, **found}.items():
                 # The probe learns from all training spots, whatever the encoder has learnt from.
                 self.predictions[name, fold.name, seed] = predict(self.pairs, fold, embedding)
@@ -96,7 +105,7 @@ class Ablation(Evaluation):
     def _shape(self, name: str, fold: Fold, model: SealVision | None, z_v: np.ndarray) -> dict[str, Any]:
         """How the embeddings of the fold's training and test spots lie, and how well they find their own spot."""
         row: dict[str, Any] = {"method": name, "fold": fold.name}
-        for where, rows in (("train", fold.train), ("test", fold.test)):
+        for where, rows in (("train", geometry.sample(fold.train)), ("test", geometry.sample(fold.test))):
             row[f"effective_rank_{where}"] = geometry.effective_rank(z_v[rows])
             row[f"uniformity_{where}"] = geometry.uniformity(z_v[rows])
             if model is None:  # the frozen encoder knows no omics embedding
@@ -114,7 +123,8 @@ class Ablation(Evaluation):
 def varied(pairs: Pairs, name: str) -> Pairs:
     """The pairs under a variant's settings."""
     variant, profile = VARIANTS[name], pairs.profile
-    profile = profiles.changed(profile, variant=name, **variant.changes)
+    longer = {f"{s}__epochs": round(getattr(profile, s).epochs / variant.pairs) for s in ("omics", "vision")}
+    profile = profiles.changed(profile, variant=name, **longer, **variant.changes)
     genes = None if variant.genes == 1 else max(2, round(variant.genes * profile.panel.genes))
     return pairs.with_profile(profile, genes)
 

@@ -8,6 +8,13 @@ def _unit(z: np.ndarray) -> np.ndarray:
     return z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12)
 
 
+def sample(rows: np.ndarray, most: int = 5000) -> np.ndarray:
+    """At most so many of the rows, always the same ones: what compares all with all cannot take an atlas."""
+    if len(rows) <= most:
+        return rows
+    return np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
+
+
 def alignment(z_v: np.ndarray, z_o: np.ndarray) -> float:
     """How far paired embeddings lie apart: the mean of |z_v/|z_v| - z_o/|z_o||^2 over pairs; 0 (equal) to 4.
 

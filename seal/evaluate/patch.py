@@ -75,7 +75,13 @@ class Evaluation:
         """Embeddings by every tail that the fold trains, in one pass over the trunk's tokens."""
         runs = [(method, seed) for method in stages.METHODS for seed in self._seeds(method)]
         models = {run: stages.train_vision(self.pairs, fold, run[1], self.source, run[0]) for run in runs}
-        found = embed({str(run): model.encoder for run, model in models.items()}, self.source)
+        tails = {str(run): model.encoder for run, model in models.items()}
+        frozen = ("frozen", self._seeds("frozen")[0])
+        if frozen not in self._embeddings:
+            tails["frozen"] = self.source.encoder
+        found = embed(tails, self.source)
+        if "frozen" in found:
+            self._embeddings[frozen] = found["frozen"]
         return {run: found[str(run)] for run in runs}
 
     def _fixed(self, method: str, seed: int) -> np.ndarray:
@@ -86,7 +92,9 @@ class Evaluation:
                 embedding = baselines.colour_statistics(pairs.patches)
             elif method == "random":
                 encoder = encoders.build(profile.encoder, weights="random", image_size=profile.image_size, seed=seed)
-                embedding = embed_patches(encoder, pairs.patches, f"random encoder, seed {seed}")
+                embedding = embed_patches(
+                    encoder, pairs.patches, f"random encoder, seed {seed}", profile.compute.precision
+                )
             else:
                 embedding = embed_tokens(self.source.encoder, self.source)
             self._embeddings[method, seed] = embedding

@@ -159,13 +159,30 @@ class VisionEncoder(nn.Module):
         """Embed preprocessed images: [B, 3, S, S] -> z [B, d]."""
         return self.tail(self.trunk(images, 1), 1)
 
-    def lora_targets(self, n: int) -> list[str]:
+    def lora_targets(self, n: int, layers: str = "all") -> list[str]:
         """Names, inside `model`, of the attention and MLP linears of the last n blocks.
 
-        Source: release.
+        Parameters
+        ----------
+        layers
+            "all", "attention" or "mlp".
+
+        Raises
+        ------
+        SealError
+            Another word, or n out of range.
+
+        Source: release (all).
         """
         self._check(n)
-        return [name for names in self._linears[self.depth - n :] for name in names]
+        if layers not in ("all", "attention", "mlp"):
+            raise SealError(
+                f"unknown layers {layers!r}",
+                expected="'all', 'attention' or 'mlp'",
+                do="set VisionSettings.lora_layers",
+            )
+        names = [name for of_block in self._linears[self.depth - n :] for name in of_block]
+        return [name for name in names if layers == "all" or (".mlp." in name) == (layers == "mlp")]
 
     def tail_parameters(self, n: int) -> list[nn.Parameter]:
         """Weights of the last n blocks, of the last norm and of the pooling: what full fine-tuning trains.

@@ -72,7 +72,7 @@ def add_lora(encoder: VisionEncoder, settings: VisionSettings):
         r=settings.rank,
         lora_alpha=settings.alpha,
         lora_dropout=settings.lora_dropout,
-        target_modules=encoder.lora_targets(settings.blocks),
+        target_modules=encoder.lora_targets(settings.blocks, settings.lora_layers),
         bias="none",
     )
     peft = get_peft_model(encoder.model, config)
@@ -148,7 +148,7 @@ class SealVision(nn.Module):
     @property
     def temperature(self) -> Tensor:
         """The temperature tau of the contrastive loss, fixed or learnt."""
-        return self.log_temperature.exp().clamp_min(COLDEST)
+        return self.log_temperature.exp()
 
     def embed(self, tokens: Tensor) -> Tensor:
         """z_v of trunk tokens: [B, T, D] -> [B, d]."""
@@ -174,6 +174,8 @@ class SealVision(nn.Module):
         Source: release (weights 1).
         """
         s, z_o = self.settings, self.omics.encode(x).z
+        if s.learn_temperature:  # the number itself is bounded: a bound on its exponential would stop its gradient
+            self.log_temperature.data.clamp_(min=math.log(COLDEST))
         terms = {
             "info": losses.info_nce(self.projection_head(z_v), self.omics.project(z_o), self.temperature),
             "rec_omics": self.reconstruction(self.omics.decode(z_o), x)["total"],
@@ -191,5 +193,5 @@ class SealVision(nn.Module):
         return losses.gene_loss(self.omics.settings.gene_loss, x_hat, x, self.gene_mean, self.gene_sd)
 
     def losses(self, tokens: Tensor, x: Tensor) -> dict[str, Tensor]:
-        """Embed and score one batch in one go; the plain twin of the chunked, distributed step in `seal.steps`."""
+        """Embed and score one batch in one go; the plain twin of the step in `seal.steps`."""
         return self.objective(self.embed(tokens), x)

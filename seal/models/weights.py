@@ -55,6 +55,15 @@ def find(spec: EncoderSpec) -> Path:
     return dinov2s.fetch() if spec.hub is None else _download(spec, spec.hub)
 
 
+def fingerprint(name: str) -> list[str | int]:
+    """What tells one file of weights in SEAL_WEIGHTS from another: name, size, time; empty without such a file."""
+    folder = os.environ.get("SEAL_WEIGHTS")
+    for path in (Path(folder) / f"{name}{suffix}" for suffix in SUFFIXES) if folder else ():
+        if path.is_file():
+            return [path.name, path.stat().st_size, path.stat().st_mtime_ns]
+    return []
+
+
 def _download(spec: EncoderSpec, hub: str) -> Path:
     import huggingface_hub
     from huggingface_hub.errors import RemoteEntryNotFoundError

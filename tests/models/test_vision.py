@@ -128,6 +128,7 @@ def test_a_temperature_is_fixed_or_learnt_and_bounded():
     assert "log_temperature" in moved(learnt)
     assert "log_temperature" not in moved(fixed)
     learnt.log_temperature.data.fill_(-20.0)
+    assert "log_temperature" in moved(learnt)  # it can come back from its bound
     assert float(learnt.temperature.detach()) == pytest.approx(0.01)
 
 
