@@ -88,13 +88,24 @@ def autocast(precision: str) -> torch.autocast:
     return torch.autocast(device().type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
+def seed(number: int) -> None:
+    """Seed what this process draws from: the CPU's generator and its GPU's.
+
+    torch.manual_seed also asks every other kind of device that could exist, and remembers each call for those that
+    are not there: too slow, and a leak, where it is called for every block of every step.
+    """
+    torch.default_generator.manual_seed(number)
+    if device().type == "cuda":
+        torch.cuda.manual_seed(number)
+
+
 @contextmanager
-def own_random_state(seed: int | None = None) -> Iterator[None]:
+def own_random_state(start: int | None = None) -> Iterator[None]:
     """Leave torch's random state, the CPU's and this process's GPU's, as it was; seeded inside if a seed is given."""
     gpu = [device()] if device().type == "cuda" else []
     with torch.random.fork_rng(devices=gpu):
-        if seed is not None:
-            torch.manual_seed(seed)
+        if start is not None:
+            seed(start)
         yield
 
 

@@ -8,8 +8,10 @@ from seal.files import atomic
 from seal.profiles import Profile
 
 RESULT = "patch_level_summary"
+BESIDE = "ablations"  # committed too, to be read; a single seed is too few to hold other machines to it
 # In mean PCC. CPUs differ in the last bits of a sum, training multiplies such differences: our choice.
 TOLERANCE = 0.03
+_DIFFERENCES = ["difference", "difference_low", "difference_high"]
 _KEYS = ["method", "organ", "metric"]
 
 
@@ -21,6 +23,10 @@ def path(profile: Profile) -> Path:
 def save(profile: Profile) -> Path:
     """Take the profile's present results as the reference, rounded to four decimals."""
     columns = [*_KEYS, "mean", "difference"]
+    beside = provenance.read_result(profile, BESIDE)
+    beside = beside.loc[beside["organ"] == "all", ["table", "label", "mean", "low", "high", *_DIFFERENCES]]
+    with atomic(path(profile).with_name(f"{BESIDE}.csv")) as temporary:
+        beside.round(4).to_csv(temporary, index=False)
     with atomic(path(profile)) as temporary:
         provenance.read_result(profile, RESULT)[columns].round(4).to_csv(temporary, index=False)
     return path(profile)

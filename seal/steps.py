@@ -56,13 +56,13 @@ class OmicsTask:
 
     def backward(self, inputs: Batch) -> dict[str, Tensor]:
         """L_REC,omics (and KL) of one batch."""
-        torch.manual_seed(inputs.seed)
+        parallel.seed(inputs.seed)
         terms = self.model.losses(self.x[inputs.rows])
         terms["total"].backward()
         return terms
 
 
-BLOCK = 16  # patches that share a seed: small enough to be dealt out evenly, large enough to be quick
+BLOCK = 32  # patches that share a seed: small enough to be dealt out evenly, large enough to be quick
 
 
 @dataclass(frozen=True)
@@ -139,20 +139,22 @@ class VisionTask:
         nothing = torch.zeros(0, model.encoder.dim, device=parallel.device())  # more processes than blocks
         z = parallel.gather_rows(torch.cat([nothing, *(part.detach() for part in local)]), inputs.counts)
         z.requires_grad_(True)
-        torch.manual_seed(inputs.batch.seed)
+        parallel.seed(inputs.batch.seed)
         terms = model.objective(z, self.x[inputs.batch.rows])
         terms["total"].backward()
         start = sum(inputs.counts[: parallel.state().process_index])
-        for i, block in enumerate(blocks):
-            part = self._embed(*block) if again else local[i]
-            if part.requires_grad:
-                part.backward(z.grad[start : start + len(part)])
-            start += len(part)
-        self._reduce()
+        own = z.grad[start : start + inputs.counts[parallel.state().process_index]].split(BLOCK)
+        if again:
+            for block, gradient in zip(blocks, own, strict=True):
+                self._embed(*block).backward(gradient)
+        elif blocks:
+            torch.autograd.backward(local, own)
+        if parallel.is_one_of_many():
+            self._reduce()
         return terms
 
     def _embed(self, tokens: Tensor, seed: int) -> Tensor:
-        torch.manual_seed(seed)
+        parallel.seed(seed)
         with parallel.autocast(self.precision):
             return self.model.embed(tokens).float()
 

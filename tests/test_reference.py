@@ -18,11 +18,25 @@ def write(means):
     provenance.write_result(DEMO, reference.RESULT, pd.DataFrame(rows), inputs={})
 
 
+def write_ablations():
+    row = {"table": "T51", "label": "SEAL", "task": "t", "encoder": "e", "method": "full", "organ": "all"}
+    row |= {"metric": "pcc", "folds": 2, "seeds": 1, "split": "donor"}
+    row |= dict.fromkeys(("mean", "low", "high", "difference", "difference_low", "difference_high"), 0.12345)
+    provenance.write_result(DEMO, reference.BESIDE, pd.DataFrame([row, row | {"organ": "Breast"}]), inputs={})
+
+
 @pytest.fixture
 def saved(monkeypatch, tmp_path):
     monkeypatch.setattr(reference, "path", lambda profile: tmp_path / "reference.csv")
     write({"frozen": 0.4, "seal": 0.41})
+    write_ablations()
     return reference.save(DEMO)
+
+
+def test_ablations_over_all_organs_are_kept_beside(saved):
+    kept = pd.read_csv(saved.with_name("ablations.csv"))
+    assert len(kept) == 1
+    assert kept["mean"].tolist() == pytest.approx([0.1234], abs=2e-4)
 
 
 def test_verdicts(saved):
