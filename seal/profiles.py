@@ -141,7 +141,7 @@ DEMO = Profile(
     encoder="dinov2s_derived",
     image_size=112,
     um_per_px=1.0,
-    needs="about 11 min on 2 CPU cores, 9 GB disk with the environment, 2 GB memory, no GPU, no token",
+    needs="about 9 min on 2 CPU cores, 9 GB disk with the environment, 2 GB memory, no GPU, no token",
     panel=PanelSettings(genes=300),
     omics=OmicsSettings(hidden=(256, 128), batch=64, epochs=10),
     # 105 steps a fold, where the paper takes some 19,000: hence the larger learning rate, set beforehand
