@@ -252,7 +252,7 @@ def _load_vision(model: SealVision, folder: Path) -> None:
         _load_adapter(model, folder / "adapter" / "adapter_model.safetensors")
     state, own = load_weights(folder / "vision.safetensors"), _own_state(model)
     require_same(own, state, folder / "vision.safetensors", "SealVision")
-    model.load_state_dict(state, strict=False)  # the rest has just been read or is the frozen encoder
+    model.load_state_dict({**model.state_dict(), **state})  # the rest has just been read or is the frozen encoder
     load_strictly(model.omics, load_weights(folder / "omics.safetensors"), folder / "omics.safetensors")
 
 
