@@ -159,7 +159,7 @@ HER2ST = Profile(
     "no token",
     panel=PanelSettings(genes=500),
     omics=OmicsSettings(hidden=(256, 128), batch=128, epochs=10),
-    # few pairs, so many epochs: 160 to 320 steps a fold
+    # few pairs, so many epochs: 160 to 320 steps a fold; set after a trial inside patient C had been seen (README)
     vision=VisionSettings(decoder_hidden=256, lr=1e-3, batch=128, epochs=80),
 )
 
