@@ -109,7 +109,9 @@ def _train(arguments: argparse.Namespace) -> None:
 def _clean(profile: Profile) -> None:
     """Delete the folders that hold nothing but what the profile made: never HEST-1k, nor downloads."""
     places = (paths.pairs, paths.tokens, paths.embeddings, paths.runs, paths.results, paths.figures)
-    simulated = [paths.samples(profile.source)] if profile.simulated else []
+    source = profile.source
+    simulated = [paths.samples(source), paths.samples(f"{source}_unseen"), paths.slides(source)]
+    simulated = simulated if profile.simulated else []
     for folder in (paths.PROJECT / "build" / profile.name, *(place(profile.name) for place in places), *simulated):
         if folder.is_dir():
             shutil.rmtree(folder)

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from seal.errors import SealError
+from seal.wording import brackets, in_turn, left_out
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -14,14 +15,20 @@ METHODS = {
     "random": "random weights (control)",
     "colour": "colour statistics (control)",
     "mean": "mean predictor (control)",
+    "oracle": "oracle (simulated truth)",
+    "ceiling": "ceiling (simulated truth)",
 }
+WITHOUT_ENCODER = ("colour", "mean", "oracle", "ceiling")
 PAPER_ENCODERS = ("conch", "h0_mini", "phikon_v2", "uni2_h", "virchow2")
-INTERVAL = "Brackets: 95 % bootstrap interval over the spots of these donors; other donors may differ more."
+TRUTH = (
+    "Oracle: prediction from the true cell composition and the activity of visible programmes, without any picture; "
+    "ceiling: from everything that is true but the drawing of counts."
+)
 EXTREMES = 10  # genes at either end of T20
 
 
 def by_organ(patch_level_summary: "pd.DataFrame", encoders: "pd.DataFrame") -> "pd.DataFrame":
-    """T9: Pearson correlation by organ of the encoder that ran, frozen and with SEAL."""
+    """T9: Pearson correlation by organ of the encoder that ran, frozen and with SEAL, and of the truth if known."""
     import pandas as pd
 
     summary = _pcc(patch_level_summary)
@@ -37,7 +44,9 @@ def by_organ(patch_level_summary: "pd.DataFrame", encoders: "pd.DataFrame") -> "
                 "frozen, PCC": _mean(frozen),
                 "SEAL, PCC": _mean(seal),
                 "SEAL minus frozen, paired": _difference(seal),
+                **_truth(chosen),
                 "folds": seal["folds"],
+                "donors": seal["donors"],
                 "seeds": seal["seeds"],
             }
         )
@@ -45,8 +54,25 @@ def by_organ(patch_level_summary: "pd.DataFrame", encoders: "pd.DataFrame") -> "
     labels = dict(zip(encoders["name"], encoders["label"], strict=True))
     outside = "" if name in PAPER_ENCODERS else ", not one of the paper's five"
     table.attrs["title"] = f"Expression prediction by organ: {labels.get(name, name)}{outside}"
-    table.attrs["note"] = f"One {summary['split'].iloc[0]} left out at a time. {INTERVAL}"
+    first = summary.iloc[0]
+    table.attrs["note"] = f"{in_turn(first).capitalize()}. {brackets(first)}{_said_of_truth(summary)}"
     return table
+
+
+def _truth(chosen: "pd.DataFrame") -> dict[str, object]:
+    """Columns of an organ's row that only simulated data have."""
+    if "oracle" not in chosen.index:
+        return {}
+    oracle, ceiling, seal = (chosen.loc[name, "mean"] for name in ("oracle", "ceiling", "seal"))
+    return {
+        "oracle, PCC": round(oracle, 3),
+        "ceiling, PCC": round(ceiling, 3),
+        "SEAL, % of oracle": round(100 * seal / oracle, 1),
+    }
+
+
+def _said_of_truth(summary: "pd.DataFrame") -> str:
+    return f" {TRUTH}" if (summary["method"] == "oracle").any() else ""
 
 
 def controls(patch_level_summary: "pd.DataFrame", encoders: "pd.DataFrame") -> "pd.DataFrame":
@@ -60,34 +86,41 @@ def controls(patch_level_summary: "pd.DataFrame", encoders: "pd.DataFrame") -> "
     labels = dict(zip(encoders["name"], encoders["label"], strict=True))
     rows = [
         {
-            "encoder": "" if row["method"] in ("colour", "mean") else labels.get(row["encoder"], row["encoder"]),
+            "encoder": "" if row["method"] in WITHOUT_ENCODER else labels.get(row["encoder"], row["encoder"]),
             "method": METHODS[row["method"]],
             "PCC": _mean(row),
             "minus frozen, paired": "" if row["method"] == "frozen" else _difference(row),
             "folds": row["folds"],
+            "donors": row["donors"],
             "seeds": row["seeds"],
-            "split": f"one {row['split']} left out",
+            "split": left_out(row),
         }
         for _, row in chosen.iterrows()
     ]
     table = pd.DataFrame(rows)
-    table.attrs["note"] = f"One seed: nothing in the method is random. {INTERVAL}"
+    seeds = chosen.groupby("method")["seeds"].max()
+    once = seeds.get("random") == 1 and seeds.max() > 1
+    but = ", but for the random weights, which were drawn once" if once else ""
+    table.attrs["note"] = (
+        f"One seed: nothing in the method is random{but}. {brackets(chosen.iloc[0])}{_said_of_truth(chosen)}"
+    )
     return table
 
 
 def genes_best_and_worst(patch_level_genes: "pd.DataFrame") -> "pd.DataFrame":
-    """T20: the genes that SEAL predicts best and worst, beside the frozen encoder; means over folds and seeds."""
+    """T20: the genes that SEAL predicts best and worst, beside the frozen encoder; means over seeds, then donors."""
     import pandas as pd
 
     scores = patch_level_genes[patch_level_genes["metric"] == "pcc"].dropna(subset="value")
-    runs = scores[scores["method"].isin(["frozen", "seal"])].groupby(["gene", "method", "fold"])["value"].mean()
+    scores = scores[scores["method"].isin(["frozen", "seal"])]
+    runs = scores.groupby(["gene", "method", "fold", "donor", "organ"])["value"].mean()
     means = runs.groupby(["gene", "method"]).mean().reset_index().pivot_table("value", "gene", "method")
     table = pd.DataFrame(
         {
             "frozen, PCC": means["frozen"],
             "SEAL, PCC": means["seal"],
             "SEAL minus frozen": means["seal"] - means["frozen"],
-            "folds": scores[scores["method"] == "seal"].groupby("gene")["fold"].nunique(),
+            "donors": scores[scores["method"] == "seal"].groupby("gene")["donor"].nunique(),
         }
     )
     table = table.sort_values("SEAL, PCC", ascending=False).rename_axis("gene").reset_index().round(3)
@@ -96,8 +129,8 @@ def genes_best_and_worst(patch_level_genes: "pd.DataFrame") -> "pd.DataFrame":
     shown = shown.reset_index(drop=True)
     shown.attrs["note"] = (
         f"{len(table)} genes could be scored; the {EXTREMES} at either end are shown. Seeds: "
-        f"{scores[scores['method'] == 'seal']['seed'].nunique()}. A gene counts in the folds whose test genes "
-        "include it."
+        f"{scores[scores['method'] == 'seal']['seed'].nunique()}. A gene counts in the donors whose "
+        "organ's test genes include it."
     )
     return shown
 
@@ -141,14 +174,15 @@ def _ablated(ablations: "pd.DataFrame", table: str) -> "pd.DataFrame":
             "against the full method, paired": "" if row["method"] == "full" else _difference(row),
             "verdict": "" if row["method"] == "full" else _verdict(row),
             "folds": row["folds"],
+            "donors": row["donors"],
             "seeds": row["seeds"],
         }
         for _, row in chosen.iterrows()
     ]
     frame = pd.DataFrame(rows)
-    seeds, split = chosen["seeds"].max(), chosen["split"].iloc[0]
+    seeds, first = chosen["seeds"].max(), chosen.iloc[0]
     frame.attrs["note"] = (
-        f"Our first rows: {'one seed' if seeds == 1 else f'{seeds} seeds'}, one {split} left out at a time. {INTERVAL} "
+        f"Our first rows: {'one seed' if seeds == 1 else f'{seeds} seeds'}, {in_turn(first)}. {brackets(first)} "
         "Where that of a difference includes zero, the variant is not told apart from the full method. What another "
         "seed would change is not in the intervals, and they are not corrected for the number of variants."
     )
@@ -166,8 +200,12 @@ def _pcc(summary: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def _mean(row) -> str:
+    if row["low"] != row["low"]:  # one donor cannot be resampled
+        return f"{row['mean']:.3f}"
     return f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
 
 
 def _difference(row) -> str:
+    if row["difference_low"] != row["difference_low"]:
+        return f"{row['difference']:+.3f}"
     return f"{row['difference']:+.3f} [{row['difference_low']:+.3f}, {row['difference_high']:+.3f}]"

@@ -21,6 +21,11 @@ def samples(source: str) -> Path:
     return home() / "data" / "samples" / source
 
 
+def slides(source: str) -> Path:
+    """A source's whole slides without expression, with labels in Patho-Bench's layout."""
+    return home() / "data" / "slides" / source
+
+
 def pairs(profile: str) -> Path:
     """A profile's patches, counts and gene panels."""
     return home() / "data" / "pairs" / profile

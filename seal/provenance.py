@@ -59,10 +59,13 @@ def _result(notebook: str, columns: str, data: str = "profile") -> Result:
 RESULTS = {
     "samples": _result(
         "01_dataset",
-        "id organ disease_state donor technology spots pairs dataset licence simulated",
+        "id organ disease_state donor technology spots pairs dataset licence simulated fold",
     ),
     "hest_metadata": _result("01_dataset", "organ disease_state spots", "real"),
-    "panel": _result("01_dataset", "fold rank gene test"),
+    "slide_tasks": _result("01_dataset", "task group type strength metric cases oracle low high chance gained"),
+    "gene_truth": _result("01_dataset", "gene visible hidden counting oracle_pcc ceiling_pcc"),
+    "panel": _result("01_dataset", "fold rank gene test organs"),
+    "realism": _result("01_dataset", "statistic unit source simulated group organ x value low high"),
     "encoders": _result(
         "00_overview",
         "name label hub geometry dim pooling mean std precision gated licence parameters trainable adapter",
@@ -70,17 +73,18 @@ RESULTS = {
     ),
     "settings": _result("00_overview", "stage setting symbol value source", "none"),
     "training_curves": _result("04_patch_level", "stage method fold seed epoch step term value"),
-    "patch_level": _result("04_patch_level", "task encoder method organ fold seed metric value"),
+    "patch_level": _result("04_patch_level", "task encoder method organ fold donor seed metric value"),
     "patch_level_summary": _result(
         "04_patch_level",
-        "task encoder method organ metric mean low high difference difference_low difference_high folds seeds split",
+        "task encoder method organ metric mean low high difference difference_low difference_high "
+        "folds donors seeds split dealt resample",
     ),
-    "patch_level_genes": _result("04_patch_level", "gene organ method fold seed metric value"),
-    "maps": _result("04_patch_level", "fold sample barcode x y gene measured frozen seal"),
+    "patch_level_genes": _result("04_patch_level", "gene organ method fold donor seed metric value"),
+    "maps": _result("04_patch_level", "fold donor sample barcode x y gene measured frozen seal"),
     "ablations": _result(
         "04_patch_level",
         "table label task encoder method organ metric mean low high difference difference_low difference_high "
-        "folds seeds split",
+        "folds donors seeds split dealt resample",
     ),
     "ablation_shapes": _result(
         "04_patch_level",

@@ -101,8 +101,8 @@ FIGURES = [
         "Patch-level performance",
         "A, mean Pearson correlation (PCC) of predicted and measured expression in tissue left out of training, "
         "overall and by organ, with controls and the paired difference to the frozen encoder; circle area is the "
-        "encoder's number of parameters. B, HEST-Bench and the improvement by SEAL. C, SEAL against methods "
-        "made to predict expression.",
+        "encoder's number of parameters; where data are simulated, lines for the oracle and the ceiling. B, HEST-Bench "
+        "and the improvement by SEAL. C, SEAL against methods made to predict expression.",
         PATCH,
         ("patch_level", "patch_level_summary", "encoders"),
         caption_source="paper",
@@ -176,7 +176,8 @@ DATA_TABLES = [
     Artefact(
         "T1",
         "Samples by organ and technology",
-        "Samples, donors, spots and pairs of this profile (in the paper: MAPLE-Train).",
+        "Samples, donors, spots and pairs of this profile (in the paper: MAPLE-Train); where all four disease states "
+        "occur, their shares of the spots beside the paper's.",
         DATASET,
         ("samples",),
         draw="samples_by_technology",
@@ -185,14 +186,14 @@ DATA_TABLES = [
         "T2",
         "Test folds",
         "What each fold leaves out and trains on (in the paper: MAPLE-Test).",
-        PATCH,
-        ("samples", "patch_level"),
+        DATASET,
+        ("samples",),
         draw="held_out_folds",
     ),
     Artefact(
         "T3",
         "Disease states",
-        "Samples, donors, spots and pairs by disease state.",
+        "Samples, donors, spots and pairs by disease state; where all four occur, beside the paper's shares.",
         DATASET,
         ("samples",),
         draw="disease_states",
@@ -232,7 +233,7 @@ DATA_TABLES = [
     Artefact(
         "T8",
         "Gene panel and test genes",
-        "Genes that patch-level evaluation scores, with their ranks in the folds' panels.",
+        "Genes that patch-level evaluation scores, organ by organ, with their ranks in the folds' panels.",
         DATASET,
         ("panel",),
         draw="gene_panel",

@@ -3,6 +3,7 @@
 import torch
 
 from seal import profiles, stages
+from seal.data.folds import left_out
 from seal.data.pairs import Pairs
 from seal.models import architecture, encoders
 from seal.profiles import Profile, VisionSettings
@@ -11,9 +12,16 @@ _ENCODER_FIELDS = ("name", "label", "hub", "dim", "pooling", "precision", "gated
 
 
 def samples(pairs: Pairs):
-    """One row a section: id, organ, disease_state, donor, technology, spots, pairs, dataset, licence, simulated."""
+    """One row a section, with the fold that leaves it out (None: none does).
+
+    Returns
+    -------
+    DataFrame with id, organ, disease_state, donor, technology, spots, pairs, dataset, licence, simulated, fold.
+    """
     import pandas as pd
 
+    out = left_out(pairs.sections, pairs.profile.evaluation)
+    fold_of = {section.sample: name for name, inside in out.items() for section in inside}
     rows = [
         {
             "id": s.sample,
@@ -26,6 +34,7 @@ def samples(pairs: Pairs):
             "dataset": s.dataset,
             "licence": s.licence,
             "simulated": pairs.profile.simulated,
+            "fold": fold_of.get(s.sample),
         }
         for s in pairs.sections
     ]
@@ -33,15 +42,16 @@ def samples(pairs: Pairs):
 
 
 def panel(pairs: Pairs):
-    """One row a fold and gene, in panel order: fold, rank, gene, test."""
+    """One row a fold and gene, in panel order: fold, rank, gene, test, organs (those it is scored in)."""
     import pandas as pd
 
     rows = []
     for fold in pairs.folds():
         genes = pairs.panel(fold)
-        scored = set(genes.test_genes)
+        organs = {gene: [o for o, scored in genes.test.items() if gene in scored] for gene in genes.test_genes}
         rows += [
-            {"fold": fold.name, "rank": rank, "gene": gene, "test": gene in scored}
+            {"fold": fold.name, "rank": rank, "gene": gene, "test": gene in organs}
+            | {"organs": ", ".join(organs.get(gene, []))}
             for rank, gene in enumerate(genes.genes, start=1)
         ]
     return pd.DataFrame(rows)

@@ -6,6 +6,8 @@ the results in ``attrs["title"]``.
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from seal.errors import SealError
 from seal.patch_tables import (
     PAPER_ENCODERS,
@@ -47,31 +49,44 @@ TRAINED = {
     "bottleneck": "trained in a bottleneck, M",
 }
 
+# The paper's shares of spots by disease state, %; its cancerous samples are HEST-1k's "Cancer" and "Tumor".
+PAPER_STATES = {"Cancer": 42.8, "Diseased": 19.4, "Healthy": 32.2, "Treated": 5.6}
+
 
 def samples_by_technology(samples: "pd.DataFrame") -> "pd.DataFrame":
-    """T1: samples, donors, spots and pairs by organ and technology, with a total."""
-    return _counted(samples, ["organ", "technology"])
+    """T1: samples, donors, spots and pairs by organ and technology, with a total.
+
+    Where all four disease states of the paper occur, also each state's share of the spots beside the paper's, in %.
+    """
+    by = ["organ", "technology"]
+    table = _counted(samples, by)
+    if not set(PAPER_STATES) <= set(samples["disease_state"]):
+        return table
+    merged = samples.assign(disease_state=samples["disease_state"].replace("Tumor", "Cancer"))
+    spots = merged.groupby(by, dropna=False)["spots"].sum()
+    for state, paper in PAPER_STATES.items():
+        part = merged["spots"].where(merged["disease_state"] == state, 0)
+        of_state = part.groupby([merged[name] for name in by], dropna=False).sum()
+        shares = [*(100 * of_state / spots), 100 * part.sum() / spots.sum()]
+        table[f"{state}, % of spots (paper {paper})"] = np.round(shares, 1)
+    return table
 
 
-def held_out_folds(samples: "pd.DataFrame", patch_level: "pd.DataFrame") -> "pd.DataFrame":
+def held_out_folds(samples: "pd.DataFrame") -> "pd.DataFrame":
     """T2: what each fold tests on and trains on; spots without an image serve stage 1 alone."""
     import pandas as pd
 
+    folds = samples["fold"].astype("string")
     rows = []
-    for fold in sorted(patch_level["fold"].astype(str).unique()):
-        unit = "donor" if (samples["donor"].astype(str) == fold).any() else "id"
-        inside = samples[unit].astype(str) == fold
-        if not inside.any():
-            raise SealError(
-                f"fold {fold!r} of patch_level.csv is neither a donor nor a sample of samples.csv",
-                expected="folds named after what they leave out",
-                do="run notebooks 01 and 04 again, so that both tables come from the same data",
-            )
+    for fold in sorted(folds.dropna().unique()):
+        inside = folds.eq(fold).fillna(False).astype(bool)
         test, train = samples[inside & (samples["pairs"] > 0)], samples[~inside]
+        organs = sorted(test["organ"].unique())
         rows.append(
             {
-                "left out": f"{'donor' if unit == 'donor' else 'section'} {fold}",
-                "organ": ", ".join(sorted(test["organ"].unique())),
+                "left out": f"{_unit(samples[inside], fold)} {fold}",
+                "organ": ", ".join(organs) if len(organs) <= 3 else f"{len(organs)} organs",
+                "test donors": test["donor"].nunique(),
                 "test sections": len(test),
                 "test pairs": test["pairs"].sum(),
                 "training donors": train["donor"].nunique(),
@@ -82,9 +97,23 @@ def held_out_folds(samples: "pd.DataFrame", patch_level: "pd.DataFrame") -> "pd.
     return pd.DataFrame(rows)
 
 
+def _unit(inside: "pd.DataFrame", fold: str) -> str:
+    """What a fold leaves out: a donor, section, study or organ of its name, else a numbered fold."""
+    units = {"donor": "donor", "id": "section", "dataset": "study", "organ": "organ"}
+    return next((unit for column, unit in units.items() if (inside[column].astype(str) == fold).all()), "fold")
+
+
 def disease_states(samples: "pd.DataFrame") -> "pd.DataFrame":
-    """T3: samples, donors, spots and pairs by disease state, with the share of the pairs in %."""
+    """T3: samples, donors, spots and pairs by disease state, with the share of the pairs in %.
+
+    Where all four disease states of the paper occur, also the share of the spots beside the paper's.
+    """
     table = _counted(samples, ["disease_state"])
+    if set(PAPER_STATES) <= set(samples["disease_state"]):
+        table["share of spots, %"] = (100 * table["spots"] / table["spots"].iloc[-1]).round(1)
+        table["in the paper, %"] = [*map(PAPER_STATES.get, table["disease state"].iloc[:-1]), 100.0]
+        if "Tumor" in set(samples["disease_state"]):
+            table.attrs["note"] += " The paper's cancerous samples are those of the states Cancer and Tumor."
     return table.assign(**{"share of pairs, %": (100 * table["pairs"] / table["pairs"].iloc[-1]).round(1)})
 
 
@@ -153,7 +182,7 @@ def _settings(settings: "pd.DataFrame", stage: str) -> "pd.DataFrame":
 
 
 def gene_panel(panel: "pd.DataFrame") -> "pd.DataFrame":
-    """T8: the test genes, in how many folds each is scored, and their ranks in the panels."""
+    """T8: the test genes, in which organs and how many folds each is scored, and their ranks in the panels."""
     folds = panel["fold"].nunique()
     scored = panel[panel["test"].astype(bool)]
     table = (
@@ -162,6 +191,9 @@ def gene_panel(panel: "pd.DataFrame") -> "pd.DataFrame":
         .reset_index()
         .sort_values(["scored", "best", "gene"], ascending=[False, True, True], ignore_index=True)
     )
+    organs = {gene: sorted(set(", ".join(part).split(", "))) for gene, part in scored.groupby("gene")["organs"]}
+    if len({organ for names in organs.values() for organ in names}) > 1:
+        table.insert(1, "organs", [", ".join(organs[gene]) for gene in table["gene"]])
     sizes = sorted(panel.groupby("fold")["gene"].nunique().unique())
     table.attrs["note"] = (
         f"Each of {folds} folds has its own panel of {' or '.join(map(str, sizes))} genes, chosen on its training "

@@ -19,7 +19,7 @@ def samples(simulated=True) -> pd.DataFrame:
     """Made-up samples."""
     row = {"organ": "Breast", "disease_state": "Cancer", "technology": "ST", "spots": 10, "pairs": 10}
     frame = pd.DataFrame([{"id": i, "donor": i, **row} for i in ("s1", "s2")])
-    return frame.assign(dataset="made up", licence="none", simulated=simulated)
+    return frame.assign(dataset="made up", licence="none", simulated=simulated, fold=frame["donor"])
 
 
 def curves() -> pd.DataFrame:
@@ -32,14 +32,15 @@ def ablations() -> pd.DataFrame:
     rows = [("full", 0.0), ("frozen", -0.1), ("heads", 0.01)]
     frame = pd.DataFrame([{"method": m, "label": m, "difference": d, "difference_low": d} for m, d in rows])
     frame = frame.assign(difference_high=frame["difference"], mean=0.5, low=0.4, high=0.6, folds=2, seeds=1)
-    frame = frame.assign(task="t", encoder="e", organ="all", metric="pcc", split="donor")
+    frame = frame.assign(task="t", encoder="e", organ="all", metric="pcc", split="donor", dealt=0, resample="spots")
+    frame = frame.assign(donors=2)
     return pd.concat([frame.assign(table=f"T{i}") for i in range(51, 55)])
 
 
 def maps() -> pd.DataFrame:
     """One gene on four spots; made up."""
     frame = pd.DataFrame({"x": [0, 0, 9, 9], "y": [0, 9, 0, 9], "measured": range(4), "frozen": range(4)})
-    return frame.assign(seal=frame["measured"], fold="A", sample="s1", barcode="b", gene="g")
+    return frame.assign(seal=frame["measured"], fold="A", donor="A", sample="s1", barcode="b", gene="g")
 
 
 def write_e5() -> Path:
@@ -115,11 +116,11 @@ def test_draw_writes_stamped_files_and_only_what_can_be_drawn(home):
     files = artefacts.draw(DEMO)
     folder = home / "figures" / "demo"
     expected = {f"{id}.{kind}" for id in ("F1", "E4") for kind in ("pdf", "png")}
-    expected |= {f"tables/{id}.{kind}" for id in ("T1", "T3", "T4") for kind in ("csv", "md")}
+    expected |= {f"tables/{id}.{kind}" for id in ("T1", "T2", "T3", "T4") for kind in ("csv", "md")}
     assert {path.relative_to(folder).as_posix() for path in files} == expected
     present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
     assert present == expected | {"manifest.json"}
-    assert {id for id, state in states(DEMO).items() if state == DRAWN} == {"F1", "E4", "T1", "T3", "T4"}
+    assert {id for id, state in states(DEMO).items() if state == DRAWN} == {"F1", "E4", "T1", "T2", "T3", "T4"}
     assert why(DEMO, "E4") == "panels A of ABC"
 
 

@@ -82,6 +82,15 @@ def test_memory():
 
 
 @pytest.mark.slow
+def test_atlas():
+    """All cores give the bytes of one, and the switch makes so many times as many sections and slides."""
+    (line,) = lines("atlas", "--tiny", "--scale", "2")
+    assert line["same_bytes"]
+    assert line["larger"]["files"] > 1.5 * line["all_cores"]["files"]
+    assert {"ratio", "memory_ratio", "scale"} <= line.keys()
+
+
+@pytest.mark.slow
 def test_choices():
     """Every choice gives its alternative's results."""
     found = {line["choice"]: line for line in lines("choices", "--tiny")}

@@ -33,7 +33,7 @@ from seal.profiles import OmicsSettings, VisionSettings
 NAMES = ("conch", "h0_mini", "phikon_v2", "uni2_h", "virchow2", "dinov2_s")
 TIMM = ("h0_mini", "uni2_h", "virchow2", "dinov2_s")
 GENES = tuple(f"GENE{i}" for i in range(9))
-PANEL = Panel(GENES, GENES[:3], ("donor1", "donor2"))
+PANEL = Panel(GENES, {"Breast": GENES[:3]}, ("donor1", "donor2"))
 OMICS = OmicsSettings(hidden=(8, 8))
 RESULTS = [{"method": "seal", "PCC": 0.1, "low": -0.02}, {"method": "null", "PCC": float("nan")}]
 
@@ -280,7 +280,7 @@ def test_a_failed_save_leaves_nothing(models, tmp_path, monkeypatch):
 def test_another_profile_panel_or_spec_is_refused(models, tmp_path):
     model, _ = models("dinov2_s")
     with pytest.raises(SealError, match=r"number of genes is 8\n.*: 9, with"):
-        dropin.save(model, tmp_path / "a", profile=profile(model), panel=Panel(GENES[:8], (), ()))
+        dropin.save(model, tmp_path / "a", profile=profile(model), panel=Panel(GENES[:8], {}, ()))
     for change in ({"vision__rank": 4}, {"omics__epochs": 3}, {"encoder": "uni2_h"}, {"image_size": 56}):
         with pytest.raises(SealError, match=next(iter(change)).split("__")[0] + " is .*\n.*with which the model"):
             dropin.save(model, tmp_path / "a", profile=profile(model, **change), panel=PANEL)

@@ -38,7 +38,7 @@ def stored(request, tmp_path_factory):
     for parameter in (p for p in model.parameters() if p.requires_grad):
         parameter.data += 0.3 * torch.randn(parameter.shape)
     folder = tmp_path_factory.mktemp(name) / "model"
-    dropin.save(model, folder, profile=profile, panel=Panel(tuple("ABCD"), ("A",), ("d",)))
+    dropin.save(model, folder, profile=profile, panel=Panel(tuple("ABCD"), {"o": ("A",)}, ("d",)))
     with torch.no_grad():
         return folder, encoder(encoder.preprocess(PATCHES)).numpy()
 

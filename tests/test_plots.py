@@ -11,33 +11,37 @@ from seal.plots.style import METHODS
 
 MM = 25.4
 LEVELS = {"frozen": 0.20, "seal": 0.24, "seal_shuffled": 0.19, "random": 0.12, "colour": 0.10, "mean": 0.0}
-SEEDLESS = ("frozen", "colour", "mean")
+TRUTH = {"oracle": 0.5, "ceiling": 0.53}
+SEEDLESS = ("frozen", "colour", "mean", *TRUTH)
 
 
-def patch_tables(folds: dict[str, str], encoders=("own",)):
-    """Scores (fold + seed shift the level), their summary and the encoders' table."""
+def patch_tables(donors: dict[str, str], encoders=("own",), dealt=0, truth=False):
+    """Scores (donor + seed shift the level), their summary and the encoders' table; `dealt` folds, or one a donor."""
+    levels = LEVELS | (TRUTH if truth else {})
     rows = [
-        {"encoder": e, "method": m, "organ": organ, "fold": fold, "seed": seed}
-        | {"value": level + 0.05 * i + 0.001 * seed if m != "mean" else 0.0}
+        {"encoder": e, "method": m, "organ": organ, "fold": f"{i % dealt + 1}of{dealt}" if dealt else donor}
+        | {"donor": donor, "seed": seed}
+        | {"value": level + 0.05 * (i % 6) + 0.001 * seed if m != "mean" else 0.0}
         for e in encoders
-        for i, (fold, organ) in enumerate(folds.items())
-        for m, level in LEVELS.items()
+        for i, (donor, organ) in enumerate(donors.items())
+        for m, level in levels.items()
         for seed in range(1 if m in SEEDLESS else 3)
     ]
     scores = pd.DataFrame(rows).assign(task="t", metric="pcc")
     summary = []
-    for organ in ["all", *sorted(set(folds.values()))]:
+    for organ in ["all", *sorted(set(donors.values()))]:
         chosen = scores if organ == "all" else scores[scores["organ"] == organ]
         for (encoder, method), part in chosen.groupby(["encoder", "method"]):
             mean, frozen = part["value"].mean(), chosen[chosen["method"] == "frozen"]["value"].mean()
             row = {"encoder": encoder, "method": method, "organ": organ, "mean": mean, "low": mean - 0.01}
             row |= {"high": mean + 0.01, "difference": mean - frozen, "difference_low": mean - frozen - 0.005}
-            row |= {"difference_high": mean - frozen + 0.005, "folds": part["fold"].nunique()}
-            summary.append(row | {"seeds": part["seed"].nunique()})
+            row |= {"difference_high": mean - frozen + 0.005}
+            summary.append(row | {f"{name}s": part[name].nunique() for name in ("fold", "donor", "seed")})
     table = pd.DataFrame(
         {"name": encoders, "label": [f"{e}-S" for e in encoders], "parameters": 21_600_000, "trainable": 73_728}
     )
-    return scores, pd.DataFrame(summary).assign(task="t", metric="pcc", split="donor"), table
+    said = {"split": "donor", "dealt": dealt, "resample": "donors" if dealt else "spots"}
+    return scores, pd.DataFrame(summary).assign(task="t", metric="pcc", **said), table
 
 
 def map_table(samples=("B4", "C2"), genes=("ERBB2", "KRT19", "IGKC")) -> pd.DataFrame:
@@ -47,7 +51,9 @@ def map_table(samples=("B4", "C2"), genes=("ERBB2", "KRT19", "IGKC")) -> pd.Data
     for sample in samples:
         for gene in genes:
             truth = np.sin(x / 500) + rng.normal(0, 0.2, len(x))
-            frame = pd.DataFrame({"fold": sample[0], "sample": sample, "x": x, "y": y, "gene": gene})
+            frame = pd.DataFrame(
+                {"fold": sample[0], "donor": sample[0], "sample": sample, "x": x, "y": y, "gene": gene}
+            )
             frames.append(frame.assign(barcode="b", measured=truth, frozen=0.0, seal=0.5 * truth + 1))
     return pd.concat(frames, ignore_index=True)
 
@@ -75,18 +81,25 @@ def ablation_table(shift=-0.01) -> pd.DataFrame:
     half = 0.015 * (table["method"] != "full")
     table = table.assign(difference_low=table["difference"] - half, difference_high=table["difference"] + half)
     level = 0.3 + table["difference"]
-    table = table.assign(mean=level, low=level - 0.02, high=level + 0.02, folds=6, seeds=1, split="donor")
-    return table.assign(task="t", encoder="own", metric="pcc", organ="all")
+    table = table.assign(mean=level, low=level - 0.02, high=level + 0.02, folds=6, donors=6, seeds=1, split="donor")
+    return table.assign(task="t", encoder="own", metric="pcc", organ="all", dealt=0, resample="spots")
 
 
 SAMPLES = pd.DataFrame(
     {"organ": ["Breast", "Bowel"], "disease_state": ["Cancer", "Healthy"], "pairs": [100, 300], "simulated": True}
 )
 SIX = {"a": "Breast", "b": "Breast", "c": "Bowel", "d": "Bowel", "e": "Kidney", "f": "Kidney"}
+ORGANS = (
+    *("Bladder", "Bowel", "Brain", "Breast", "Cervix", "Heart", "Kidney"),
+    *("Liver", "Lung", "Ovary", "Pancreas", "Prostate", "Skin", "Uterus"),
+)
+ATLAS = {f"{organ}-{i}": organ for organ in ORGANS for i in range(4)}
 FIGURES = {
     "overview": lambda: plots.overview_figure(samples=SAMPLES),
     "overview real": lambda: plots.overview_figure(hest_metadata=SAMPLES.rename(columns={"pairs": "spots"})),
     "patch level, 6 folds": lambda: plots.patch_level_figure(*patch_tables(SIX)),
+    "patch level, truth": lambda: plots.patch_level_figure(*patch_tables(SIX, truth=True)),
+    "patch level, 14 organs": lambda: plots.patch_level_figure(*patch_tables(ATLAS, dealt=4, truth=True)),
     "patch level, 2 folds": lambda: plots.patch_level_figure(*patch_tables({"B": "Breast", "C": "Breast"})),
     "patch level, 2 encoders": lambda: plots.patch_level_figure(*patch_tables(SIX, ("own", "uni"))),
     "maps": lambda: plots.expression_maps_figure(map_table()),
@@ -152,6 +165,39 @@ def test_patch_level_says_what_was_left_out():
     scores, summary, encoders = patch_tables(SIX)
     figure = plots.patch_level_figure(scores, summary.assign(split="section"), encoders)
     assert any("one section left out (6 folds, 3 seeds)" in t.get_text() for t in texts(figure))
+
+
+def test_truth_is_drawn_as_lines_and_told_from_encoders(drawn):
+    for name, organs in (("patch level, truth", 3), ("patch level, 14 organs", 14)):
+        _, summary, _ = patch_tables(SIX if organs == 3 else ATLAS, dealt=0 if organs == 3 else 4, truth=True)
+        figure = drawn[name]
+        axes = next(a for a in figure.axes if a.get_title(loc="left").startswith("A"))
+        assert [t.get_text() for t in axes.get_yticklabels()] == [METHODS[m][0] for m in LEVELS]
+        means = summary[summary["organ"] == "all"].set_index("method")["mean"]
+        lines = {round(line.get_xdata()[0], 6) for line in axes.lines if len(set(line.get_xdata())) == 1}
+        assert {round(means[m], 6) for m in TRUTH} <= lines
+        assert {"oracle", "ceiling"} <= {t.get_text() for t in axes.texts}
+        by_organ = next(a for a in figure.axes if a.get_title(loc="left").startswith("By organ"))
+        drawn_lines = [c for c in by_organ.collections if c.get_label() in ("oracle (simulated truth)",)]
+        assert len(drawn_lines[0].get_segments()) == organs
+        assert len(by_organ.get_xticklabels()) == organs
+
+
+def test_patch_level_says_what_was_resampled_and_dealt(drawn):
+    words = " ".join(t.get_text() for t in texts(drawn["patch level, 14 organs"]))
+    assert "donors left out in 4 folds (56 donors, 3 seeds)" in words
+    assert "95 % bootstrap intervals over donors" in words
+    assert "Small dots: single donors, seeds averaged" in words
+    words = " ".join(t.get_text() for t in texts(drawn["patch level, 6 folds"]))
+    assert "95 % bootstrap intervals over spots. Small dots: single folds and seeds." in words
+    assert "oracle" not in words
+
+
+def test_maps_name_the_donor_of_a_numbered_fold():
+    table = map_table(["B4"], ["ERBB2"]).assign(fold="1of4", donor="HER2ST-B")
+    assert any("B4, donor HER2ST-B left out" in t.get_text() for t in texts(plots.expression_maps_figure(table)))
+    alone = table.assign(fold="B4")  # a section that is left out alone
+    assert any(t.get_text().startswith("B4, left out") for t in texts(plots.expression_maps_figure(alone)))
 
 
 def test_overview_says_whose_samples_it_counts(drawn):
@@ -244,6 +290,10 @@ def test_pictures_for_notebooks():
     xy = np.random.default_rng(0).normal(size=(20, 2))
     pair = plots.umap_pair({"frozen": xy, "SEAL": xy}, ["x", "y"] * 10, "organ")
     assert len(pair.axes) == 2
+    many = plots.umap_pair({"z": np.zeros((60, 2))}, [f"organ {i % 30}" for i in range(60)], "organ")
+    labels = [t.get_text() for t in many.axes[0].get_legend().get_texts()]
+    assert len(labels) == 24
+    assert "others" in labels
     lines = plots.curve(curve_table(), "epoch", "value", "term", "epoch", "loss").axes[0].lines
     assert len(lines) == 6
 

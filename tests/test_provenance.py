@@ -139,7 +139,8 @@ def test_notebook_errors_name_the_cell_and_the_profile(tree):
 
 
 def panel(**columns):
-    return pd.DataFrame({"fold": ["A", "NA"], "rank": [1, 2], "gene": ["NAN", "None"], "test": [True, False]} | columns)
+    table = {"fold": ["A", "NA"], "rank": [1, 2], "gene": ["NAN", "None"], "test": [True, False], "organs": ["o", "p"]}
+    return pd.DataFrame(table | columns)
 
 
 def test_a_result_comes_back_as_it_went(home):

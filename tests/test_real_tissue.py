@@ -8,7 +8,7 @@ import pytest
 from seal import artefacts, paths, profiles, provenance, results, tokens
 from seal.data.assemble import assemble
 from seal.errors import SealError
-from seal.evaluate import ablation, patch
+from seal.evaluate import ablation, patch, scoring
 from seal.models import encoders
 
 
@@ -58,9 +58,9 @@ def test_from_sections_to_figures(her2st, monkeypatch):
         "panel": results.panel(pairs),
         "settings": results.settings(her2st),
         "encoders": results.encoder_table(her2st),
-        "patch_level": patch.scores(evaluation),
-        "patch_level_summary": patch.summary(evaluation),
-        "patch_level_genes": patch.gene_scores(evaluation),
+        "patch_level": scoring.scores(evaluation),
+        "patch_level_summary": scoring.summary(evaluation),
+        "patch_level_genes": scoring.gene_scores(evaluation),
         "maps": patch.maps(evaluation),
         "training_curves": results.training_curves(pairs),
         "ablations": ablation.table(ablated),
@@ -75,7 +75,7 @@ def test_from_sections_to_figures(her2st, monkeypatch):
     assert artefacts.manifest(her2st)["F3"]["data"] == "real data"
     pcc = tables["patch_level"].query("metric == 'pcc'").groupby("method")["value"].mean()
     # At these settings the score itself means nothing; that every method has one does.
-    assert set(pcc.index) == set(patch.METHODS)
+    assert set(pcc.index) == set(patch.METHODS) - {"oracle", "ceiling"}  # nobody knows the truth of real tissue
     assert np.isfinite(pcc).all()
     assert pcc["mean"] == 0
 

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from seal import dependencies, paths
-from seal.data import hest, sample_files
+from seal.data import hest, sample_files, simulated_truth
 from seal.data import panel as panels
 from seal.data.expression import clean_genes, neighbours, normalise, spot_context
-from seal.data.pairs import Pairs, Section, make_folds, read
+from seal.data.folds import make_folds
+from seal.data.pairs import Pairs, Section, read
 from seal.errors import SealError
 from seal.files import atomic, digest, write_json
 from seal.profiles import Profile, as_dict
@@ -42,7 +43,7 @@ def _key(profile: Profile, samples) -> str:
     files = [p for s in samples for p in (s.st_path, s.patches_path, s.wsi_path) if p is not None and p.is_file()]
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     settings = {k: as_dict(profile)[k] for k in ("source", "image_size", "um_per_px", "panel")}
-    split = profile.evaluation.split
+    split = profile.evaluation.split, profile.evaluation.folds
     code = dependencies.code_digest(["seal.data.assemble"])
     return digest([[asdict(s) for s in samples], stats, settings, split, code])
 
@@ -75,23 +76,44 @@ def _write(folder: Path, profile: Profile, samples, key: str) -> None:
     _write_counts(folder, counts, genes)
     smooth = normalise(_context(sections, tables, counts, settings.own_weight), settings.target_sum)
     own = normalise(counts, settings.target_sum)
+    truth = simulated_truth.gather(samples, tables)
     tables.clear()  # choosing genes below needs the memory
-    for fold in make_folds(sections, profile.evaluation.split):
-        lengths = [s.stop - s.start for s in sections]
-        donors = np.repeat([s.donor for s in sections], lengths)[fold.omics]
-        same = np.repeat([s.organ == fold.organ for s in sections], lengths)[fold.omics]
-        scored = set(donors[same] if same.any() else donors)  # an organ no other donor has: all training donors
+    spots = {
+        name: np.repeat([getattr(s, name) for s in sections], [s.stop - s.start for s in sections])
+        for name in ("donor", "organ")
+    }
+    for fold in make_folds(sections, profile.evaluation):
+        donors, organs = spots["donor"][fold.omics], spots["organ"][fold.omics]
+        scored = _scored(donors, organs, spots["organ"][fold.test])
         panel = panels.select(counts[fold.omics], smooth[fold.omics], genes, donors, scored, settings)
-        _write_fold(folder / "folds" / fold.name, panel, genes, smooth, own)
+        home = folder / "folds" / fold.name
+        _write_fold(home, panel, genes, smooth, own)
+        for name, shares in truth.items():
+            np.save(home / f"{name}.npy", shares.log_expression(panel.test_genes, settings.target_sum))
     write_json(
         folder / "pairs.json",
         {
             "key": key,
             "n_pairs": n_pairs,
             "n_spots": sections[-1].stop,
+            "truth": bool(truth),
             "sections": [asdict(section) for section in sections],
         },
     )
+
+
+def _scored(donors: np.ndarray, organs: np.ndarray, tested: np.ndarray) -> dict[str, list[str]]:
+    """The training donors that choose each test organ's genes: all of them for an organ that no other donor has.
+
+    Parameters
+    ----------
+    donors, organs
+        Of the training spots.
+    tested
+        Organs of the test spots.
+    """
+    own = {organ: sorted(set(donors[organs == organ])) for organ in sorted(set(tested))}
+    return {organ: names or sorted(set(donors)) for organ, names in own.items()}
 
 
 def _sections(samples, lengths: list[int]) -> tuple[Section, ...]:

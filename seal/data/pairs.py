@@ -6,15 +6,18 @@ One folder a profile::
     counts.npz           raw counts, sparse [spots, genes]; the first `pairs` rows belong to the patches
     genes.json           the columns of counts.npz
     spots.parquet        one row a spot: sample, barcode, donor, organ, position, label
-    pairs.json           sections, folds and the key of all inputs; written last
-    folds/NAME/panel.json        the panel, chosen on the fold's training donors
+    pairs.json           sections and the key of all inputs; written last
+    folds/NAME/panel.json        the panel and each organ's test genes, chosen on the fold's training donors
     folds/NAME/context.npy       float32 [spots, panel]: spot context, normalised, log: what SEAL learns
-    folds/NAME/measured.npy      float32 [spots, test genes]: a spot's own counts, normalised, log: the truth
+    folds/NAME/measured.npy      float32 [spots, test genes]: a spot's own counts, normalised, log: what is predicted
+    folds/NAME/oracle.npy        float32 [pairs, test genes], simulated samples that hold their truth: the expression
+    folds/NAME/ceiling.npy       expected from what a picture can show, and from everything but the drawing of counts
+
+Test genes are the union over the fold's test organs, in the panel's order of `Panel.test_genes`.
 
 Training needs numpy alone to read these.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,10 +26,14 @@ import numpy as np
 
 from seal import paths
 from seal.data import panel as panels
+from seal.data.folds import Fold, make_folds
 from seal.data.panel import Panel
 from seal.errors import SealError
 from seal.files import digest, read_json
 from seal.profiles import Profile, as_dict
+
+# layers of a simulated sample: each gene's expected share of a spot's RNA, [spots, genes]
+TRUTH = ("oracle", "ceiling")
 
 
 @dataclass(frozen=True)
@@ -48,34 +55,11 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Fold:
-    """One split. `train` and `test` are rows with a patch, `omics` all training rows with expression.
-
-    `share` is the part of the training rows that is left, see `part`.
-    """
-
-    name: str
-    organ: str
-    train: np.ndarray
-    test: np.ndarray
-    omics: np.ndarray
-    share: float = 1.0
-
-    def part(self, share: float, seed: int) -> "Fold":
-        """The fold with a random share of its training rows, the test rows untouched."""
-        draw = np.random.default_rng(seed)
-
-        def some(rows: np.ndarray) -> np.ndarray:
-            return draw.choice(rows, round(share * len(rows)), replace=False)
-
-        train = np.sort(some(self.train))
-        alone = some(np.setdiff1d(self.omics, self.train))  # spots without a patch, which stage 1 has besides
-        return replace(self, train=train, omics=np.sort(np.concatenate([train, alone])), share=share)
-
-
-@dataclass(frozen=True)
 class Pairs:
-    """The pairs of one profile, read from their folder; `genes`, if set, is how many genes of a panel are used."""
+    """The pairs of one profile, read from their folder.
+
+    `truth` says whether simulated samples brought their truth; `genes`, if set, how many genes of a panel are used.
+    """
 
     folder: Path
     profile: Profile
@@ -83,6 +67,7 @@ class Pairs:
     n_pairs: int
     n_spots: int
     sections: tuple[Section, ...]
+    truth: bool = False
     genes: int | None = None
 
     def with_profile(self, profile: Profile, genes: int | None = None) -> "Pairs":
@@ -144,8 +129,8 @@ class Pairs:
         return load_npz(self.folder / "counts.npz")
 
     def folds(self) -> tuple[Fold, ...]:
-        """Leave-one-out folds over the donors (or sections, where the profile says so) with patches."""
-        return make_folds(self.sections, self.profile.evaluation.split)
+        """The folds over the donors with patches (or sections, studies, organs), see `seal.data.folds`."""
+        return make_folds(self.sections, self.profile.evaluation)
 
     def fold(self, name: str) -> Fold:
         """Look a fold up by name."""
@@ -154,14 +139,14 @@ class Pairs:
             raise SealError(
                 f"unknown fold {name!r}",
                 expected=f"one of {', '.join(folds)}",
-                do="name the donor that is left out",
+                do="name one of these: the donor that is left out, or the number of the fold",
             )
         return folds[name]
 
     def panel(self, fold: Fold) -> Panel:
         """The fold's gene panel; its donors are asserted to be training donors."""
         panel = panels.load(self.folder / "folds" / fold.name / "panel.json").first(self.genes)
-        if self.profile.evaluation.split == "donor":
+        if self.profile.evaluation.split != "section":
             leaked = set(panel.donors) & set(self.per_spot("donor")[fold.test])
             if leaked:
                 raise SealError(
@@ -176,51 +161,29 @@ class Pairs:
         return np.load(self.folder / "folds" / fold.name / "context.npy", mmap_mode="r")[:, : self.genes]
 
     def measured(self, fold: Fold) -> np.ndarray:
-        """The truth of patch-level evaluation, float32 [spots, test genes], memory-mapped."""
+        """What patch-level evaluation predicts, float32 [spots, test genes], memory-mapped."""
         return np.load(self.folder / "folds" / fold.name / "measured.npy", mmap_mode="r")
 
+    def expected(self, fold: Fold, name: str) -> np.ndarray:
+        """The simulated truth behind `measured`, float32 [pairs, test genes], memory-mapped.
 
-def make_folds(sections: tuple[Section, ...], split: str) -> tuple[Fold, ...]:
-    """Leave one donor ("donor") or one section ("section") with patches out in turn, in order of name.
+        Parameters
+        ----------
+        name
+            "oracle" or "ceiling", see `TRUTH`.
 
-    Raises
-    ------
-    SealError
-        Another split, or fewer than two donors (sections) have patches.
-    """
-    unit = {"donor": "donor", "section": "sample"}.get(split)
-    if unit is None:
-        raise SealError(
-            f"unknown split {split!r}",
-            expected="'donor' or 'section'",
-            do="set EvaluationSettings.split",
-        )
-    held_out = sorted({getattr(s, unit) for s in sections if s.has_image})
-    if len(held_out) < 2:
-        raise SealError(
-            f"only one {split} has patches: {held_out}",
-            expected=f"two {split}s or more, so that one can be left out",
-            do="add sections with an image, or lower the filters",
-        )
-    folds = []
-    for name in held_out:
-        inside = [s for s in sections if getattr(s, unit) == name]
-        outside = [s for s in sections if getattr(s, unit) != name]
-        folds.append(
-            Fold(
-                name=name,
-                organ=inside[0].organ,
-                train=_rows(s for s in outside if s.has_image),
-                test=_rows(s for s in inside if s.has_image),
-                omics=_rows(outside),
+        Raises
+        ------
+        SealError
+            The samples did not bring it: real data never do.
+        """
+        if not self.truth:
+            raise SealError(
+                f"the pairs in {self.folder} hold no {name}",
+                expected="simulated samples, all of them with layers oracle and ceiling",
+                do="ask for it only where Pairs.truth is set",
             )
-        )
-    return tuple(folds)
-
-
-def _rows(sections: Iterable[Section]) -> np.ndarray:
-    ranges = [np.arange(s.start, s.stop) for s in sections]
-    return np.concatenate(ranges) if ranges else np.empty(0, dtype=np.int64)
+        return np.load(self.folder / "folds" / fold.name / f"{name}.npy", mmap_mode="r")
 
 
 def read(profile: Profile) -> Pairs:
@@ -240,4 +203,4 @@ def read(profile: Profile) -> Pairs:
         )
     stored = read_json(folder / "pairs.json")
     sections = tuple(Section(**section) for section in stored["sections"])
-    return Pairs(folder, profile, stored["key"], stored["n_pairs"], stored["n_spots"], sections)
+    return Pairs(folder, profile, stored["key"], stored["n_pairs"], stored["n_spots"], sections, stored["truth"])

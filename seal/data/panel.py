@@ -1,6 +1,6 @@
 """The gene panel: which genes, in which order, chosen on which donors, and proof that it is the same one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -19,14 +19,14 @@ class Panel:
     ----------
     genes
         Upper-case symbols in the order of every expression matrix and decoder output.
-    test_genes
-        Those of `genes` that patch-level evaluation scores.
+    test
+        Test organ -> those of `genes` that patch-level evaluation scores in it, the most variable first.
     donors
         The donors on whose spots both were chosen: training donors only.
     """
 
     genes: tuple[str, ...]
-    test_genes: tuple[str, ...]
+    test: Mapping[str, tuple[str, ...]]
     donors: tuple[str, ...]
 
     @property
@@ -35,15 +35,24 @@ class Panel:
         return digest(list(self.genes))
 
     @property
+    def test_genes(self) -> tuple[str, ...]:
+        """The test genes of all organs, organ by organ, each gene once: the columns of what is measured."""
+        return tuple(dict.fromkeys(gene for genes in self.test.values() for gene in genes))
+
+    @property
     def test_columns(self) -> np.ndarray:
         """Positions of the test genes in the panel."""
-        where = {gene: column for column, gene in enumerate(self.genes)}
-        return np.array([where[gene] for gene in self.test_genes], dtype=np.int64)
+        return _positions(self.genes, self.test_genes)
+
+    def scored(self, organ: str) -> np.ndarray:
+        """Positions of an organ's test genes among all test genes; of all of them for an organ that is not tested."""
+        return _positions(self.test_genes, self.test.get(organ, self.test_genes))
 
     def first(self, genes: int | None) -> "Panel":
         """The panel's first genes, all of them if None; test genes are those that are left of them."""
-        kept = self.genes[:genes]
-        return replace(self, genes=kept, test_genes=tuple(gene for gene in self.test_genes if gene in set(kept)))
+        kept = set(self.genes[:genes])
+        test = {organ: tuple(gene for gene in scored if gene in kept) for organ, scored in self.test.items()}
+        return replace(self, genes=self.genes[:genes], test=test)
 
     def save(self, path: Path) -> Path:
         """Write the panel as JSON, with its hash."""
@@ -58,6 +67,11 @@ class Panel:
             Names the first gene that differs, or the lengths.
         """
         require_genes(self.genes, other.genes, owner)
+
+
+def _positions(genes: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
+    where = {gene: column for column, gene in enumerate(genes)}
+    return np.array([where[gene] for gene in wanted], dtype=np.int64)
 
 
 def require_genes(expected: Sequence[str], got: Sequence[str], owner: str) -> None:
@@ -92,12 +106,13 @@ def load(path: Path) -> Panel:
     """
     stored = read_json(path)
     try:
-        panel = Panel(*(tuple(stored[name]) for name in ("genes", "test_genes", "donors")))
+        test = {organ: tuple(genes) for organ, genes in stored["test"].items()}
+        panel = Panel(tuple(stored["genes"]), test, tuple(stored["donors"]))
         stored_hash = stored["hash"]
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise SealError(
             f"{path} is not a gene panel ({error} is missing)",
-            expected="genes, test_genes, donors, hash",
+            expected="genes, test, donors, hash",
             do="assemble the pairs again (notebook 01)",
         ) from error
     if panel.hash != stored_hash:
@@ -114,14 +129,14 @@ def select(
     log_expression,
     genes: Sequence[str],
     donors: Sequence[str],
-    scored: Sequence[str],
+    scored: Mapping[str, Sequence[str]],
     settings: PanelSettings,
 ) -> Panel:
-    """Choose the panel and the test genes on training spots.
+    """Choose the panel and each organ's test genes on training spots.
 
     The panel: `settings.genes` most variable genes (scanpy, Seurat flavour) among those with at least
-    `min_gene_counts` counts, in the order of their normalised dispersion, ties by symbol. The test genes: of
-    these, detected in at least 10 % of the scored donors' spots, the `test_genes` of highest variance within a
+    `min_gene_counts` counts, in the order of their normalised dispersion, ties by symbol. An organ's test genes: of
+    these, detected in at least 10 % of its scored donors' spots, the `test_genes` of highest variance within a
     donor. What differs between donors or organs only cannot be predicted within one, so it is not asked for.
 
     Parameters
@@ -131,7 +146,7 @@ def select(
     donors
         The donor of each of these spots; written into the panel.
     scored
-        The training donors that choose the test genes: those of the organ that is tested.
+        Test organ -> the training donors that choose its test genes: those of that organ.
 
     Raises
     ------
@@ -161,18 +176,24 @@ def select(
     ranked = ranked.set_index(names).assign(gene=names).query("highly_variable")
     ranked = ranked.sort_values(["dispersions_norm", "gene"], ascending=[False, True])
     panel = ranked["gene"].tolist()[: settings.genes]
-    where = {name: column for column, name in enumerate(names)}
-    values = data.X[:, [where[gene] for gene in panel]]
+    values = data.X[:, _positions(names, panel)]
     test = _test_genes(values, panel, np.asarray(donors), scored, settings.test_genes)
-    return Panel(tuple(panel), tuple(test), tuple(sorted(set(donors))))
+    return Panel(tuple(panel), test, tuple(sorted(set(donors))))
 
 
-def _test_genes(values, panel: list[str], donors: np.ndarray, scored: Sequence[str], number: int) -> list[str]:
-    variance = np.mean([_variance(values[donors == donor]) for donor in sorted(set(scored))], axis=0)
-    detected = np.asarray((values[np.isin(donors, list(scored))] > 0).mean(axis=0)).ravel()
-    variance = np.where(detected >= 0.1, variance, 0)
-    order = sorted(range(len(panel)), key=lambda i: (-variance[i], panel[i]))
-    return [panel[i] for i in order[:number] if variance[i] > 0]
+def _test_genes(
+    values, panel: list[str], donors: np.ndarray, scored: Mapping[str, Sequence[str]], number: int
+) -> dict[str, tuple[str, ...]]:
+    chosen = {donor for names in scored.values() for donor in names}
+    variances = {donor: _variance(values[donors == donor]) for donor in chosen}
+    test = {}
+    for organ, names in scored.items():
+        variance = np.mean([variances[donor] for donor in sorted(set(names))], axis=0)
+        detected = np.asarray((values[np.isin(donors, list(names))] > 0).mean(axis=0)).ravel()
+        variance = np.where(detected >= 0.1, variance, 0)
+        order = sorted(range(len(panel)), key=lambda i: (-variance[i], panel[i]))
+        test[organ] = tuple(panel[i] for i in order[:number] if variance[i] > 0)
+    return test
 
 
 def _variance(values) -> np.ndarray:

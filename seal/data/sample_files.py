@@ -9,7 +9,7 @@ import numpy as np
 
 from seal.data.hest import FIELD, Sample
 from seal.errors import SealError
-from seal.files import atomic, write_json
+from seal.files import atomic, read_json, write_json
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -222,19 +222,25 @@ def _positions(index: Mapping[str, int], barcodes: Sequence[str], path: Path) ->
 def write_sample(
     root: Path, row: Mapping[str, Any], data: "AnnData", patches: np.ndarray | None, um_per_px: float
 ) -> None:
-    """Write one sample, its row of the table last, so that a listed sample is whole.
+    """Write one sample and its row of the table, last, so that a listed sample is whole; see `write_files`."""
+    write_files(root, row, data, patches, um_per_px)
+    list_samples(Path(root), [row["id"]])
+
+
+def write_files(
+    root: Path, row: Mapping[str, Any], data: "AnnData", patches: np.ndarray | None, um_per_px: float
+) -> None:
+    """Write one sample's files, metadata/ID.json last, so that a sample that has one is whole.
 
     Parameters
     ----------
     row
-        Metadata under HEST's column names; `settings_digest`, if there is one, goes into metadata/ID.json only.
+        Metadata under HEST's column names; `settings_digest`, if there is one, never goes into the table.
     patches
-        uint8 [spots, S, S, 3] in the order of `data`, None for expression alone.
+        uint8 [spots, S, S, 3] in the order of `data`, None for expression alone or with an image in wsis/.
     um_per_px
         Of the patches.
     """
-    import pandas as pd
-
     name, root = row["id"], Path(root)
     with atomic(root / "st" / f"{name}.h5ad") as temporary:
         data.write_h5ad(temporary)
@@ -248,10 +254,18 @@ def write_sample(
             file["barcode"] = np.array(data.obs_names, dtype="S")[:, None]
             file.attrs["um_per_px"] = um_per_px
     write_json(root / "metadata" / f"{name}.json", dict(row))
+
+
+def list_samples(root: Path, names: Sequence[str] | None = None) -> None:
+    """Put samples (all that are there if None) into metadata.csv, in place of rows of the same name."""
+    import pandas as pd
+
     table_path = root / "metadata.csv"
     # As text, so that the other rows stay as they are: "007" is a patient and no number.
     listed = pd.read_csv(table_path, dtype=str) if table_path.is_file() else pd.DataFrame(columns=["id"])
-    kept = listed[listed["id"] != name].to_dict("records")
-    rows = [*kept, {k: v for k, v in row.items() if k != "settings_digest"}]
+    names = sorted(path.stem for path in (root / "metadata").glob("*.json")) if names is None else list(names)
+    rows = [read_json(root / "metadata" / f"{name}.json") for name in names]
+    kept = listed[~listed["id"].isin(names)].to_dict("records")
+    rows = [*kept, *({k: v for k, v in row.items() if k != "settings_digest"} for row in rows)]
     with atomic(table_path) as temporary:
         pd.DataFrame(rows).sort_values("id").to_csv(temporary, index=False)

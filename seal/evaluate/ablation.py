@@ -10,7 +10,8 @@ import torch
 from seal import profiles, stages
 from seal.data.pairs import Fold, Pairs
 from seal.evaluate import geometry
-from seal.evaluate.patch import Evaluation, predict, summary
+from seal.evaluate.patch import Evaluation, predict
+from seal.evaluate.scoring import summary
 from seal.models.vision import SealVision
 from seal.tokens import embed
 
@@ -67,7 +68,8 @@ VARIANTS = {
 class Ablation(Evaluation):
     """Predictions of every variant, beside the full method's and the frozen encoder's.
 
-    Runs the profile's first seed, since a dozen variants times all seeds would take longer than everything else.
+    Runs the profile's first seed, on as many folds as `EvaluationSettings.ablation_folds` says (0: on all), since a
+    dozen variants times all seeds would take longer than everything else.
     """
 
     methods: ClassVar[tuple[str, ...]] = (FULL, FROZEN, *VARIANTS)
@@ -75,13 +77,17 @@ class Ablation(Evaluation):
 
     geometry: list[dict[str, Any]] = field(default_factory=list)
 
+    def folds(self) -> tuple[Fold, ...]:
+        """The first folds, as many as the profile says."""
+        return self.pairs.folds()[: self.pairs.profile.evaluation.ablation_folds or None]
+
     def run(self) -> "Ablation":
         """Train and predict for every variant and fold."""
         from tqdm import tqdm
 
         seed = self.pairs.profile.evaluation.seeds[0]
         frozen: np.ndarray | None = None
-        for fold in tqdm(self.pairs.folds(), desc="ablations", unit="fold"):
+        for fold in tqdm(self.folds(), desc="ablations", unit="fold"):
             models = {name: self._train(name, fold, seed) for name in (FULL, *VARIANTS)}
             tails = {name: model.encoder for name, model in models.items()}
             found = embed(tails if frozen is not None else {FROZEN: self.source.encoder, **tails}, self.source)
@@ -130,7 +136,7 @@ def varied(pairs: Pairs, name: str) -> Pairs:
 
 
 def table(ablation: Ablation):
-    """One row a table, variant and organ: as `seal.evaluate.patch.summary`, differences against the full method.
+    """One row a table, variant and organ: as `seal.evaluate.scoring.summary`, differences against the full method.
 
     The full method and the frozen encoder stand in every table.
 

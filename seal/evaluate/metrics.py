@@ -1,4 +1,4 @@
-"""Pearson correlation a gene, and its bootstrap over spots."""
+"""Pearson correlation a gene, and its bootstrap over spots or over donors."""
 
 import numpy as np
 
@@ -45,8 +45,31 @@ def mean_pearson(x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None
 
 
 def resamples(n: int, times: int, seed: int) -> np.ndarray:
-    """How often each of n spots is drawn in each bootstrap resample, [times, n]."""
+    """How often each of n spots (or donors) is drawn in each bootstrap resample, [times, n]."""
     return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=times)
+
+
+def cluster_means(values: np.ndarray, clusters: np.ndarray, times: int, seed: int) -> np.ndarray:
+    """Mean of values in each bootstrap resample of whole clusters, drawn with replacement, as many as there are.
+
+    Parameters
+    ----------
+    values
+        [n]; with equal `clusters` and `seed`, other values are averaged over the very same resamples.
+    clusters
+        What each value belongs to, [n]: the test donors.
+
+    Returns
+    -------
+    [times]; NaN where there is one cluster only, which says nothing of how others would differ.
+
+    Source: cluster bootstrap (Davison and Hinkley 1997, 3.8).
+    """
+    names, which = np.unique(clusters, return_inverse=True)
+    if len(names) < 2:
+        return np.full(times, np.nan)
+    weights = resamples(len(names), times, seed)[:, which]
+    return weights @ np.asarray(values, dtype=np.float64) / weights.sum(axis=1)
 
 
 def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:

@@ -6,13 +6,10 @@ from typing import ClassVar
 import numpy as np
 
 from seal import stages
-from seal.data.pairs import Fold, Pairs
-from seal.evaluate.metrics import interval, mean_pearson, pearson, resamples
-from seal.evaluate.probe import alpha_groups, ridge_probe
+from seal.data.pairs import TRUTH, Fold, Pairs
+from seal.evaluate.probe import ridge_probe, validation
 from seal.models import baselines, encoders
 from seal.tokens import TokenSource, embed, embed_patches, embed_tokens
-
-BOOTSTRAP_SEED = 0
 
 # name -> what it is; the order is that of figures and tables
 METHODS = {
@@ -22,21 +19,47 @@ METHODS = {
     "random": "the same architecture with random weights",
     "colour": "mean and sd of the three colour channels",
     "mean": "the training spots' mean expression, whatever the patch",
+    "oracle": "true cell composition and the activity of visible programmes, without any picture",
+    "ceiling": "everything true but the drawing of counts",
 }
-_SEEDLESS = ("frozen", "colour", "mean")  # deterministic: one run stands for every seed
+_SEEDLESS = ("frozen", "colour", "mean", *TRUTH)  # deterministic: one run stands for every seed
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one score speaks of: a test donor's spots in a fold, and the test genes of their organ."""
+
+    fold: str
+    donor: str
+    organ: str
+    rows: np.ndarray  # positions among the fold's test spots
+    columns: np.ndarray  # positions among the fold's test genes
+
+    def of(self, values: np.ndarray) -> np.ndarray:
+        """The part's spots and genes of a matrix [test spots, test genes]."""
+        return values[np.ix_(self.rows, self.columns)]
+
+
+def parts(pairs: Pairs, fold: Fold) -> list[Part]:
+    """The fold's test donors, in order of name; a donor of several organs is one part for each."""
+    panel = pairs.panel(fold)
+    donors, organs = (pairs.per_spot(name)[fold.test] for name in ("donor", "organ"))
+    return [
+        Part(fold.name, donor, organ, np.flatnonzero((donors == donor) & (organs == organ)), panel.scored(organ))
+        for donor, organ in sorted(set(zip(donors.tolist(), organs.tolist(), strict=True)))
+    ]
 
 
 @dataclass
 class Evaluation:
-    """Predictions of one profile, gathered run by run; the tables are made from them.
+    """Predictions of one profile, gathered run by run; `seal.evaluate.scoring` makes the tables from them.
 
     Attributes
     ----------
     predictions
-        (method, fold, seed) -> predicted expression of the test genes, [test spots, test genes].
+        (method, fold, seed) -> predicted expression of the test genes of all organs, [test spots, test genes].
     """
 
-    methods: ClassVar[tuple[str, ...]] = tuple(METHODS)
     reference: ClassVar[str] = "frozen"  # what every method is compared with
 
     pairs: Pairs
@@ -44,23 +67,31 @@ class Evaluation:
     predictions: dict[tuple[str, str, int], np.ndarray] = field(default_factory=dict)
     _embeddings: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
 
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """What can be asked of these pairs: oracle and ceiling need the truth behind simulated counts."""
+        return tuple(method for method in METHODS if self.pairs.truth or method not in TRUTH)
+
+    def folds(self) -> tuple[Fold, ...]:
+        """The folds that are evaluated."""
+        return self.pairs.folds()
+
     def run(self) -> "Evaluation":
         """Embed, probe and predict for every method, fold and seed."""
         from tqdm import tqdm
 
         jobs = [
-            (fold, method, seed)
-            for fold in self.pairs.folds()
-            for method in self.methods
-            for seed in self._seeds(method)
+            (fold, method, seed) for fold in self.folds() for method in self.methods for seed in self._seeds(method)
         ]
         fold, embeddings = None, {}
         for fold_now, method, seed in tqdm(jobs, desc="methods x folds x seeds", unit="run"):
             if fold is not fold_now:
                 fold, embeddings = fold_now, self._seal_embeddings(fold_now)
-            measured = self.pairs.measured(fold)
             if method == "mean":
+                measured = self.pairs.measured(fold)
                 prediction = np.repeat(measured[fold.train].mean(axis=0, keepdims=True), len(fold.test), axis=0)
+            elif method in TRUTH:
+                prediction = np.array(self.pairs.expected(fold, method)[fold.test])
             else:
                 embedding = embeddings[method, seed] if method in stages.METHODS else self._fixed(method, seed)
                 prediction = predict(self.pairs, fold, embedding)
@@ -68,8 +99,10 @@ class Evaluation:
         return self
 
     def _seeds(self, method: str) -> tuple[int, ...]:
-        seeds = self.pairs.profile.evaluation.seeds
-        return seeds[:1] if method in _SEEDLESS else seeds
+        settings = self.pairs.profile.evaluation
+        if method in _SEEDLESS:
+            return settings.seeds[:1]
+        return settings.seeds[: settings.random_encoders] if method == "random" else settings.seeds
 
     def _seal_embeddings(self, fold: Fold) -> dict[tuple[str, int], np.ndarray]:
         """Embeddings by every tail that the fold trains, in one pass over the trunk's tokens."""
@@ -108,15 +141,18 @@ class Evaluation:
 def predict(pairs: Pairs, fold: Fold, embedding: np.ndarray) -> np.ndarray:
     """Expression of the fold's test spots from embeddings of all pairs, [pairs, d] -> [test spots, test genes].
 
-    Ridge on the training spots' own expression, its penalty chosen among training donors; see `ridge_probe`.
+    Ridge on the training spots' own expression, its penalty chosen among training donors, each judged by its own
+    organ's test genes; see `ridge_probe`.
     """
-    settings, spots = pairs.profile.evaluation, pairs.frame().iloc[fold.train]
-    groups = alpha_groups(*(spots[name].to_numpy() for name in ("donor", "sample", "array_col")))
+    settings, panel, spots = pairs.profile.evaluation, pairs.panel(fold), pairs.frame().iloc[fold.train]
+    donors, sections, position, organs = (spots[n].to_numpy() for n in ("donor", "sample", "array_col", "organ"))
+    states = pairs.per_spot("disease_state")[fold.train]
+    genes = {organ: panel.scored(organ) for organ in set(organs)}
     embedding = embedding.astype(np.float64)
     prediction, _ = ridge_probe(
         embedding[fold.train],
         pairs.measured(fold)[fold.train],
-        groups,
+        validation(donors, sections, position, organs, states, genes),
         embedding[fold.test],
         settings.pca,
         settings.alphas,
@@ -124,163 +160,28 @@ def predict(pairs: Pairs, fold: Fold, embedding: np.ndarray) -> np.ndarray:
     return prediction
 
 
-def scores(evaluation: Evaluation):
-    """One row a method, fold and seed: mean Pearson correlation over genes, and mean squared error.
-
-    Returns
-    -------
-    DataFrame with task, encoder, method, organ, fold, seed, metric ("pcc" | "mse"), value. The mse is in
-    squared units of normalised log expression.
-    """
-    import pandas as pd
-
-    rows = []
-    for fold in evaluation.pairs.folds():
-        truth = evaluation.pairs.measured(fold)[fold.test]
-        for method in evaluation.methods:
-            for seed, prediction in evaluation.runs(method, fold.name):
-                values = {
-                    "pcc": float(mean_pearson(prediction, truth)),
-                    "mse": float(np.mean((prediction - truth) ** 2)),
-                }
-                rows += [
-                    {**_labels(evaluation, method), "organ": fold.organ, "fold": fold.name, "seed": seed}
-                    | {"metric": metric, "value": value}
-                    for metric, value in values.items()
-                ]
-    return pd.DataFrame(rows)
-
-
-def _labels(evaluation: Evaluation, method: str) -> dict[str, str]:
-    profile = evaluation.pairs.profile
-    return {"task": f"{profile.name} expression", "encoder": profile.encoder, "method": method}
-
-
-def gene_scores(evaluation: Evaluation):
-    """One row a gene, method, fold and seed: Pearson correlation over the test donor's spots."""
-    import pandas as pd
-
-    frames = []
-    for fold in evaluation.pairs.folds():
-        genes = evaluation.pairs.panel(fold).test_genes
-        truth = evaluation.pairs.measured(fold)[fold.test]
-        for method in evaluation.methods:
-            for seed, prediction in evaluation.runs(method, fold.name):
-                frame = pd.DataFrame({"gene": genes, "organ": fold.organ, "method": method, "fold": fold.name})
-                frames.append(frame.assign(seed=seed, metric="pcc", value=pearson(prediction, truth)))
-    return pd.concat(frames, ignore_index=True)
-
-
-def _bootstrap(evaluation: Evaluation) -> tuple[dict, dict]:
-    """Mean correlation by (method, fold), averaged over seeds: as it is, and [resamples] of it."""
-    pairs = evaluation.pairs
-    point, boot = {}, {}
-    for fold in pairs.folds():
-        truth = pairs.measured(fold)[fold.test]
-        weights = resamples(len(truth), pairs.profile.evaluation.bootstrap, BOOTSTRAP_SEED)
-        for method in evaluation.methods:
-            runs = [prediction for _, prediction in evaluation.runs(method, fold.name)]
-            point[method, fold.name] = float(np.mean([mean_pearson(p, truth) for p in runs]))
-            boot[method, fold.name] = np.mean([mean_pearson(p, truth, weights) for p in runs], axis=0)
-    return point, boot
-
-
-def summary(evaluation: Evaluation):
-    """Mean correlation of each method with its interval, and its paired difference to the frozen encoder.
-
-    The bootstrap resamples spots within each test donor, the same ones for every method and seed; scores are
-    then averaged over seeds, donors and (for "all") organs. It does not resample donors: with so few, the
-    interval speaks of these donors only, and neighbouring spots are not independent, so it is too narrow.
-
-    Returns
-    -------
-    DataFrame with task, encoder, method, organ, metric, mean, low, high, difference, difference_low,
-    difference_high, folds, seeds, split.
-    """
-    import pandas as pd
-
-    settings = evaluation.pairs.profile.evaluation
-    folds = evaluation.pairs.folds()
-    point, boot = _bootstrap(evaluation)
-    rows = []
-    for organ in ["all", *sorted({fold.organ for fold in folds})]:
-        names = [fold.name for fold in folds if organ in ("all", fold.organ)]
-        for method in evaluation.methods:
-            seeds = len(evaluation.runs(method, names[0]))
-            rows.append(
-                _labels(evaluation, method)
-                | {"organ": organ, "metric": "pcc"}
-                | _interval_row(point, boot, method, names, evaluation.reference)
-                | {"folds": len(names), "seeds": seeds, "split": settings.split}
-            )
-    return pd.DataFrame(rows)
-
-
-def _interval_row(point: dict, boot: dict, method: str, folds: list[str], against: str) -> dict[str, float]:
-    mean = float(np.mean([point[method, f] for f in folds]))
-    drawn = np.mean([boot[method, f] for f in folds], axis=0)
-    difference = drawn - np.mean([boot[against, f] for f in folds], axis=0)
-    low, high = interval(drawn)
-    difference_low, difference_high = interval(difference)
-    return {
-        "mean": mean,
-        "low": low,
-        "high": high,
-        "difference": mean - float(np.mean([point[against, f] for f in folds])),
-        "difference_low": difference_low,
-        "difference_high": difference_high,
-    }
-
-
-def verdicts(evaluation: Evaluation) -> list[str]:
-    """Say in words how each method compares with the frozen encoder, and SEAL with its shuffled control.
-
-    A difference counts where the 95 % interval of the paired difference excludes zero. What SEAL gains is owed
-    to the pairs only as far as it exceeds what shuffled pairs gain.
-    """
-    point, boot = _bootstrap(evaluation)
-    folds = [fold.name for fold in evaluation.pairs.folds()]
-    reference = evaluation.reference
-    contrasts = [(method, reference) for method in METHODS if method != reference] + [("seal", "seal_shuffled")]
-    lines = []
-    for method, against in contrasts:
-        row = _interval_row(point, boot, method, folds, against)
-        low, high = row["difference_low"], row["difference_high"]
-        word = "better than" if low > 0 else "worse than" if high < 0 else "not told apart from"
-        lines.append(f"{method}: {word} {against} ({row['difference']:+.3f}, {low:+.3f} to {high:+.3f})")
-    return lines
-
-
 def maps(evaluation: Evaluation, genes: int = 3):
-    """Measured and predicted expression of the first test genes on every test section, first seed.
+    """Measured and predicted expression of an organ's first test genes on every test section, first seed.
 
     The genes are the most variable of the training donors: chosen before the test donor is looked at.
 
     Returns
     -------
-    DataFrame with fold, sample, barcode, x, y (full-resolution px), gene, measured, frozen, seal.
+    DataFrame with fold, donor, sample, barcode, x, y (full-resolution px), gene, measured, frozen, seal.
     """
     import pandas as pd
 
     pairs = evaluation.pairs
     seed = pairs.profile.evaluation.seeds[0]
     frames = []
-    for fold in pairs.folds():
-        spots = pairs.frame().iloc[fold.test]
-        truth = pairs.measured(fold)[fold.test]
-        for column, gene in enumerate(pairs.panel(fold).test_genes[:genes]):
-            frames.append(
-                pd.DataFrame(
-                    {
-                        "fold": fold.name,
-                        "sample": spots["sample"].to_numpy(),
-                        "barcode": spots["barcode"].to_numpy(),
-                        "x": spots["x"].to_numpy(),
-                        "y": spots["y"].to_numpy(),
-                        "gene": gene,
-                        "measured": truth[:, column],
-                        **{m: evaluation.predictions[m, fold.name, seed][:, column] for m in ("frozen", "seal")},
-                    }
-                )
-            )
-    return pd.concat(frames, ignore_index=True)
+    for fold in evaluation.folds():
+        spots, names = pairs.frame().iloc[fold.test], pairs.panel(fold).test_genes
+        shown = {"measured": pairs.measured(fold)[fold.test]}
+        shown |= {method: evaluation.predictions[method, fold.name, seed] for method in ("frozen", "seal")}
+        for part in parts(pairs, fold):
+            where = spots.iloc[part.rows][["donor", "sample", "barcode", "x", "y"]]
+            for column in part.columns[:genes]:
+                values = {name: matrix[part.rows, column] for name, matrix in shown.items()}
+                frames.append(where.assign(fold=fold.name, gene=names[column], **values))
+    columns = ["fold", "donor", "sample", "barcode", "x", "y", "gene", *shown]
+    return pd.concat(frames, ignore_index=True)[columns]

@@ -1,16 +1,39 @@
 """The linear probe: scale, PCA, ridge, with the penalty chosen on training donors alone."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from seal.evaluate.metrics import mean_pearson
+from seal.data.folds import deal
+from seal.evaluate.metrics import pearson
+
+GROUPS = 5  # at most so many fits to choose alpha
+
+
+@dataclass(frozen=True)
+class Validation:
+    """How alpha is judged on the training spots.
+
+    Attributes
+    ----------
+    groups
+        What is left out together, [n].
+    parts
+        Within what a correlation is taken, [n]: donors if there are several, see `validation`.
+    columns
+        Part -> columns of the target that count in it; a part that is not named counts all.
+    """
+
+    groups: np.ndarray
+    parts: np.ndarray
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def ridge_probe(
     train: np.ndarray,
     target: np.ndarray,
-    groups: Sequence[str],
+    how: Validation,
     test: np.ndarray,
     components: int,
     alphas: Sequence[float],
@@ -18,7 +41,8 @@ def ridge_probe(
     """Predict expression from embeddings.
 
     StandardScaler -> PCA -> ridge, y = mean(y) + t' (T'T + alpha I)^-1 T' (Y - mean(Y)). Alpha is the one with
-    the highest mean Pearson correlation when each training group is left out in turn.
+    the highest mean Pearson correlation when each training group is left out in turn: the mean over a part's own
+    genes, then over parts, just as a test donor is scored.
 
     Parameters
     ----------
@@ -26,8 +50,8 @@ def ridge_probe(
         Embeddings, [n, d] and [m, d].
     target
         Expression of the training spots, [n, G].
-    groups
-        What is left out when alpha is chosen, [n]: donors if there are several, see `alpha_groups`.
+    how
+        The groups that are left out and what is scored in them.
 
     Returns
     -------
@@ -35,43 +59,104 @@ def ridge_probe(
 
     Source: HEST-Bench (scaler, PCA 256, ridge); alpha chosen, with an intercept: our choice.
     """
-    groups = np.asarray(groups)
     scores = np.zeros(len(alphas))
-    for group in np.unique(groups):
-        inside, outside = groups == group, groups != group
-        path = _ridge_path(train[outside], target[outside], train[inside], components, alphas)
-        # a group in which no gene varies cannot speak for any alpha
-        scores += np.nan_to_num([mean_pearson(prediction, target[inside]) for prediction in path])
+    for group in np.unique(how.groups):
+        inside = how.groups == group
+        fit = _Ridge.of(train[~inside], target[~inside], components)
+        for part in np.unique(how.parts[inside]):
+            rows = inside & (how.parts == part)
+            columns = how.columns.get(part, slice(None))
+            scores += _path_scores(fit, train[rows], target[rows][:, columns], columns, alphas)
     best = float(alphas[int(np.argmax(scores))])
-    return _ridge_path(train, target, test, components, [best])[0], best
+    return _Ridge.of(train, target, components).predict(test, [best])[0], best
 
 
-def _ridge_path(train, target, test, components: int, alphas: Sequence[float]) -> list[np.ndarray]:
-    """Predictions for several alphas from one decomposition.
+def _path_scores(fit: "_Ridge", x: np.ndarray, y: np.ndarray, columns, alphas: Sequence[float]) -> np.ndarray:
+    """Mean correlation over genes for each alpha, 0 where no gene varies: such a part cannot speak for any."""
+    predictions = np.moveaxis(fit.predict(x, alphas, columns), 0, 1)  # [rows, alphas, genes]
+    r = pearson(predictions.reshape(len(x), -1), np.tile(y, len(alphas))).reshape(len(alphas), -1)
+    scored = np.isfinite(r)
+    return np.where(scored, r, 0.0).sum(axis=1) / np.maximum(scored.sum(axis=1), 1)
 
-    The PCA scores are orthogonal, so T'T is diagonal and each alpha costs one division.
+
+@dataclass(frozen=True)
+class _Ridge:
+    """One decomposition that serves every alpha.
+
+    The PCA scores T are orthogonal, so T'T = diag(variance) and each alpha costs one division.
     """
-    mean, sd = train.mean(axis=0), train.std(axis=0)
-    sd = np.where(sd > 0, sd, 1.0)
-    z, z_test = (train - mean) / sd, (test - mean) / sd
-    u, s, vt = np.linalg.svd(z, full_matrices=False)
-    k = min(components, int((s > s[0] * 1e-6).sum())) if s[0] > 0 else 1
-    centre = target.mean(axis=0)
-    projected = u[:, :k].T @ (target - centre)
-    scores = z_test @ vt[:k].T
-    return [centre + scores @ (projected * (s[:k] / (s[:k] ** 2 + a))[:, None]) for a in alphas]
+
+    mean: np.ndarray  # [d]
+    sd: np.ndarray  # [d]
+    axes: np.ndarray  # [d, k]
+    variance: np.ndarray  # [k], squared singular values
+    projected: np.ndarray  # T' (Y - mean(Y)), [k, G]
+    centre: np.ndarray  # [G]
+
+    @classmethod
+    def of(cls, train: np.ndarray, target: np.ndarray, components: int) -> "_Ridge":
+        mean, sd = train.mean(axis=0), train.std(axis=0)
+        sd = np.where(sd > 0, sd, 1.0)
+        z = (train - mean) / sd
+        variance, axes = _principal(z)
+        # singular values above a millionth of the first, one axis at least
+        k = max(1, min(components, int((variance > variance[0] * 1e-12).sum())))
+        axes, centre = axes[:, :k], target.mean(axis=0)
+        return cls(mean, sd, axes, variance[:k], axes.T @ (z.T @ (target - centre)), centre)
+
+    def predict(self, x: np.ndarray, alphas: Sequence[float], columns=slice(None)) -> np.ndarray:
+        """Predictions [alphas, m, columns]."""
+        scores = (x - self.mean) / self.sd @ self.axes
+        weights = [self.projected[:, columns] / (self.variance + alpha)[:, None] for alpha in alphas]
+        return self.centre[columns] + scores @ np.stack(weights)
 
 
-def alpha_groups(donors: np.ndarray, sections: np.ndarray, position: np.ndarray) -> np.ndarray:
-    """Groups to leave out when alpha is chosen: donors, else sections, else five strips of the one section.
+def _principal(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Squared singular values of z [n, d], largest first, and their axes [d, min(n, d)].
+
+    Of many rows the Gram matrix z'z, [d, d], is decomposed instead of z: the same axes, many times faster.
+    """
+    if len(z) <= z.shape[1]:
+        _, s, vt = np.linalg.svd(z, full_matrices=False)
+        return s**2, vt.T
+    values, axes = np.linalg.eigh(z.T @ z)
+    return np.maximum(values[::-1], 0.0), axes[:, ::-1]
+
+
+def validation(
+    donors: np.ndarray,
+    sections: np.ndarray,
+    position: np.ndarray,
+    organs: np.ndarray,
+    states: np.ndarray,
+    genes: Mapping[str, np.ndarray] | None = None,
+) -> Validation:
+    """Leave donors out, else sections, else five strips of the one section; at most five groups of them.
+
+    More than five donors (or sections) are dealt into five groups by the rule of the folds: each organ's donors
+    spread evenly, disease states balanced; see `seal.data.folds.deal`.
 
     Parameters
     ----------
-    donors, sections
-        [n].
+    donors, sections, organs, states
+        Of the training spots, [n].
     position
         Grid column of each spot, [n]; strips keep neighbouring spots on one side of the cut.
+    genes
+        Organ -> columns of the target that count in its parts; None: all columns everywhere.
+
+    Source: our choice.
     """
+    parts = _parts(donors, sections, position)
+    names, first = np.unique(parts, return_index=True)
+    columns = {name: genes[organs[row]] for name, row in zip(names, first, strict=True)} if genes else {}
+    if len(names) <= GROUPS:
+        return Validation(parts, parts, columns)
+    group_of = deal({name: (organs[row], states[row]) for name, row in zip(names, first, strict=True)}, GROUPS)
+    return Validation(np.array([group_of[part] for part in parts]), parts, columns)
+
+
+def _parts(donors: np.ndarray, sections: np.ndarray, position: np.ndarray) -> np.ndarray:
     for labels in (donors, sections):
         if len(np.unique(labels)) > 1:
             return labels

@@ -5,6 +5,7 @@ from seal.plots.maps import expression_maps_figure, spot_maps
 from seal.plots.overview import overview_figure
 from seal.plots.patch_level import patch_level_figure
 from seal.plots.pictures import curve, patch_sheet, tissue_with_spots, umap_pair
+from seal.plots.realism import realism_figure
 from seal.plots.style import mark, style
 from seal.plots.training import loss_curves
 
@@ -17,6 +18,7 @@ __all__ = [
     "overview_figure",
     "patch_level_figure",
     "patch_sheet",
+    "realism_figure",
     "spot_maps",
     "style",
     "tissue_with_spots",

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from seal.plots.style import BLACK, DOUBLE, GREY, METHODS, block_title, new_figure, style
 from seal.plots.training import draw_training_curves, present_stages
+from seal.wording import tested
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,16 +36,11 @@ def ablations_figure(training_curves: "pd.DataFrame", ablations: "pd.DataFrame")
     heights = [16 + ROW * len(lines), 42 * len(present_stages(training_curves))]
     figure = new_figure(DOUBLE, sum(heights) + 10)
     upper, lower = figure.subfigures(2, 1, height_ratios=heights)
-    block_title(upper, f"A  One part of the method changed at a time: {_split(chosen)}")
+    block_title(upper, f"A  One part of the method changed at a time: {tested(chosen.iloc[0], chosen['seeds'].max())}")
     _draw_forest(upper.subplots(), lines)
     draw_training_curves(lower, training_curves, "B")
     figure.draw_without_rendering()
     return figure
-
-
-def _split(chosen: "pd.DataFrame") -> str:
-    split, folds, seeds = chosen["split"].iloc[0], chosen["folds"].iloc[0], chosen["seeds"].max()
-    return f"one {split} left out ({folds} folds, {'one seed' if seeds == 1 else f'{seeds} seeds'})"
 
 
 def _lines(chosen: "pd.DataFrame") -> list:
@@ -68,7 +64,10 @@ def _draw_forest(axes: "Axes", lines: list) -> None:
     axes.axvline(0, color=METHODS["seal"][1], lw=0.8, ls="--", zorder=0)
     axes.grid(axis="x")
     axes.margins(x=0.06)
-    axes.set_xlabel("difference in PCC to the full method, paired, 95 % interval; open: the interval includes zero")
+    over = next(row["resample"] for row in lines if not isinstance(row, str))
+    axes.set_xlabel(
+        f"difference in PCC to the full method, paired, 95 % interval over {over}; open: the interval includes zero"
+    )
 
 
 def _draw_row(axes: "Axes", y: int, row) -> None:

@@ -18,7 +18,7 @@ GENES = 3
 
 @style()
 def expression_maps_figure(maps: "pd.DataFrame") -> "Figure":
-    """Draw E4 A: measured and predicted expression maps of the first genes, first sections of two test donors.
+    """Draw E4 A: measured and predicted expression maps of the first genes, first section of each of two folds.
 
     Parameters
     ----------
@@ -46,7 +46,8 @@ def _shape(section: "pd.DataFrame") -> float:
 
 def _draw_section(block, section: "pd.DataFrame", rows: int) -> None:
     first = section.iloc[0]
-    whose = f"donor {first['fold']} " if first["fold"] != first["sample"] else ""
+    own = first["sample"] in (first["fold"], first["donor"])  # a section that is left out alone, or all of its donor
+    whose = "" if own else f"donor {first['donor']} "
     block.suptitle(f"{first['sample']}, {whose}left out of training", fontsize=7, weight="bold")
     panels = block.subplots(rows, len(COLUMNS), squeeze=False)
     genes = section["gene"].unique()[:rows]

@@ -125,7 +125,10 @@ def _draw_bars(axes: "Axes", table: "pd.DataFrame", count: str, unit: str, origi
     axes.set_xlabel(f"{unit}, thousands" if thousands > 1 else unit)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
-    # Few organs keep slim bars at the top; where many fill the height, the shortest leave the corner free.
+    # Few organs keep slim bars at the top; where many fill the height, the shortest leave the corner free, unless
+    # they are nearly as long as the longest: then the legend stands beside them.
+    if len(totals) >= 7 and left[:5].max() > 0.6 * left.max():
+        axes.set_xlim(0, 1.5 * left.max())
     axes.set_ylim(len(totals) - 0.5 - max(len(totals), 7), len(totals) - 0.4)
     axes.legend(loc="lower right", title=f"{len(table):,} samples, {everything:,} {unit}", title_fontsize=6)
     panel_title(axes, "B", f"Pairs by organ and disease state ({origin})")

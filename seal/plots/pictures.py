@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from seal.plots.maps import draw_scale, draw_spots
-from seal.plots.style import DOUBLE, SERIES, SINGLE, new_figure, panel_title, plain, style
+from seal.plots.style import DOUBLE, LIGHT, SERIES, SINGLE, new_figure, panel_title, plain, style
+
+OTHERS = "others"
+MARKERS = ("o", "^", "s")
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,8 +72,8 @@ def _draw_names(axes: "Axes", spots: "pd.DataFrame", value: str) -> None:
 
 
 @style()
-def patch_sheet(patches: np.ndarray, titles: Sequence[str], columns: int = 8) -> "Figure":
-    """Draw patches side by side.
+def patch_sheet(patches: np.ndarray, titles: Sequence[str], columns: int = 8, side: float = DOUBLE / 8) -> "Figure":
+    """Draw patches side by side, `side` mm each.
 
     Parameters
     ----------
@@ -81,7 +84,6 @@ def patch_sheet(patches: np.ndarray, titles: Sequence[str], columns: int = 8) ->
     """
     columns = min(columns, len(patches))
     rows = -(-len(patches) // columns)
-    side = DOUBLE / 8
     figure = new_figure(max(side * columns, 40), (side + 4) * rows + 6)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, patch, title in zip(panels, patches, titles, strict=False):
@@ -102,25 +104,39 @@ def umap_pair(embeddings: Mapping[str, np.ndarray], groups: Sequence[str], name:
     embeddings
         title -> [n, 2].
     groups
-        What colours the n points, names; up to eight are told apart.
+        What colours the n points, names; eight colours, then other markers; beyond 24, the rarer ones are grey.
     name
         What the groups are, for the legend.
     """
     figure = new_figure(DOUBLE * 0.9, 66)
     panels = figure.subplots(1, len(embeddings), squeeze=False)[0]
-    groups = np.asarray(groups, dtype=str)
+    groups = _commonest(np.asarray(groups, dtype=str))
     order = np.random.default_rng(0).permutation(len(groups))  # so that no group covers the others
     names = np.unique(groups)
-    colours = np.array([SERIES[i % len(SERIES)] for i in range(len(names))])
+    colours = np.array([LIGHT if name == OTHERS else SERIES[i % len(SERIES)] for i, name in enumerate(names)])
+    shapes = [MARKERS[i // len(SERIES)] for i in range(len(names))]
     for axes, (title, xy) in zip(panels, embeddings.items(), strict=True):
-        axes.scatter(*xy[order].T, s=4, c=colours[np.searchsorted(names, groups[order])], lw=0, alpha=0.8)
+        for shape in dict.fromkeys(shapes):
+            own = order[np.isin(groups[order], names[[s == shape for s in shapes]])]
+            axes.scatter(*xy[own].T, s=4, c=colours[np.searchsorted(names, groups[own])], marker=shape, lw=0, alpha=0.8)
         axes.set(xticks=[], yticks=[], xlabel="UMAP 1", ylabel="UMAP 2")
         panel_title(axes, "", title)
-    for label, colour in zip(names, colours, strict=True):
-        panels[-1].scatter([], [], s=14, color=colour, label=label)
-    panels[-1].legend(title=name, loc="center left", bbox_to_anchor=(1, 0.5), title_fontsize=6.5)
+    for label, colour, shape in zip(names, colours, shapes, strict=True):
+        panels[-1].scatter([], [], s=14, color=colour, marker=shape, label=label)
+    look = {"title_fontsize": 6.5, "ncols": 1 + len(names) // 16}
+    panels[-1].legend(title=name, loc="center left", bbox_to_anchor=(1, 0.5), **look)
     figure.draw_without_rendering()
     return figure
+
+
+def _commonest(groups: np.ndarray) -> np.ndarray:
+    """Names of the groups; of more than the colours can tell apart, the rarer ones are renamed to "others"."""
+    names, counts = np.unique(groups, return_counts=True)
+    most = len(SERIES) * len(MARKERS) - 1
+    if len(names) <= most:
+        return groups
+    kept = names[np.argsort(-counts, kind="stable")[:most]]
+    return np.where(np.isin(groups, kept), groups, OTHERS)
 
 
 @style()

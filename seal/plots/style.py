@@ -19,7 +19,7 @@ ORANGE, SKY, YELLOW, BLACK = "#E69F00", "#56B4E9", "#F0E442", "#000000"
 GREY, LIGHT = "#7F7F7F", "#C9C9C9"
 SERIES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, YELLOW, BLACK)
 
-# name -> label, colour; controls are grey.
+# name -> label, colour; controls are grey, what only simulated data know is black.
 METHODS = {
     "frozen": ("frozen encoder", BLUE),
     "seal": ("SEAL", VERMILION),
@@ -27,8 +27,11 @@ METHODS = {
     "random": ("random weights", GREY),
     "colour": ("colour statistics", GREY),
     "mean": ("mean predictor", GREY),
+    "oracle": ("oracle (simulated truth)", BLACK),
+    "ceiling": ("ceiling (simulated truth)", BLACK),
 }
 CONTROLS = ("seal_shuffled", "random", "colour", "mean")
+TRUTH = {"oracle": (0, (4, 1.5)), "ceiling": (0, (1, 1.2))}  # drawn as lines of this style, never as markers
 
 
 @contextmanager

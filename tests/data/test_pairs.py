@@ -12,7 +12,7 @@ from seal.data import assemble as assembly
 from seal.data import hest, sample_files
 from seal.data.assemble import assemble
 from seal.data.expression import clean_genes, neighbours, normalise, spot_context
-from seal.data.pairs import Section, make_folds, read
+from seal.data.pairs import read
 from seal.errors import SealError
 
 
@@ -70,34 +70,15 @@ def test_a_panel_chosen_on_the_test_donor_is_refused(pairs):
         pairs.panel(first)
 
 
-def section(name, donor, start, has_image=True):
-    return Section(name, donor, "Breast", "Cancer", "Visium", "visium", 1.0, "d", "l", has_image, start, start + 3)
-
-
-def test_expression_only_sections_serve_stage_one_alone():
-    sections = (section("a1", "A", 0), section("b1", "B", 3), section("a2", "A", 6, False), section("c", "C", 9, False))
-    fold_a, fold_b = make_folds(sections, "donor")
-    assert fold_a.omics.tolist() == [3, 4, 5, 9, 10, 11]
-    assert fold_a.train.tolist() == [3, 4, 5]
-    assert fold_b.omics.tolist() == [0, 1, 2, 6, 7, 8, 9, 10, 11]
-    assert fold_b.test.tolist() == [3, 4, 5]
-    by_section = make_folds(sections, "section")[0]
-    assert by_section.omics.tolist() == list(range(3, 12))
-
-
-def test_folds_need_two_donors_and_a_known_split():
-    with pytest.raises(SealError, match="only one donor"):
-        make_folds((section("a1", "A", 0), section("a2", "A", 3)), "donor")
-    with pytest.raises(SealError, match="'slide'"):
-        make_folds((section("a1", "A", 0),), "slide")
-
-
 def test_assembled_once_and_anew_when_a_setting_changes(pairs, small):
     stamp = (pairs.folder / "pairs.json").stat().st_mtime_ns
     assert (assemble(small).folder / "pairs.json").stat().st_mtime_ns == stamp
     changed = assemble(dataclasses.replace(small, panel=profiles.PanelSettings(genes=20)))
     assert changed.key != pairs.key
     assert changed.context(changed.folds()[0]).shape[1] == 20
+    dealt = assemble(profiles.changed(small, evaluation__folds=2))
+    assert dealt.key != pairs.key
+    assert [fold.name for fold in dealt.folds()] == sorted(p.name for p in (dealt.folder / "folds").iterdir())
 
 
 def test_a_failed_assembly_leaves_nothing(small, monkeypatch):
@@ -126,7 +107,7 @@ def test_a_section_without_counts_is_named(small):
 
 def test_tissue_lays_patches_where_they_were_cut(pairs):
     image, span = pairs.tissue(pairs.sections[0])
-    assert span == 4.0
+    assert span == 4.0 / pairs.sections[0].um_per_px  # full-resolution px a pixel of 4 um
     spots = pairs.frame().iloc[:12]
     x, y = (spots[["x", "y"]].to_numpy()[0] / span).round().astype(int)
     small = pairs.patches[0][1::2, 1::2]

@@ -188,8 +188,8 @@ def test_pairs_refuse_another_panel(ran):
 
 
 def test_the_first_genes_of_a_panel():
-    panel = Panel(("A", "B", "C"), ("C", "A"), ("donor",))
+    panel = Panel(("A", "B", "C"), {"o": ("C", "A"), "p": ("B",)}, ("donor",))
     assert panel.first(None) == panel
-    assert panel.first(2) == Panel(("A", "B"), ("A",), ("donor",))
-    assert panel.first(2).test_columns.tolist() == [0]
+    assert panel.first(2) == Panel(("A", "B"), {"o": ("A",), "p": ("B",)}, ("donor",))
+    assert panel.first(2).test_columns.tolist() == [0, 1]
     assert panel.first(2).hash != panel.hash

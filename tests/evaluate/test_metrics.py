@@ -1,9 +1,9 @@
-"""Correlations against numpy's own, the bootstrap against resampled rows."""
+"""Correlations against numpy's own, the bootstraps against resampled rows and donors."""
 
 import numpy as np
 import pytest
 
-from seal.evaluate.metrics import interval, mean_pearson, pearson, resamples
+from seal.evaluate.metrics import cluster_means, interval, mean_pearson, pearson, resamples
 
 
 @pytest.fixture
@@ -42,3 +42,22 @@ def test_constant_prediction_scores_zero_and_constant_truth_is_left_out(data):
 def test_interval_is_the_percentile_interval():
     low, high = interval(np.arange(1001))
     assert (low, high) == pytest.approx((25, 975))
+
+
+def test_cluster_bootstrap_equals_drawing_donors_one_by_one():
+    rng = np.random.default_rng(3)
+    donors = np.repeat(["a", "b", "c", "d"], [1, 3, 2, 1])
+    values = rng.normal(size=len(donors))
+    names = np.unique(donors)
+    expected = []
+    for counts in resamples(4, 20, seed=5):
+        drawn = [values[donors == name] for name, times in zip(names, counts, strict=True) for _ in range(times)]
+        expected.append(np.concatenate(drawn).mean())
+    got = cluster_means(values, donors, 20, seed=5)
+    np.testing.assert_allclose(got, expected, atol=1e-12)
+    np.testing.assert_allclose(cluster_means(values + 1, donors, 20, seed=5), got + 1, atol=1e-12)  # the same donors
+    assert np.ptp(got) > 0.1
+
+
+def test_one_donor_gives_no_interval():
+    assert np.isnan(cluster_means(np.ones(3), np.array(["a"] * 3), 5, seed=0)).all()

@@ -1,4 +1,4 @@
-"""The probe against scikit-learn's pipeline, and the choice of alpha."""
+"""The probe against scikit-learn's pipeline and against plain twins, and the choice of alpha."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,10 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from seal.evaluate.probe import alpha_groups, ridge_probe
+from seal.evaluate.metrics import mean_pearson
+from seal.evaluate.probe import Validation, _principal, ridge_probe, validation
+
+THIRDS = np.arange(90) % 3
 
 
 @pytest.fixture
@@ -18,35 +21,109 @@ def data():
     return x, x @ w + 20 * rng.normal(size=(90, 3)), x_test
 
 
+def plain_path(x, y, x_test, components, alphas):
+    """Scale, PCA by SVD, ridge: nothing shared, one alpha after the other."""
+    mean, sd = x.mean(axis=0), x.std(axis=0)
+    u, s, vt = np.linalg.svd((x - mean) / sd, full_matrices=False)
+    u, s, vt = u[:, :components], s[:components], vt[:components]
+    t = (x_test - mean) / sd @ vt.T
+    return [y.mean(axis=0) + t @ (np.diag(s / (s**2 + a)) @ u.T @ (y - y.mean(axis=0))) for a in alphas]
+
+
 @pytest.mark.parametrize("components", [5, 12, 256])
 def test_equals_scikit_learn(data, components):
     x, y, x_test = data
-    prediction, alpha = ridge_probe(x, y, np.arange(90) % 3, x_test, components, [10.0])
+    prediction, alpha = ridge_probe(x, y, Validation(THIRDS, THIRDS), x_test, components, [10.0])
     plain = make_pipeline(StandardScaler(), PCA(min(components, 12), svd_solver="full"), Ridge(alpha=10.0))
     assert alpha == 10.0
     np.testing.assert_allclose(prediction, plain.fit(x, y).predict(x_test), atol=1e-8)
 
 
+@pytest.mark.parametrize("n", [30, 40, 41, 400])  # fewer rows than columns, as many, more, many more
+def test_the_gram_matrix_gives_what_the_svd_gives(n):
+    rng = np.random.default_rng(n)
+    x, x_test = (rng.normal(size=(m, 40)) @ np.diag(np.geomspace(30, 0.01, 40)) for m in (n, 15))
+    y = x @ rng.normal(size=(40, 7)) + rng.normal(size=(n, 7))
+    groups = np.arange(n) % 2
+    for alpha in (0.1, 10.0, 1e4):
+        prediction, _ = ridge_probe(x, y, Validation(groups, groups), x_test, 25, [alpha])
+        expected = plain_path(x, y, x_test, 25, [alpha])[0]
+        np.testing.assert_allclose(prediction, expected, rtol=1e-8, atol=1e-8 * np.abs(expected).max())
+    variance, axes = _principal(x)
+    _, s, vt = np.linalg.svd(x, full_matrices=False)
+    np.testing.assert_allclose(variance, s**2, rtol=1e-8, atol=1e-8 * s[0] ** 2)
+    np.testing.assert_allclose(np.abs((axes[:, :5] * vt[:5].T).sum(axis=0)), 1, rtol=1e-8)
+
+
+def test_columns_that_say_the_same_are_dropped_by_both_ways(data):
+    x, y, x_test = data
+    twice, twice_test = np.hstack([x, x]), np.hstack([x_test, x_test])
+    once = ridge_probe(x, y, Validation(THIRDS, THIRDS), x_test, 256, [10.0])[0]
+    doubled = ridge_probe(twice, y, Validation(THIRDS, THIRDS), twice_test, 256, [20.0])[0]  # singular values grow by 2
+    np.testing.assert_allclose(doubled, once, atol=1e-8)
+
+
 def test_alpha_is_chosen_on_the_training_groups(data):
     x, y, x_test = data
     rng = np.random.default_rng(1)
-    wide = np.hstack([x, rng.normal(size=(90, 60))])
-    noise = ridge_probe(wide, y, np.arange(90) % 3, np.hstack([x_test, np.zeros((20, 60))]), 256, [1e-6, 1e3])[1]
-    clean = ridge_probe(x, x @ np.ones((12, 1)), np.arange(90) % 3, x_test, 256, [1e-6, 1e6])[1]
+    wide, thirds = np.hstack([x, rng.normal(size=(90, 60))]), Validation(THIRDS, THIRDS)
+    noise = ridge_probe(wide, y, thirds, np.hstack([x_test, np.zeros((20, 60))]), 256, [1e-6, 1e3])[1]
+    clean = ridge_probe(x, x @ np.ones((12, 1)), thirds, x_test, 256, [1e-6, 1e6])[1]
     assert noise == 1e3
     assert clean == 1e-6
 
 
+def test_alpha_equals_a_plain_search_over_groups_parts_and_their_genes():
+    """Two groups of two donors each; a donor is judged by its own organ's genes, within its own spots."""
+    rng = np.random.default_rng(2)
+    donors = np.repeat(["a", "b", "c", "d"], 20)
+    x, x_test = rng.normal(size=(80, 9)), rng.normal(size=(5, 9))
+    y = x @ rng.normal(size=(9, 6)) + 4 * rng.normal(size=(80, 6)) + 50 * (donors == "a")[:, None]
+    columns = {"a": np.array([0, 1]), "b": np.array([2, 3, 4]), "c": np.array([5]), "d": np.array([0, 5])}
+    groups, alphas = np.isin(donors, ["b", "d"]), [0.01, 1.0, 10.0, 100.0, 1e3, 1e4]
+    scores = np.zeros(len(alphas))
+    for donor, genes in columns.items():
+        own, train = donors == donor, groups != groups[donors == donor][0]
+        for i, prediction in enumerate(plain_path(x[train], y[train], x[own], 9, alphas)):
+            scores[i] += mean_pearson(prediction[:, genes], y[own][:, genes])
+    _, alpha = ridge_probe(x, y, Validation(groups, donors, columns), x_test, 9, alphas)
+    assert alpha == alphas[int(np.argmax(scores))]
+    assert 0.01 < alpha < 1e4
+
+
 def test_a_constant_feature_is_harmless(data):
     x, y, x_test = data
-    prediction, _ = ridge_probe(np.ones_like(x), y, np.arange(90) % 3, np.ones_like(x_test), 5, [1.0])
+    prediction, _ = ridge_probe(np.ones_like(x), y, Validation(THIRDS, THIRDS), np.ones_like(x_test), 5, [1.0])
     np.testing.assert_allclose(prediction, np.repeat(y.mean(0, keepdims=True), 20, axis=0), atol=1e-8)
 
 
-def test_alpha_groups_prefer_donors_then_sections_then_strips():
+def test_parts_are_donors_then_sections_then_strips():
     donors, sections, column = np.array(["A", "A", "B"]), np.array(["1", "2", "3"]), np.arange(3)
-    assert alpha_groups(donors, sections, column) is donors
-    assert alpha_groups(np.array(["A"] * 3), sections, column) is sections
-    strips = alpha_groups(np.array(["A"] * 100), np.array(["1"] * 100), np.arange(100))
+    same = np.array(["o"] * 3)
+    found = validation(donors, sections, column, same, same)
+    assert found.parts is donors
+    assert found.groups is donors
+    assert found.columns == {}
+    assert validation(np.array(["A"] * 3), sections, column, same, same).parts is sections
+    one = np.array(["A"] * 100)
+    strips = validation(one, one, np.arange(100), one, one).parts
     assert len(np.unique(strips)) == 5
     assert (np.diff(strips) >= 0).all()
+
+
+def test_many_donors_are_merged_into_five_groups_of_every_organ():
+    donors = np.repeat([f"d{i:02}" for i in range(30)], 4)
+    organs, states = np.repeat([f"o{i // 10}" for i in range(30)], 4), np.repeat([f"s{i % 2}" for i in range(30)], 4)
+    genes = {f"o{i}": np.array([i]) for i in range(3)}
+    found = validation(donors, donors, np.arange(120), organs, states, genes)
+    assert (found.parts == donors).all()
+    assert sorted(np.unique(found.groups, return_counts=True)[1]) == [24] * 5
+    for donor in np.unique(donors):
+        assert len(np.unique(found.groups[donors == donor])) == 1
+    for group in range(5):
+        inside = found.groups == group
+        assert np.unique(organs[inside], return_counts=True)[1].tolist() == [8, 8, 8]  # two donors each
+        assert np.unique(states[inside], return_counts=True)[1].tolist() == [12, 12]
+    assert {donor: columns.tolist() for donor, columns in found.columns.items()} == {
+        donor: [int(donor[1:]) // 10] for donor in np.unique(donors)
+    }

@@ -1,0 +1,189 @@
+"""From predictions to tables: scores of single donors, means with intervals, and what they say in words."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from seal.data.pairs import TRUTH
+from seal.errors import SealError
+from seal.evaluate.metrics import cluster_means, interval, mean_pearson, pearson, resamples
+from seal.evaluate.patch import Evaluation, Part, parts
+
+BOOTSTRAP_SEED = 0
+RESAMPLED = ("spots", "donors")
+
+
+def _labels(evaluation: Evaluation, method: str) -> dict[str, str]:
+    profile = evaluation.pairs.profile
+    return {"task": f"{profile.name} expression", "encoder": profile.encoder, "method": method}
+
+
+def scores(evaluation: Evaluation):
+    """One row a method, fold, test donor and seed: mean Pearson correlation over genes, and mean squared error.
+
+    Both are over the donor's spots and the test genes of its organ.
+
+    Returns
+    -------
+    DataFrame with task, encoder, method, organ, fold, donor, seed, metric ("pcc" | "mse"), value. The mse is in
+    squared units of normalised log expression.
+    """
+    import pandas as pd
+
+    rows = []
+    for fold in evaluation.folds():
+        measured, of_fold = evaluation.pairs.measured(fold)[fold.test], parts(evaluation.pairs, fold)
+        for method in evaluation.methods:
+            for part in of_fold:
+                truth = part.of(measured)
+                labels = _labels(evaluation, method) | {"organ": part.organ, "fold": fold.name, "donor": part.donor}
+                for seed, prediction in evaluation.runs(method, fold.name):
+                    mine = part.of(prediction)
+                    values = {"pcc": float(mean_pearson(mine, truth)), "mse": float(np.mean((mine - truth) ** 2))}
+                    rows += [labels | {"seed": seed, "metric": m, "value": value} for m, value in values.items()]
+    return pd.DataFrame(rows)
+
+
+def gene_scores(evaluation: Evaluation):
+    """One row a gene, method, fold, test donor and seed: Pearson correlation over the donor's spots.
+
+    Returns
+    -------
+    DataFrame with gene, organ, method, fold, donor, seed, metric ("pcc"), value.
+    """
+    import pandas as pd
+
+    frames = []
+    for fold in evaluation.folds():
+        measured, of_fold = evaluation.pairs.measured(fold)[fold.test], parts(evaluation.pairs, fold)
+        genes = np.array(evaluation.pairs.panel(fold).test_genes)
+        for method in evaluation.methods:
+            for part in of_fold:
+                truth = part.of(measured)
+                frame = pd.DataFrame({"gene": genes[part.columns], "organ": part.organ, "method": method})
+                frame = frame.assign(fold=fold.name, donor=part.donor)
+                for seed, prediction in evaluation.runs(method, fold.name):
+                    frames.append(frame.assign(seed=seed, metric="pcc", value=pearson(part.of(prediction), truth)))
+    return pd.concat(frames, ignore_index=True)
+
+
+@dataclass
+class _Means:
+    """Correlations of all parts by method, averaged over seeds, and how they vary when spots are drawn anew."""
+
+    bootstrap: int
+    parts: list[Part] = field(default_factory=list)
+    point: dict[str, list[float]] = field(default_factory=dict)  # method -> [parts]
+    drawn: dict[str, list[np.ndarray]] = field(default_factory=dict)  # method -> [parts][bootstrap]; empty for donors
+
+    def organs(self) -> dict[str, np.ndarray]:
+        """Positions of the parts of "all", then of each organ."""
+        organs = np.array([part.organ for part in self.parts])
+        return {"all": np.arange(len(organs))} | {name: np.flatnonzero(organs == name) for name in sorted(set(organs))}
+
+    def mean(self, method: str, chosen: np.ndarray) -> float:
+        """Mean over the chosen parts."""
+        return float(np.mean(np.array(self.point[method])[chosen]))
+
+    def resampled(self, method: str, chosen: np.ndarray) -> np.ndarray:
+        """The mean in each resample, the same resamples for every method, [bootstrap]."""
+        if self.drawn:
+            return np.mean(np.array(self.drawn[method])[chosen], axis=0)
+        donors = np.array([self.parts[i].donor for i in chosen])
+        return cluster_means(np.array(self.point[method])[chosen], donors, self.bootstrap, BOOTSTRAP_SEED)
+
+    def row(self, method: str, chosen: np.ndarray, against: str) -> dict[str, float]:
+        """Mean and paired difference to another method, each with its 95 % interval."""
+        drawn = self.resampled(method, chosen)
+        low, high = interval(drawn)
+        difference_low, difference_high = interval(drawn - self.resampled(against, chosen))
+        return {
+            "mean": self.mean(method, chosen),
+            "low": low,
+            "high": high,
+            "difference": self.mean(method, chosen) - self.mean(against, chosen),
+            "difference_low": difference_low,
+            "difference_high": difference_high,
+        }
+
+
+def _means(evaluation: Evaluation) -> _Means:
+    settings = evaluation.pairs.profile.evaluation
+    if settings.resample not in RESAMPLED:
+        raise SealError(
+            f"EvaluationSettings.resample is {settings.resample!r}",
+            expected=f"one of {', '.join(RESAMPLED)}",
+            do="set it to one of these",
+        )
+    means = _Means(settings.bootstrap)
+    for fold in evaluation.folds():
+        measured = evaluation.pairs.measured(fold)[fold.test]
+        for part in parts(evaluation.pairs, fold):
+            means.parts.append(part)
+            truth = part.of(measured)
+            spots = resamples(len(truth), settings.bootstrap, BOOTSTRAP_SEED)
+            for method in evaluation.methods:
+                runs = [part.of(prediction) for _, prediction in evaluation.runs(method, fold.name)]
+                means.point.setdefault(method, []).append(float(np.mean([mean_pearson(p, truth) for p in runs])))
+                if settings.resample == "spots":
+                    drawn = np.mean([mean_pearson(p, truth, spots) for p in runs], axis=0)
+                    means.drawn.setdefault(method, []).append(drawn)
+    return means
+
+
+def summary(evaluation: Evaluation):
+    """Mean correlation of each method with its interval, and its paired difference to the frozen encoder.
+
+    Scores are averaged over seeds, then over test donors. What the bootstrap resamples, the same for every method,
+    says `EvaluationSettings.resample`: "spots" within each test donor, an interval that speaks of these donors only
+    and is too narrow even for them, since neighbouring spots are alike; or the "donors", for "all" those of all organs
+    together, which needs many: with one there is no interval (NaN), with an organ's few it is rough and too narrow.
+
+    Returns
+    -------
+    DataFrame with task, encoder, method, organ, metric, mean, low, high, difference, difference_low,
+    difference_high, folds, donors, seeds, split, dealt (0: each left out in turn; K: dealt into K folds), resample.
+    """
+    import pandas as pd
+
+    settings, means = evaluation.pairs.profile.evaluation, _means(evaluation)
+    rows = []
+    for organ, chosen in means.organs().items():
+        folds, donors = ({getattr(means.parts[i], name) for i in chosen} for name in ("fold", "donor"))
+        for method in evaluation.methods:
+            rows.append(
+                _labels(evaluation, method)
+                | {"organ": organ, "metric": "pcc"}
+                | means.row(method, chosen, evaluation.reference)
+                | {"folds": len(folds), "donors": len(donors)}
+                | {"seeds": len(evaluation.runs(method, means.parts[chosen[0]].fold)), "split": settings.split}
+                | {"dealt": settings.folds, "resample": settings.resample}
+            )
+    return pd.DataFrame(rows)
+
+
+def verdicts(evaluation: Evaluation) -> list[str]:
+    """Say in words how each method compares with the frozen encoder, and SEAL with its shuffled control.
+
+    A difference counts where the 95 % interval of the paired difference excludes zero; the first line says what the
+    bootstrap resamples. What SEAL gains is owed to the pairs only as far as it exceeds what shuffled pairs gain.
+    Where the truth is known, the last line says how much of the oracle's correlation is reached.
+    """
+    means, reference = _means(evaluation), evaluation.reference
+    everything = means.organs()["all"]
+    contrasts = [(method, reference) for method in evaluation.methods if method != reference]
+    lines = [f"paired differences, 95 % intervals over {evaluation.pairs.profile.evaluation.resample}"]
+    for method, against in [*contrasts, ("seal", "seal_shuffled")]:
+        row = means.row(method, everything, against)
+        low, high = row["difference_low"], row["difference_high"]
+        word = "better than" if low > 0 else "worse than" if high < 0 else "not told apart from"
+        lines.append(f"{method}: {word} {against} ({row['difference']:+.3f}, {low:+.3f} to {high:+.3f})")
+    if set(TRUTH) <= set(evaluation.methods):
+        lines.append(_reached({m: means.mean(m, everything) for m in ("frozen", "seal", *TRUTH)}))
+    return lines
+
+
+def _reached(mean: dict[str, float]) -> str:
+    seal, frozen = (f"{100 * mean[name] / mean['oracle']:.0f} %" for name in ("seal", "frozen"))
+    truth = f"the oracle {mean['oracle']:.3f}, the ceiling {mean['ceiling']:.3f}"
+    return f"SEAL reaches {seal} of the oracle's PCC, the frozen encoder {frozen}; {truth}"

@@ -1,0 +1,333 @@
+"""Scores of single donors, their intervals, and the truth beside them, on made-up samples with a known truth."""
+
+import sys
+from types import SimpleNamespace
+
+import anndata
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.sparse import csr_matrix
+
+from seal import profiles, provenance, results, tables
+from seal.data import sample_files
+from seal.data.assemble import assemble
+from seal.data.expression import clean_genes
+from seal.errors import SealError
+from seal.evaluate import patch, scoring
+from seal.evaluate.ablation import Ablation
+from seal.evaluate.metrics import interval, mean_pearson, resamples
+
+SPOTS, SIDE = 20, 8
+GENES = [*(f"G{i:02}" for i in range(16)), "BLANK-1"]
+ORGANS = ("Brain", "Lung", "Skin")
+PROFILE = profiles.get(
+    "demo",
+    source="made_up",
+    image_size=SIDE,
+    um_per_px=14.0,
+    panel=profiles.PanelSettings(genes=14, test_genes=4),
+    evaluation=profiles.EvaluationSettings(folds=2, resample="donors", pca=4, seeds=(0, 1), bootstrap=200),
+)
+
+
+def sample(organ: str, number: int):
+    """Two latents: the patches' colour shows the first, which the oracle knows; the ceiling knows both."""
+    rng = np.random.default_rng([ORGANS.index(organ), number])
+    # an organ's own genes vary; one gene is missing in the skin
+    loads = rng.normal(0, 0.1, (2, len(GENES)))
+    own = 5 * ORGANS.index(organ) + np.arange(5)
+    loads[:, own] = np.random.default_rng(ORGANS.index(organ)).normal(0, 1.0, (2, 5))
+    seen, hidden = rng.normal(size=(2, SPOTS, 1))
+    oracle, ceiling = (
+        np.exp(m) / np.exp(m).sum(axis=1, keepdims=True) for m in (seen * loads[0], seen * loads[0] + hidden * loads[1])
+    )
+    counts = np.array([rng.multinomial(3000, p) for p in ceiling])
+    row, col = np.divmod(np.arange(SPOTS), 5)
+    place = {
+        "array_row": row,
+        "array_col": 2 * col + row % 2,
+        "pxl_row_in_fullres": row * 8.0,
+        "pxl_col_in_fullres": col * 8.0,
+    }
+    data = anndata.AnnData(
+        csr_matrix(counts.astype(np.float32)),
+        obs=pd.DataFrame(place, index=[f"spot{i}" for i in range(SPOTS)]),
+        var=pd.DataFrame(index=GENES),
+        layers={"oracle": oracle.astype(np.float32), "ceiling": ceiling.astype(np.float32)},
+    )
+    data.obsm["spatial"] = np.zeros((SPOTS, 2))
+    if organ == "Skin":
+        data = data[:, [g for g in GENES if g != "G00"]].copy()
+        for layer in ("oracle", "ceiling"):
+            data.layers[layer] = data.layers[layer] / data.layers[layer].sum(axis=1, keepdims=True)
+    patches = np.clip(128 + 40 * seen[:, :, None, None] + rng.normal(0, 9, (SPOTS, SIDE, SIDE, 3)), 0, 255)
+    return data, patches.astype(np.uint8)
+
+
+def write(root, organ, number, layers=("oracle", "ceiling"), simulated=True):
+    data, patches = sample(organ, number)
+    for layer in set(data.layers) - set(layers):
+        del data.layers[layer]
+    name = f"{organ}{number}"
+    row = {"id": name, "organ": organ, "disease_state": ("Cancer", "Healthy")[number % 2], "species": "Homo sapiens"}
+    row |= {
+        "patient": f"P-{name}",
+        "st_technology": "Visium",
+        "pixel_size_um_estimated": 14.0,
+        "dataset_title": "made up",
+    }
+    row |= {"license": "none", "simulated": simulated, "grid": "visium"}
+    sample_files.write_sample(root, row, data, patches, 14.0)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("made_up")
+    for organ in ORGANS:
+        for number in range(4):
+            write(root, organ, number)
+    return root
+
+
+@pytest.fixture(autouse=True)
+def source(monkeypatch, root):
+    monkeypatch.setitem(sys.modules, "seal.data.made_up", SimpleNamespace(prepare=lambda profile: root))
+
+
+class Simple(patch.Evaluation):
+    """Instead of encoders: embeddings that show the patches' colour, the more noise the worse."""
+
+    def _seal_embeddings(self, fold):
+        return {(m, s): self._fixed(m, s) for m in ("seal", "seal_shuffled") for s in self._seeds(m)}
+
+    def _fixed(self, method, seed):
+        noise = {"seal": 0.1, "frozen": 0.4, "seal_shuffled": 0.4, "colour": 0.6, "random": 20.0}[method]
+        rng = np.random.default_rng([*method.encode(), seed])
+        shown = self.pairs.patches.mean(axis=(1, 2)) / 40
+        return np.hstack([shown, shown**2]) + noise * rng.normal(size=(self.pairs.n_pairs, 6))
+
+
+@pytest.fixture
+def evaluated(source):
+    def run(**settings):
+        profile = profiles.changed(PROFILE, **{f"evaluation__{k}": v for k, v in settings.items()})
+        return Simple(assemble(profile), None).run()
+
+    return run
+
+
+# --- the truth, as it is written ----------------------------------------------------------------------------
+
+
+def test_truth_is_written_for_the_test_genes_of_every_section(root):
+    pairs = assemble(PROFILE)
+    assert pairs.truth
+    for fold in pairs.folds():
+        genes = pairs.panel(fold).test_genes
+        for name in ("oracle", "ceiling"):
+            written = pairs.expected(fold, name)
+            assert (written.dtype, written.shape) == (np.float32, (pairs.n_pairs, len(genes)))
+            for section in pairs.sections:
+                data = anndata.read_h5ad(root / "st" / f"{section.sample}.h5ad")
+                cleaned, keep = clean_genes(data.var_names)
+                share = np.asarray(data.layers[name], dtype=float)[:, keep]
+                share = share / share.sum(axis=1, keepdims=True)  # without the control probe
+                expected = [
+                    np.log1p(1e4 * share[:, cleaned.index(g)]) if g in cleaned else np.zeros(SPOTS) for g in genes
+                ]
+                np.testing.assert_allclose(written[section.start : section.stop], np.stack(expected, 1), rtol=1e-5)
+
+
+def test_the_ceiling_is_what_counts_scatter_about():
+    pairs = assemble(PROFILE)
+    fold = pairs.folds()[0]
+    gap = pairs.measured(fold)[: pairs.n_pairs] - pairs.expected(fold, "ceiling")
+    assert abs(gap.mean()) < 0.05
+    assert gap.std() < 0.2
+
+
+@pytest.mark.parametrize("change", [{"layers": ("oracle",)}, {"simulated": False}])
+def test_without_the_whole_truth_nobody_asks_for_it(tmp_path, monkeypatch, change):
+    for organ, number in (("Brain", 0), ("Brain", 1), ("Brain", 2), ("Brain", 3)):
+        write(tmp_path, organ, number, **(change if number == 3 else {}))
+    monkeypatch.setitem(sys.modules, "seal.data.made_up", SimpleNamespace(prepare=lambda profile: tmp_path))
+    pairs = assemble(PROFILE)
+    assert not pairs.truth
+    assert not list(pairs.folder.rglob("oracle.npy"))
+    assert patch.Evaluation(pairs, None).methods == ("frozen", "seal", "seal_shuffled", "random", "colour", "mean")
+    with pytest.raises(SealError, match="hold no oracle"):
+        pairs.expected(pairs.folds()[0], "oracle")
+
+
+def test_a_layer_that_holds_no_shares_is_named(tmp_path, monkeypatch):
+    for number in range(2):
+        write(tmp_path, "Brain", number)
+    data = anndata.read_h5ad(tmp_path / "st" / "Brain1.h5ad")
+    data.layers["ceiling"][3] = 0
+    data.write_h5ad(tmp_path / "st" / "Brain1.h5ad")
+    monkeypatch.setitem(sys.modules, "seal.data.made_up", SimpleNamespace(prepare=lambda profile: tmp_path))
+    with pytest.raises(SealError, match=r"Brain1\.h5ad: layer 'ceiling'"):
+        assemble(PROFILE)
+
+
+# --- folds of several organs --------------------------------------------------------------------------------
+
+
+def test_a_fold_tests_a_donor_of_each_organ_on_that_organs_own_genes():
+    pairs = assemble(PROFILE)
+    donors, organs = pairs.per_spot("donor"), pairs.per_spot("organ")
+    for fold in pairs.folds():
+        panel = pairs.panel(fold)
+        assert not set(donors[fold.test]) & (set(donors[fold.train]) | set(panel.donors))
+        assert list(panel.test) == sorted(set(organs[fold.test])) == list(ORGANS)
+        found = patch.parts(pairs, fold)
+        assert [part.donor for part in found] == sorted(set(donors[fold.test]))
+        for part in found:
+            assert (donors[fold.test][part.rows] == part.donor).all()
+            assert [panel.test_genes[i] for i in part.columns] == list(panel.test[part.organ])
+        # what varies in an organ is its own block of genes, but for the gene that skin lacks
+        own = [f"G{i:02}" for i in range(5, 10)]
+        assert set(panel.test["Lung"]) <= set(own)
+
+
+def test_the_results_say_where_a_donor_and_a_gene_are_tested():
+    pairs = assemble(PROFILE)
+    samples = results.samples(pairs)
+    assert samples.groupby("fold")["donor"].nunique().to_dict() == {"1of2": 6, "2of2": 6}
+    out = tables.held_out_folds(samples)
+    assert out["left out"].tolist() == ["fold 1of2", "fold 2of2"]
+    assert out[["organ", "test donors", "training donors"]].drop_duplicates().to_numpy().tolist() == [
+        ["Brain, Lung, Skin", 6, 6]
+    ]
+    panel = results.panel(pairs)
+    assert set(panel.columns) == set(provenance.RESULTS["panel"].columns)
+    for fold in pairs.folds():
+        part = panel[panel["fold"] == fold.name]
+        for organ, genes in pairs.panel(fold).test.items():
+            assert set(part.loc[part["organs"].str.split(", ").map(lambda o, x=organ: x in o), "gene"]) == set(genes)
+    assert tables.gene_panel(panel)["organs"].str.contains("Lung").any()
+
+
+# --- scores -------------------------------------------------------------------------------------------------
+
+
+def test_scores_equal_numpys_correlation_donor_by_donor(evaluated):
+    evaluation = evaluated()
+    pairs = evaluation.pairs
+    scores, genes = scoring.scores(evaluation), scoring.gene_scores(evaluation)
+    for name, table in (("patch_level", scores), ("patch_level_genes", genes)):
+        assert set(provenance.RESULTS[name].columns) == set(table.columns)
+    pcc = scores[scores["metric"] == "pcc"].set_index(["method", "donor", "seed"]).sort_index()
+    assert pcc.index.is_unique
+    assert len(set(pcc["fold"])) == 2
+    assert (pcc.loc["mean", "value"] == 0).all()
+    fold = pairs.folds()[1]
+    donor = pairs.per_spot("donor")[fold.test][0]
+    organ = pairs.per_spot("organ")[fold.test][0]
+    rows = np.flatnonzero(pairs.per_spot("donor") == donor)
+    columns = [pairs.panel(fold).test_genes.index(g) for g in pairs.panel(fold).test[organ]]
+    truth = pairs.measured(fold)[rows][:, columns]
+    prediction = evaluation.predictions["seal", fold.name, 1][np.isin(fold.test, rows)][:, columns]
+    r = [np.corrcoef(truth[:, i], prediction[:, i])[0, 1] for i in range(len(columns))]
+    assert pcc.loc[("seal", donor, 1), "value"] == pytest.approx(np.mean(r), abs=1e-9)
+    mse = scores[(scores["metric"] == "mse") & (scores["donor"] == donor) & (scores["seed"] == 1)].set_index("method")
+    assert mse.loc["seal", "value"] == pytest.approx(np.mean((truth - prediction) ** 2))
+    by_gene = genes.groupby(["method", "donor", "seed"])["value"].mean()
+    np.testing.assert_allclose(by_gene[pcc.index], pcc["value"], atol=1e-9)
+
+
+def test_truth_comes_out_on_top_and_is_said_to(evaluated):
+    evaluation = evaluated()
+    assert evaluation.methods[-2:] == ("oracle", "ceiling")
+    table = scoring.summary(evaluation)
+    assert set(table.columns) == set(provenance.RESULTS["patch_level_summary"].columns)
+    overall = table[table["organ"] == "all"].set_index("method")
+    order = ["random", "colour", "seal", "oracle", "ceiling"]
+    assert overall.loc[order, "mean"].is_monotonic_increasing
+    assert overall.loc["ceiling", "mean"] < 1
+    lines = scoring.verdicts(evaluation)
+    assert lines[0] == "paired differences, 95 % intervals over donors"
+    assert [line.split(":")[0] for line in lines[1:-2]] == [m for m in evaluation.methods if m != "frozen"]
+    assert lines[-2].startswith("seal: better than seal_shuffled")
+    share = overall.loc["seal", "mean"] / overall.loc["oracle", "mean"]
+    assert lines[-1].startswith(f"SEAL reaches {100 * share:.0f} % of the oracle's PCC")
+    assert f"the ceiling {overall.loc['ceiling', 'mean']:.3f}" in lines[-1]
+
+
+def test_donors_are_resampled_together_over_methods_after_averaging_seeds(evaluated):
+    """Against a plain loop over resamples."""
+    evaluation = evaluated()
+    table = scoring.summary(evaluation)
+    scores = scoring.scores(evaluation)
+    means = scores[scores["metric"] == "pcc"].groupby(["method", "organ", "donor"])["value"].mean()
+    for organ, number in (("all", 12), ("Lung", 4)):
+        rows = table[table["organ"] == organ].set_index("method")
+        assert (rows["donors"] == number).all()
+        assert (rows["folds"] == 2).all()
+        seal, frozen = (means[m] if organ == "all" else means[m, organ] for m in ("seal", "frozen"))
+        seal, frozen = (v.droplevel("organ").sort_index() if organ == "all" else v.sort_index() for v in (seal, frozen))
+        drawn = []
+        for counts in resamples(number, 200, scoring.BOOTSTRAP_SEED):
+            chosen = [name for name, times in zip(seal.index, counts, strict=True) for _ in range(times)]
+            drawn.append((seal[chosen].mean(), (seal[chosen] - frozen[chosen]).mean()))
+        drawn = np.array(drawn)
+        expected = [*interval(drawn[:, 0]), *interval(drawn[:, 1])]
+        got = rows.loc["seal", ["low", "high", "difference_low", "difference_high"]].astype(float)
+        np.testing.assert_allclose(got, expected, atol=1e-9)
+        assert rows.loc["seal", "mean"] == pytest.approx(seal.mean())
+    assert set(zip(table["split"], table["dealt"], table["resample"], strict=True)) == {("donor", 2, "donors")}
+
+
+def test_one_donor_at_a_time_and_spots_resampled_is_what_it_always_was(evaluated):
+    """With folds 0: scores of whole folds, their bootstrap over spots, means over folds; written out plainly."""
+    evaluation = evaluated(folds=0, resample="spots")
+    pairs = evaluation.pairs
+    table = scoring.summary(evaluation).set_index(["organ", "method"])
+    scores = scoring.scores(evaluation)
+    pcc = scores[scores["metric"] == "pcc"].set_index(["method", "fold", "seed"])["value"]
+    point, drawn = {}, {}
+    for fold in pairs.folds():
+        assert set(pairs.per_spot("donor")[fold.test]) == {fold.name}
+        truth = pairs.measured(fold)[fold.test]
+        assert tuple(pairs.panel(fold).test) == (pairs.per_spot("organ")[fold.test][0],)
+        weights = resamples(len(truth), 200, 0)
+        for method in ("frozen", "seal"):
+            runs = dict(evaluation.runs(method, fold.name))
+            for seed, prediction in runs.items():
+                assert pcc[method, fold.name, seed] == mean_pearson(prediction, truth)
+            point[method, fold.name] = np.mean([mean_pearson(p, truth) for p in runs.values()])
+            drawn[method, fold.name] = np.mean([mean_pearson(p, truth, weights) for p in runs.values()], axis=0)
+    names = [fold.name for fold in pairs.folds()]
+    for organ, inside in (("all", names), ("Skin", [n for n in names if "Skin" in n])):
+        seal, frozen = (np.mean([drawn[m, n] for n in inside], axis=0) for m in ("seal", "frozen"))
+        row = table.loc[(organ, "seal")]
+        assert row["mean"] == pytest.approx(np.mean([point["seal", n] for n in inside]), abs=1e-12)
+        np.testing.assert_allclose([row["low"], row["high"]], interval(seal), atol=1e-12)
+        got = [row["difference_low"], row["difference_high"]]
+        np.testing.assert_allclose(got, interval(seal - frozen), atol=1e-12)
+        assert (row["folds"], row["donors"], row["dealt"]) == (len(inside), len(inside), 0)
+    assert scoring.verdicts(evaluation)[0].endswith("over spots")
+
+
+def test_settings_of_controls_and_ablations(evaluated):
+    evaluation = evaluated(random_encoders=1, ablation_folds=1)
+    assert [seed for seed, _ in evaluation.runs("random", "1of2")] == [0]
+    assert [seed for seed, _ in evaluation.runs("seal", "1of2")] == [0, 1]
+    assert [fold.name for fold in Ablation(evaluation.pairs, None).folds()] == ["1of2"]
+    table = scoring.summary(evaluation)
+    note = tables.controls(table, results.encoder_table(PROFILE)).attrs["note"]
+    assert note.startswith("One seed: nothing in the method is random, but for the random weights")
+    with pytest.raises(SealError, match="'patients'"):
+        scoring.summary(evaluated(resample="patients"))
+
+
+def test_maps_show_each_donors_own_first_genes(evaluated):
+    evaluation = evaluated()
+    maps = patch.maps(evaluation, genes=2)
+    assert set(maps.columns) == set(provenance.RESULTS["maps"].columns)
+    assert maps["donor"].nunique() == 12
+    for fold in evaluation.pairs.folds():
+        genes = evaluation.pairs.panel(fold).test["Lung"][:2]
+        part = maps[(maps["fold"] == fold.name) & maps["sample"].str.startswith("Lung")]
+        assert part["gene"].unique().tolist() == list(genes)
