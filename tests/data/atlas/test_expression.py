@@ -190,3 +190,74 @@ def test_the_same_seed_draws_the_same_counts():
     ]
     np.testing.assert_array_equal(drawn[0], drawn[1])
     assert (drawn[0] != drawn[2]).any()
+
+
+# --- what the ceiling knows and the oracle does not
+
+
+def test_a_gene_twice_in_a_programme_is_named(tmp_path):
+    path = tmp_path / "genes.csv"
+    path.write_text("gene,programme,weight\nALB,hepatocyte,10\nALB,hepatocyte,3\n")
+    with pytest.raises(SealError, match=r"genes\.csv, line 3: 'ALB'"):
+        expression.genes(path)
+
+
+def test_a_programme_acts_in_its_own_cells_alone():
+    column = PROGRAMMES.index("androgen_response")
+    genes = expression.shares()["androgen_response"] > 0
+    ratio = {}
+    for cell in ("prostate_luminal", "fibroblast"):
+        rna = np.zeros((4, len(KINDS)))
+        rna[:, KINDS.index(cell)] = 5.0
+        low, high = (Truth(rna, np.full((4, len(PROGRAMMES)), 0.1)) for _ in range(2))
+        high.activity[:, column] = 0.9
+        shares = [expression.expected(t, "Prostate")[0][genes].sum() for t in (low, high)]
+        ratio[cell] = shares[1] / shares[0]
+    assert ratio["prostate_luminal"] > 1.2
+    assert ratio["fibroblast"] == pytest.approx(1)
+
+
+def test_a_donors_effect_moves_the_ceiling_and_the_counts_but_not_the_oracle():
+    spots = truth(np.random.default_rng(7))
+    first, other = (
+        expression.express(np.random.default_rng(0), spots, "Breast", "Cancer", donor, "A") for donor in ("D1", "D2")
+    )
+    np.testing.assert_array_equal(first.oracle, other.oracle)
+    wanted = np.log(expression.effects("D2", "A") / expression.effects("D1", "A"))
+    true = np.log(other.ceiling.mean(axis=0) / first.ceiling.mean(axis=0))
+    assert np.corrcoef(wanted, true)[0, 1] > 0.98
+    often = first.counts.mean(axis=0) > 5
+    drawn = np.log(other.counts.sum(axis=0)[often] / first.counts.sum(axis=0)[often])
+    assert np.corrcoef(wanted[often], drawn)[0, 1] > 0.9
+
+
+def test_states_of_cells_that_look_alike_are_hidden():
+    rna = np.zeros((200, len(KINDS)))
+    rna[:, KINDS.index("fibroblast")] = 5.0  # every spot looks the same
+    spots = Truth(rna, np.full((200, len(PROGRAMMES)), 0.2))
+    made = expression.express(np.random.default_rng(8), spots, "Breast", "Healthy", "D", "A")
+    markers = own("fibroblast")
+    assert np.log(made.oracle[:, markers]).std(axis=0).max() < 1e-5
+    assert np.log(made.ceiling[:, markers]).std(axis=0).min() > 0.1
+
+
+def test_a_sections_depth_scales_its_counts():
+    share = np.full((500, 20), 1 / 20)
+    shallow, deep = (
+        expression.draw_counts(np.random.default_rng(0), share, np.ones(500), depth).mean() for depth in (1.0, 3.0)
+    )
+    assert deep / shallow == pytest.approx(3, rel=0.05)
+
+
+def test_a_spot_without_cells_has_exactly_the_sections_mean_rna():
+    spots = truth(np.random.default_rng(9), 40)
+    spots.rna[0] = 0
+    share = expression.expected(spots, "Breast")
+    total = spots.rna.sum(axis=1)
+    a, m = expression.parameters()["ambient"], np.median(total[1:])
+    weight = (a * m / (a * m + (1 - a) * total))[:, None]
+    cells = (share - weight * share[0]) / np.where(weight < 1, 1 - weight, 1)  # what is left without ambient RNA
+    # A spot's RNA counts by how much there is of it, with what its programmes add.
+    programmes = np.array([p.share for p in tables.programmes().values()])
+    amount = total + (spots.activity * (spots.rna @ expression.reach()) * programmes).sum(axis=1)
+    np.testing.assert_allclose(share[0], amount @ cells / amount.sum(), rtol=1e-9)

@@ -58,3 +58,39 @@ def test_the_summary_names_its_genes():
     table = variance.summary(found, ["G0", "G1", "not there"])
     assert list(table.index) == ["all 30 genes", "2 scored genes"]
     assert table.loc["2 scored genes", "visible"] == pytest.approx(found["visible"][:2].mean(), abs=1e-3)
+
+
+def test_the_variance_is_that_of_the_log_scale_pooled_by_spots():
+    rng = np.random.default_rng(4)
+    tables = [section(rng, spots=n, genes=5, seen=sd) for n, sd in ((300, 0.2), (900, 0.8))]
+    logs = []
+    for table in tables:
+        counts = table.X.toarray().astype(float)
+        logs.append(np.log1p(1e4 * counts / counts.sum(axis=1, keepdims=True)))
+    expected = (300 * logs[0].var(axis=0) + 900 * logs[1].var(axis=0)) / 1200
+    np.testing.assert_allclose(variance.parts(tables)["variance"], expected)
+
+
+def test_correlations_are_means_over_the_sections_where_a_gene_varies():
+    rng = np.random.default_rng(5)
+    tables = [section(rng, spots=400, genes=6) for _ in range(2)]
+    counts = tables[1].X.toarray()
+    counts[:, 2] = 0
+    tables[1].X = csr_matrix(counts)
+    found = variance.parts(tables)
+    for name in ("oracle", "ceiling"):
+        right = []
+        for table in tables:
+            x = table.X.toarray().astype(float)
+            y = np.log1p(1e4 * x / x.sum(axis=1, keepdims=True))
+            o = np.log1p(1e4 * table.layers[name].astype(float))
+            right.append([np.corrcoef(o[:, g], y[:, g])[0, 1] if y[:, g].std() else np.nan for g in range(6)])
+        np.testing.assert_allclose(found[f"{name}_pcc"], np.nanmean(right, axis=0), rtol=1e-4)
+
+
+def test_an_oracle_that_beats_the_ceiling_leaves_nothing_hidden():
+    table = section(np.random.default_rng(6), spots=500)
+    table.layers["oracle"], table.layers["ceiling"] = table.layers["ceiling"], table.layers["oracle"]
+    found = variance.parts([table])
+    assert (found["hidden"] == 0).all()
+    np.testing.assert_allclose(found["visible"] + found["counting"], 1)
