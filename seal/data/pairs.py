@@ -30,7 +30,7 @@ from seal.data.folds import Fold, make_folds
 from seal.data.panel import Panel
 from seal.errors import SealError
 from seal.files import digest, read_json
-from seal.profiles import Profile, as_dict
+from seal.profiles import Profile
 
 # layers of a simulated sample: each gene's expected share of a spot's RNA, [spots, genes]
 TRUTH = ("oracle", "ceiling")
@@ -78,9 +78,12 @@ class Pairs:
         SealError
             The profile's own pairs would be others.
         """
-        if as_dict(profile)["panel"] != as_dict(self.profile)["panel"] or profile.name != self.profile.name:
+        own, other = (
+            (p.name, p.panel, p.evaluation.split, p.evaluation.folds) for p in (self.profile, profile)
+        )  # a fold's panel belongs to its split
+        if own != other:
             raise SealError(
-                f"profile {profile.name} with other panel settings does not fit the pairs in {self.folder}",
+                f"profile {profile.name} with other panel or split settings does not fit the pairs in {self.folder}",
                 expected="the profile that assembled them, with other training settings",
                 do="assemble its own pairs: seal.data.assemble.assemble(profile)",
             )

@@ -177,6 +177,7 @@ def verdicts(evaluation: Evaluation) -> list[str]:
         row = means.row(method, everything, against)
         low, high = row["difference_low"], row["difference_high"]
         word = "better than" if low > 0 else "worse than" if high < 0 else "not told apart from"
+        word = word if np.isfinite(low) else "no interval against"
         lines.append(f"{method}: {word} {against} ({row['difference']:+.3f}, {low:+.3f} to {high:+.3f})")
     if set(TRUTH) <= set(evaluation.methods):
         lines.append(_reached({m: means.mean(m, everything) for m in ("frozen", "seal", *TRUTH)}))

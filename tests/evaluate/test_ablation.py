@@ -176,7 +176,7 @@ def test_pairs_refuse_another_panel(ran):
     profile = ran.pairs.profile
     other = dataclasses.replace(profile, panel=dataclasses.replace(profile.panel, genes=20))
     for wrong in (other, dataclasses.replace(profile, name="her2st")):
-        with pytest.raises(SealError, match="other panel settings"):
+        with pytest.raises(SealError, match="other panel or split settings"):
             ran.pairs.with_profile(wrong)
     same = ran.pairs.with_profile(profiles.changed(profile, vision__rank=2))
     assert (same.key, same.genes) == (ran.pairs.key, None)

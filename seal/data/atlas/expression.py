@@ -311,8 +311,9 @@ def express(rng: np.random.Generator, truth: Truth, organ: str, state: str, dono
 
     Returns
     -------
-    Expression. Its oracle knows the RNA of the cell types and the seen programmes (`visible`), with ambient RNA as it
-    follows from these; its ceiling knows all but the library sizes and the drawing of counts.
+    Expression. Its oracle knows the RNA of the cell types (how much each cell holds included, which is a little more
+    than a picture tells) and the seen programmes (`visible`), with ambient RNA as it follows
+    from these; its ceiling knows all but the library sizes and the drawing of counts.
 
     Raises
     ------

@@ -127,7 +127,7 @@ def lumen(code, noise, x, y, below):
         return 0.01, 0.09 + 0.02 * grain(noise[1], x / 5, y / 5), 0.0
     if code == 2:  # mucin
         wisp = grain(noise[1], x / 3, y / 14)
-        return max(0.07 + 0.03 * wisp, 0.0), 0.05 + 0.02 * wisp, 0.0
+        return max(0.07 + 0.03 * wisp, 0.0), max(0.05 + 0.02 * wisp, 0.0), 0.0
     if code == 3:  # blood
         cell = red_cell(noise[0], x, y)
         return 0.0, 0.04 + 0.42 * cell, 0.16 * cell

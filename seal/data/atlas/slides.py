@@ -55,6 +55,7 @@ def write(root: Path, patient: Patient, patches: int, seed: int, made_from: str,
     made_from
         Digest of all that the slide follows from.
     """
+    (root / "truth" / f"{patient.case}.json").unlink(missing_ok=True)  # of an earlier picture
     own = sections.seed_of(seed, patient.case)
     side = side_of(patches)
     grown = tissue.build(

@@ -55,7 +55,7 @@ def _transmit(amounts, vectors, table):
             h, e, p = amounts[y, x, 0], amounts[y, x, 1], amounts[y, x, 2]
             for c in range(3):
                 density = h * vectors[0, c] + e * vectors[1, c] + p * vectors[2, c]
-                out[y, x, c] = table[min(int(density * 1024 + 0.5), table.size - 1)]
+                out[y, x, c] = table[min(max(int(density * 1024 + 0.5), 0), table.size - 1)]
     return out
 
 

@@ -247,7 +247,7 @@ def typed(kind: type[Row], path: Path) -> tuple[Row, ...]:
             made.append(kind(**{f.name: _value(f.type, row[f.name]) for f in fields(kind)}))
         except ValueError as error:
             raise SealError(
-                f"{path}, line {number}: {error}", expected="a number >= 0 where a number belongs", do="mend the line"
+                f"{path}, line {number}: {error}", expected="a number where a number belongs", do="mend the line"
             ) from None
     return tuple(made)
 
@@ -256,7 +256,7 @@ def _value(kind: Any, text: str) -> Any:
     if kind is str:
         return text
     value = kind(text)
-    if not value < float("inf"):
+    if not -float("inf") < value < float("inf"):
         raise ValueError(f"{text!r} is not a finite number")
     return value
 

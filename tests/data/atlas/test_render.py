@@ -125,3 +125,17 @@ def test_the_same_bytes_on_a_lesser_cpu(tmp_path):
         for more in ({}, lesser)
     ]
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(("organ", "state"), [("Cervix", "Healthy"), ("Bowel", "Treated"), ("Pancreas", "Cancer")])
+def test_no_ink_is_less_than_none(organ, state):
+    for seed in range(3):
+        grown = build([seed], organ, state, (700.0, 700.0))
+        amounts = render.ink(grown, np.random.default_rng(seed))
+        assert amounts.min() >= 0
+        assert stains.transmit(amounts, stains.Stain()).min() > 100  # nothing is quite black
+
+
+def test_less_than_no_ink_would_be_glass_not_black():
+    amounts = np.full((2, 2, 3), -0.01, dtype=np.float32)
+    assert (stains.transmit(amounts, stains.Stain()) == 65535).all()

@@ -190,6 +190,23 @@ def test_a_killed_run_goes_on(monkeypatch):
     assert [s.id for s in hest.samples(root)] == ["SIM-KIDNEY-01", "SIM-KIDNEY-02"]
 
 
+def test_a_killed_enlargement_is_not_taken_for_whole(monkeypatch):
+    from seal.data import sample_files
+
+    root = atlas.prepare(small())
+    whole = sample_files.list_samples
+
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sample_files, "list_samples", killed)
+    with pytest.raises(KeyboardInterrupt):
+        atlas.prepare(small(donors_per_organ=3))
+    monkeypatch.setattr(sample_files, "list_samples", whole)
+    atlas.prepare(small(donors_per_organ=3))
+    assert [s.id for s in hest.samples(root)] == [f"SIM-KIDNEY-{n:02d}" for n in (1, 2, 3)]
+
+
 def test_more_donors_leave_the_first_alone():
     root = atlas.prepare(small())
     before = stamps(root)
