@@ -119,6 +119,12 @@ def _files_digest(files: Iterable[Path]) -> str:
     return digest([(path.relative_to(paths.PROJECT).as_posix(), sha256(path)) for path in files])
 
 
+def lock_digest() -> str | None:
+    """SHA-256 of the lock of the environment, None where there is none."""
+    lock = paths.PROJECT / "requirements.lock"
+    return sha256(lock) if lock.is_file() else None
+
+
 def notebook_digest(path: Path, profile: str) -> str:
     """SHA-256 of all that a notebook's results depend on, but for its input files.
 
@@ -138,13 +144,12 @@ def notebook_digest(path: Path, profile: str) -> str:
             names |= _modules(_parsed(source, Path(path), number))
     if _source("seal.data.pairs") in _closure(names, ["seal.profiles"]):
         names.add(f"seal.data.{values.source}")  # assembled by name, which no import statement shows
-    lock = paths.PROJECT / "requirements.lock"
     return digest(
         {
             "cells": cells,
             "code": _files_digest(_closure(names, ["seal.profiles"])),
             "profile": profiles.as_dict(values),
-            "lock": sha256(lock) if lock.is_file() else None,
+            "lock": lock_digest(),
         }
     )
 

@@ -24,9 +24,9 @@ from pathlib import Path
 from seal import paths
 from seal.data.atlas import sections, tables
 from seal.data.atlas.tables import Donor
-from seal.dependencies import code_digest
+from seal.dependencies import code_digest, lock_digest
 from seal.errors import SealError
-from seal.files import digest, read_json, remove_parts, sha256
+from seal.files import digest, read_json, remove_parts
 from seal.profiles import AtlasSettings, Profile
 
 THREADS = 8  # at most: each holds one section, some 200 MB
@@ -88,9 +88,7 @@ def _prepare(root: Path, settings: AtlasSettings, donors: list[Donor]) -> Path:
 
     from seal.data.sample_files import list_samples
 
-    code = code_digest(["seal.data.atlas.sections"])
-    lock = paths.PROJECT / "requirements.lock"  # the same bytes are promised for the same lock alone
-    code = digest([code, sha256(lock) if lock.is_file() else None])
+    code = [code_digest(["seal.data.atlas.sections"]), lock_digest()]  # the same bytes for the same lock alone
     wanted = {d.donor: digest([asdict(d), settings.spots_per_section, settings.seed, code]) for d in donors}
     rows = root / "metadata"
     done = {path.stem: read_json(path).get("settings_digest", "") for path in rows.glob("*.json")}

@@ -27,7 +27,7 @@ import numpy as np
 from seal.data.atlas import expression, pathobench, render, slides, tables
 from seal.data.atlas.cohort import Patient, alterations, morphology_factors, patients, subtypes
 from seal.data.atlas.tasks import CohortTruth
-from seal.dependencies import code_digest
+from seal.dependencies import code_digest, lock_digest
 from seal.errors import SealError
 from seal.files import atomic, digest, read_json, remove_parts, write_json
 from seal.profiles import AtlasSettings
@@ -118,7 +118,7 @@ def prepare(root: Path, settings: AtlasSettings) -> Path:
 
 
 def _jobs(drawn: Sequence[Patient], scanned: Sequence[Patient], settings: AtlasSettings) -> list[_Job]:
-    code = code_digest(["seal.data.atlas.slides"])
+    code = [code_digest(["seal.data.atlas.slides"]), lock_digest()]
     wanted = [(p, settings.patches_per_slide, False) for p in drawn]
     wanted += [(p, settings.scanned_patches, True) for p in scanned]
     return [_Job(p, n, every, digest([asdict(p), n, every, settings.seed, code])) for p, n, every in wanted]
