@@ -11,25 +11,26 @@ _BSPLINE_SD = 151 / 315  # sd of a plane of cubic B-splines with unit normal wei
 
 
 @njit(cache=True, nogil=True)
+def _weights(t: float) -> tuple[float, float, float, float]:
+    """Weights of the four knots around a point `t` of the way from the second to the third."""
+    b, c = (3 * t**3 - 6 * t**2 + 4) / 6, (-3 * t**3 + 3 * t**2 + 3 * t + 1) / 6
+    return (1 - t) ** 3 / 6, b, c, t**3 / 6
+
+
+@njit(cache=True, nogil=True)
 def _spline(knots: np.ndarray, height: int, width: int, pitch: float) -> np.ndarray:
     """Cubic B-spline surface over a plane of weights, one pixel apart: float32 [height, width]."""
     out = np.empty((height, width), dtype=np.float32)
     row = np.empty(knots.shape[1])
     for y in range(height):
-        at = y / pitch
-        j = int(at)
-        t = at - j
-        a, b = (1 - t) ** 3 / 6, (3 * t**3 - 6 * t**2 + 4) / 6
-        c, d = (-3 * t**3 + 3 * t**2 + 3 * t + 1) / 6, t**3 / 6
+        j = int(y / pitch)
+        a, b, c, d = _weights(y / pitch - j)
         for k in range(row.size):
             row[k] = a * knots[j, k] + b * knots[j + 1, k] + c * knots[j + 2, k] + d * knots[j + 3, k]
         for x in range(width):
-            at = x / pitch
-            k = int(at)
-            t = at - k
-            a2, b2 = (1 - t) ** 3 / 6, (3 * t**3 - 6 * t**2 + 4) / 6
-            c2, d2 = (-3 * t**3 + 3 * t**2 + 3 * t + 1) / 6, t**3 / 6
-            out[y, x] = a2 * row[k] + b2 * row[k + 1] + c2 * row[k + 2] + d2 * row[k + 3]
+            k = int(x / pitch)
+            a, b, c, d = _weights(x / pitch - k)
+            out[y, x] = a * row[k] + b * row[k + 1] + c * row[k + 2] + d * row[k + 3]
     return out
 
 

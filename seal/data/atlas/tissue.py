@@ -51,7 +51,6 @@ class Tissue:
     layout: Layout
     cells: Cells
     activity: np.ndarray  # [programmes, h, w], 0 to 1, points FIELD_STEP um apart
-    morphology: Morphology
 
     @property
     def size(self) -> tuple[float, float]:
@@ -110,7 +109,7 @@ def build(
     layout = plan([*seed, 0], architecture, size, outlined, morphology.gland)
     activity = _activity(np.random.default_rng([*seed, 1]), state, size, shifts or {})
     grower = _Grower(seed, architecture, layout, activity, morphology)
-    return Tissue(architecture, layout, grower.cells(), activity, morphology)
+    return Tissue(architecture, layout, grower.cells(), activity)
 
 
 def _altered(tissue: Architecture, by: Morphology) -> Architecture:
