@@ -143,7 +143,7 @@ def test_a_value_of_the_profile_and_the_lock_take_everything_along(built):
     edit(built.root / "seal" / "profiles.py", 'name="demo",', 'name="demo",\n    image_size_of_old=1,')
     edit(built.root / "seal" / "profiles.py", "\n    image_size_of_old=1,", "")
     assert built.figures() == [], "the file changed, no value did"
-    edit(built.root / "seal" / "profiles.py", "genes=300", "genes=301")
+    edit(built.root / "seal" / "profiles.py", 'name="demo",', 'name="demo",\n    variant="another",')
     assert built.figures() == NAMES
     assert built.figures("PROFILE=her2st") == [], "the other profile's values are as they were"
     with (built.root / "requirements.lock").open("a") as file:
