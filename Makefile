@@ -18,7 +18,7 @@ override $(1) := $$(call absolute,$$($(1)))
 export $(1)
 endif
 endef
-$(foreach name,SEAL_HOME SEAL_HER2ST SEAL_HEST,$(eval $(call place,$(name))))
+$(foreach name,SEAL_HOME SEAL_HER2ST SEAL_HEST SEAL_ALIASES,$(eval $(call place,$(name))))
 
 export NUMBA_CACHE_DIR := $(CURDIR)/build/numba
 export PYTHONWARNINGS := ignore::FutureWarning

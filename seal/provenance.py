@@ -61,7 +61,10 @@ RESULTS = {
         "01_dataset",
         "id organ disease_state donor technology spots pairs dataset licence simulated fold",
     ),
-    "hest_metadata": _result("01_dataset", "organ disease_state spots", "real"),
+    "hest_metadata": _result("01_dataset", "id organ disease_state technology spots study donor role", "real"),
+    "maple_waterfall": _result(
+        "01_dataset", "rule reason source samples_out spots_out samples_left spots_left", "real"
+    ),
     "slide_tasks": _result("01_dataset", "task group type strength metric cases oracle low high chance gained"),
     "gene_truth": _result("01_dataset", "gene visible hidden counting oracle_pcc ceiling_pcc"),
     "panel": _result("01_dataset", "fold rank gene test organs"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from seal.data.maple.report import PAPER_STATES
 from seal.errors import SealError
 from seal.patch_tables import (
     PAPER_ENCODERS,
@@ -49,9 +50,6 @@ TRAINED = {
     "bottleneck": "trained in a bottleneck, M",
 }
 
-# The paper's shares of spots by disease state, %; its cancerous samples are HEST-1k's "Cancer" and "Tumor".
-PAPER_STATES = {"Cancer": 42.8, "Diseased": 19.4, "Healthy": 32.2, "Treated": 5.6}
-
 
 def samples_by_technology(samples: "pd.DataFrame") -> "pd.DataFrame":
     """T1: samples, donors, spots and pairs by organ and technology, with a total.
@@ -77,6 +75,8 @@ def held_out_folds(samples: "pd.DataFrame") -> "pd.DataFrame":
     import pandas as pd
 
     folds = samples["fold"].astype("string")
+    if set(folds.dropna()) == {"test"}:
+        return _given_test_set(samples, folds.eq("test").fillna(False).astype(bool))
     rows = []
     for fold in sorted(folds.dropna().unique()):
         inside = folds.eq(fold).fillna(False).astype(bool)
@@ -95,6 +95,30 @@ def held_out_folds(samples: "pd.DataFrame") -> "pd.DataFrame":
             }
         )
     return pd.DataFrame(rows)
+
+
+def _given_test_set(samples: "pd.DataFrame", inside: "pd.Series") -> "pd.DataFrame":
+    """T2 where the test set is given: by organ, with a total; the other organs are trained on alone."""
+    import pandas as pd
+
+    organs = sorted(samples.loc[inside, "organ"].unique())
+    rows = []
+    for organ in [*organs, "all"]:
+        chosen = samples["organ"].eq(organ) | (organ == "all")
+        test, train = samples[inside & chosen & (samples["pairs"] > 0)], samples[~inside & chosen]
+        rows.append(
+            {
+                "organ": organ,
+                "test donors": test["donor"].nunique(),
+                "test sections": len(test),
+                "test pairs": test["pairs"].sum(),
+                "training donors": train["donor"].nunique(),
+                "training pairs": train["pairs"].sum(),
+            }
+        )
+    table = pd.DataFrame(rows)
+    table.attrs["note"] = f"{_counting(samples)} The last row counts all organs, those without test donors too."
+    return table
 
 
 def _unit(inside: "pd.DataFrame", fold: str) -> str:
@@ -123,6 +147,13 @@ def samples_with_licence(samples: "pd.DataFrame") -> "pd.DataFrame":
     return samples[columns].rename(columns={"disease_state": "disease state", "dataset": "source"})
 
 
+def _counting(samples: "pd.DataFrame") -> str:
+    """What a pair is here, and whether pairs were counted or are expected."""
+    if "counted" in samples and samples["counted"].eq("metadata").any():
+        return "Nothing is assembled yet: spots under tissue by HEST-1k's table, each of which should give a pair."
+    return "A pair is a spot with a patch; spots without a patch serve stage 1 alone."
+
+
 def _counted(samples: "pd.DataFrame", by: list[str]) -> "pd.DataFrame":
     import pandas as pd
 
@@ -135,7 +166,7 @@ def _counted(samples: "pd.DataFrame", by: list[str]) -> "pd.DataFrame":
     table = samples.groupby(by, dropna=False).agg(**what).reset_index()
     total = {name: getattr(samples[column], how)() for name, (column, how) in what.items()}
     table = pd.concat([table, pd.DataFrame([dict.fromkeys(by, "") | {by[0]: "total"} | total])], ignore_index=True)
-    table.attrs["note"] = "A pair is a spot with a patch; spots without a patch serve stage 1 alone."
+    table.attrs["note"] = _counting(samples)
     return table.rename(columns={"disease_state": "disease state"})
 
 

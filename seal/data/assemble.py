@@ -1,215 +1,296 @@
-"""From samples in the HEST-1k layout to pairs (`seal.data.pairs`), whole or not at all."""
+"""From samples in the HEST-1k layout to pairs (`seal.data.pairs`), whole or not at all.
 
+Work is done by sample (`seal.data.store.work`), so memory does not grow with their number: first all are counted,
+then each is written into its place, then each fold's panel is chosen from sums over spots, then each sample's columns
+of the folds are written. A killed assembly goes on from there and ends in the same bytes.
+"""
+
+import fcntl
 import importlib
-from dataclasses import asdict
+import math
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from seal import dependencies, paths
-from seal.data import hest, sample_files, simulated_truth
+from seal.data import hest, moments
 from seal.data import panel as panels
-from seal.data.expression import clean_genes, neighbours, normalise, spot_context
-from seal.data.folds import make_folds
-from seal.data.pairs import Pairs, Section, read
+from seal.data.folds import left_out
+from seal.data.genes import Aliases
+from seal.data.moments import Moments
+from seal.data.pairs import Pairs, Section, read, stored
+from seal.data.store import arrays, cluster, work
+from seal.data.store.work import DONE, PARTS, Job
 from seal.errors import SealError
-from seal.files import atomic, digest, write_json
+from seal.files import atomic, digest, read_json, remove_parts, sha256, write_json
 from seal.profiles import Profile, as_dict
+
+ROOM = 1.02  # of the bytes that are counted: small files besides
 
 
 def assemble(profile: Profile) -> Pairs:
     """Make the profile's pairs from its source, or read them if they are there and current.
 
+    Runs over Dask: in threads or processes (`ComputeSettings.assembly`), or on the scheduler that SEAL_DASK names. An
+    alias table that SEAL_ALIASES names settles what genes are called. Where another process assembles the same pairs,
+    this one waits for it.
+
     Returns
     -------
     Pairs. The folder appears whole or not at all.
+
+    Raises
+    ------
+    SealError
+        Bad samples, no room on the disk, folds that cannot be made, or a scheduler that cannot be reached.
     """
     source = importlib.import_module(f"seal.data.{profile.source}")
-    samples = hest.samples(source.prepare(profile))
-    key = _key(profile, samples)
+    samples = hest.samples(source.prepare(profile), profile.selection)
+    aliases = os.environ.get("SEAL_ALIASES")
+    key = _key(profile, samples, Aliases.read(aliases).digest if aliases else None)
     folder = paths.pairs(profile.name)
-    if (folder / "pairs.json").is_file():
-        pairs = read(profile)
-        if pairs.key == key:
-            return pairs
-    with atomic(folder) as temporary:
-        temporary.mkdir()
-        _write(temporary, profile, samples, key)
+    if _current(folder, key):
+        return read(profile)
+    with _alone(folder):
+        if not _current(folder, key):  # another process may have made them meanwhile
+            _build(folder, profile, samples, key, aliases)
     return read(profile)
 
 
-def _key(profile: Profile, samples) -> str:
-    """Everything that the pairs depend on: the samples' files, the settings, the code."""
+def _current(folder: Path, key: str) -> bool:
+    return (folder / "pairs.json").is_file() and stored(folder)["key"] == key
+
+
+def _key(profile: Profile, samples: Sequence[hest.Sample], aliases: str | None) -> str:
+    """Everything that the pairs depend on: the samples' files, the settings, the alias table, the code."""
     files = [p for s in samples for p in (s.st_path, s.patches_path, s.wsi_path) if p is not None and p.is_file()]
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     settings = {k: as_dict(profile)[k] for k in ("source", "image_size", "um_per_px", "panel")}
     split = profile.evaluation.split, profile.evaluation.folds
     code = dependencies.code_digest(["seal.data.assemble"])
-    return digest([[asdict(s) for s in samples], stats, settings, split, code])
+    return digest([[asdict(s) for s in samples], stats, settings, split, aliases, code])
 
 
-def _write(folder: Path, profile: Profile, samples, key: str) -> None:
-    settings = profile.panel
-    # Samples with an image first: then row i of the counts belongs to patch i, and what follows is
-    # expression alone, which only stage 1 uses.
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let one process at a time assemble; the system frees the lock of one that died."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f".{folder.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _build(folder: Path, profile: Profile, samples: Sequence[hest.Sample], key: str, aliases: str | None) -> None:
+    partial = _prepare(folder, key)
+    # Samples with an image first: then row i of the counts belongs to patch i, and what follows is expression alone,
+    # which only stage 1 uses.
     samples = sorted(samples, key=lambda sample: (not sample.has_image, sample.id))
-    tables = []
-    for sample in samples:
-        data = sample_files.read_counts(sample)
-        keep = np.asarray(data.X.sum(axis=1)).ravel() >= settings.min_spot_counts
-        if sample.has_image:
-            keep &= data.obs_names.isin(sample_files.patch_barcodes(sample))
-        if "in_tissue" in data.obs:
-            keep &= data.obs["in_tissue"].to_numpy().astype(bool)
-        if not keep.any():
-            raise SealError(
-                f"sample {sample.id} has no spot with counts, tissue and patch",
-                expected="at least one",
-                do=f"check {sample.st_path} and its patches, or take the sample out of the metadata table",
-            )
-        tables.append(data[keep].copy())
-    sections = _sections(samples, [table.n_obs for table in tables])
-    n_pairs = sum(s.stop - s.start for s in sections if s.has_image)
-    _write_patches(folder, profile, samples, tables, n_pairs)
-    _write_spots(folder, sections, tables)
-    counts, genes = _union(tables)
-    _write_counts(folder, counts, genes)
-    smooth = normalise(_context(sections, tables, counts, settings.own_weight), settings.target_sum)
-    own = normalise(counts, settings.target_sum)
-    truth = simulated_truth.gather(samples, tables)
-    tables.clear()  # choosing genes below needs the memory
-    spots = {
-        name: np.repeat([getattr(s, name) for s in sections], [s.stop - s.start for s in sections])
-        for name in ("donor", "organ")
-    }
-    for fold in make_folds(sections, profile.evaluation):
-        donors, organs = spots["donor"][fold.omics], spots["organ"][fold.omics]
-        scored = _scored(donors, organs, spots["organ"][fold.test])
-        panel = panels.select(counts[fold.omics], smooth[fold.omics], genes, donors, scored, settings)
-        home = folder / "folds" / fold.name
-        _write_fold(home, panel, genes, smooth, own)
-        for name, shares in truth.items():
-            np.save(home / f"{name}.npy", shares.log_expression(panel.test_genes, settings.target_sum))
-    write_json(
-        folder / "pairs.json",
-        {
-            "key": key,
-            "n_pairs": n_pairs,
-            "n_spots": sections[-1].stop,
-            "truth": bool(truth),
-            "sections": [asdict(section) for section in sections],
-        },
-    )
+    jobs = [Job(partial, s, profile.panel, profile.image_size, profile.um_per_px, aliases) for s in samples]
+    how = profile.compute.assembly
+    counts = cluster.run(work.count, jobs, how, "counting", [_size(s.st_path) for s in samples])
+    jobs, plan = _placed(jobs, counts)
+    _make_room(plan, partial)
+    sizes = [
+        12 * found["nnz"] + (job.stop - job.start) * plan.patch_bytes for job, found in zip(jobs, counts, strict=True)
+    ]
+    cluster.run(work.place, jobs, how, "patches and counts", sizes)
+    sections = _sections(jobs)
+    _join_spots(jobs, partial / "spots.parquet")
+    folds = _choose_panels(partial, profile, sections, plan)
+    jobs = [replace(job, folds=folds, truth=plan.truth) for job in jobs]
+    cluster.run(work.write_folds, jobs, how, "folds", [12 * found["nnz"] for found in counts])
+    _finish(folder, partial, jobs, plan, key, sections)
 
 
-def _scored(donors: np.ndarray, organs: np.ndarray, tested: np.ndarray) -> dict[str, list[str]]:
-    """The training donors that choose each test organ's genes: all of them for an organ that no other donor has.
+def _prepare(folder: Path, key: str) -> Path:
+    """The folder that is filled; what is stale goes first, since two of these may not fit on a disk."""
+    partial = folder.with_name(f".{folder.name}.{key[:12]}.part")
+    shutil.rmtree(folder, ignore_errors=True)
+    for other in folder.parent.glob(f".{folder.name}.*.part"):
+        if other != partial:
+            shutil.rmtree(other, ignore_errors=True)
+    for name in (PARTS, DONE, "moments"):
+        (partial / name).mkdir(parents=True, exist_ok=True)
+    for place in (partial, *(path for path in partial.rglob("*") if path.is_dir())):
+        remove_parts(place)
+    return partial
 
-    Parameters
-    ----------
-    donors, organs
-        Of the training spots.
-    tested
-        Organs of the test spots.
-    """
-    own = {organ: sorted(set(donors[organs == organ])) for organ in sorted(set(tested))}
-    return {organ: names or sorted(set(donors)) for organ, names in own.items()}
+
+def _size(path: Path | None) -> int:
+    return path.stat().st_size if path is not None and path.is_file() else 0
 
 
-def _sections(samples, lengths: list[int]) -> tuple[Section, ...]:
-    stops = np.cumsum(lengths).tolist()
+@dataclass(frozen=True)
+class _Plan:
+    """Sizes of the whole."""
+
+    genes: tuple[str, ...]
+    n_spots: int
+    n_pairs: int
+    nnz: int
+    truth: bool
+    image_size: int
+
+    @property
+    def patch_bytes(self) -> int:
+        return 3 * self.image_size**2
+
+    @property
+    def arrays(self) -> dict[str, tuple[str, tuple[int, ...]]]:
+        """File -> dtype and shape of what is written in parts."""
+        return {
+            "patches.npy": ("u1", (self.n_pairs, self.image_size, self.image_size, 3)),
+            "counts/data.npy": ("<f4", (self.nnz,)),
+            "counts/indices.npy": ("<i4", (self.nnz,)),
+            "counts/indptr.npy": ("<i8", (self.n_spots + 1,)),
+        }
+
+
+def _placed(jobs: Sequence[Job], counts: Sequence[dict]) -> tuple[list[Job], _Plan]:
+    """Give every sample the place of its rows and stored counts, and sum all up."""
+    genes = sorted({gene for found in counts for gene in found["genes"]})
+    placed, row, nnz = [], 0, 0
+    for job, found in zip(jobs, counts, strict=True):
+        placed.append(replace(job, start=row, stop=row + found["spots"], nnz=nnz))
+        row, nnz = row + found["spots"], nnz + found["nnz"]
+    shown = [(job, found) for job, found in zip(placed, counts, strict=True) if job.sample.has_image]
+    n_pairs = max((job.stop for job, _ in shown), default=0)
+    truth = bool(shown) and all(found["truth"] for _, found in shown)
+    return placed, _Plan(tuple(genes), row, n_pairs, nnz, truth, jobs[0].image_size)
+
+
+def _make_room(plan: _Plan, partial: Path) -> None:
+    """Check that all fits on the disk, then make the empty arrays."""
+    needed = sum(math.prod(shape) * np.dtype(dtype).itemsize for dtype, shape in plan.arrays.values())
+    there = sum(path.stat().st_blocks * 512 for name in plan.arrays if (path := partial / name).is_file())
+    free = shutil.disk_usage(partial).free
+    if ROOM * needed - there > free:
+        raise SealError(
+            f"{partial.parent} has {free / 1e9:.1f} GB free for {(needed - there) / 1e9:.1f} GB of pairs",
+            expected="room for all of them",
+            do="set SEAL_HOME to a larger disk, or take fewer samples or smaller patches",
+        )
+    for name, (dtype, shape) in plan.arrays.items():
+        if not (partial / name).is_file():
+            with atomic(partial / name) as temporary:
+                arrays.create(temporary, dtype, shape)
+    write_json(partial / "genes.json", list(plan.genes))
+
+
+def _sections(jobs: Sequence[Job]) -> tuple[Section, ...]:
     return tuple(
         Section(
-            sample=s.id,
-            donor=s.donor,
-            organ=s.organ,
-            disease_state=s.disease_state,
-            technology=s.technology,
-            grid=s.grid,
-            um_per_px=s.um_per_px,
-            dataset=s.dataset,
-            licence=s.licence,
-            has_image=s.has_image,
-            start=stop - length,
-            stop=stop,
+            sample=job.sample.id,
+            donor=job.sample.donor,
+            organ=job.sample.organ,
+            disease_state=job.sample.disease_state,
+            technology=job.sample.technology,
+            grid=job.sample.grid,
+            um_per_px=job.sample.um_per_px,
+            dataset=job.sample.dataset,
+            licence=job.sample.licence,
+            role=job.sample.role,
+            has_image=job.sample.has_image,
+            start=job.start,
+            stop=job.stop,
+            nnz=job.nnz,
         )
-        for s, length, stop in zip(samples, lengths, stops, strict=True)
+        for job in jobs
     )
 
 
-def _write_patches(folder: Path, profile: Profile, samples, tables, n_pairs: int) -> None:
-    from tqdm import tqdm
+def _join_spots(jobs: Sequence[Job], path: Path) -> None:
+    """spots.parquet out of the samples' parts, one at a time."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    size = profile.image_size
-    store = np.lib.format.open_memmap(folder / "patches.npy", mode="w+", dtype=np.uint8, shape=(n_pairs, size, size, 3))
-    row = 0
-    with tqdm(total=n_pairs, desc="patches", unit="patch") as bar:
-        for sample, table in zip(samples, tables, strict=True):
-            if not sample.has_image:
-                continue
-            for chunk in sample_files.read_patches(sample, table.obs_names.tolist(), size, profile.um_per_px):
-                store[row : row + len(chunk)] = chunk
-                row += len(chunk)
-                bar.update(len(chunk))
-    store.flush()
-
-
-def _write_spots(folder: Path, sections: tuple[Section, ...], tables) -> None:
-    import pandas as pd
-
-    names = {"pxl_col_in_fullres": "x", "pxl_row_in_fullres": "y"}
-    columns = ["array_row", "array_col", "x", "y", "label"]
-    frames = []
-    for section, table in zip(sections, tables, strict=True):
-        frame = table.obs.rename(columns=names).reindex(columns=columns)
-        frame["label"] = frame["label"].astype("object").where(frame["label"].notna(), None)
-        frame.insert(0, "barcode", table.obs_names.to_numpy())
-        for name in ("organ", "donor", "sample"):
-            frame.insert(0, name, getattr(section, name))
-        frames.append(frame.assign(has_image=section.has_image))
-    pd.concat(frames, ignore_index=True).to_parquet(folder / "spots.parquet")
+    schema = pa.schema(
+        [
+            *((name, pa.string()) for name in ("sample", "donor", "organ", "barcode")),
+            *((name, pa.int64()) for name in ("array_row", "array_col")),
+            *((name, pa.float64()) for name in ("x", "y")),
+            ("label", pa.string()),
+            ("has_image", pa.bool_()),
+        ]
+    )
+    with atomic(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+        for job in jobs:
+            writer.write_table(pq.read_table(job.part(".parquet"), columns=schema.names).cast(schema))
 
 
-def _union(tables):
-    """Stack the sections' counts over the union of their genes; a gene a section lacks counts zero there."""
-    import anndata
+class _ByDonor(Mapping):
+    """Donor -> sums over the spots of some sections, read from disk when asked for."""
 
-    cleaned = []
-    for table in tables:
-        genes, positions = clean_genes(table.var_names)
-        part = anndata.AnnData(table.X.tocsr()[:, positions])
-        part.var_names = genes
-        part.obs_names = [str(i) for i in range(part.n_obs)]
-        cleaned.append(part)
-    stacked = anndata.concat(cleaned, join="outer", fill_value=0, index_unique="-")
-    order = np.argsort(stacked.var_names.to_numpy())
-    return stacked.X.tocsr()[:, order], stacked.var_names.to_numpy()[order].tolist()
+    def __init__(self, folder: Path, sections: Sequence[Section]) -> None:
+        self._folder, self._sections = folder, sections
 
+    def __getitem__(self, donor: str) -> Moments:
+        own = [s.sample for s in self._sections if s.donor == donor]
+        return moments.total(moments.load(self._folder / "moments" / f"{name}.npz") for name in own)
 
-def _write_counts(folder: Path, counts, genes: list[str]) -> None:
-    from scipy.sparse import save_npz
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted({section.donor for section in self._sections}))
 
-    save_npz(folder / "counts.npz", counts, compressed=False)  # a quarter of the size would take 20 times as long
-    write_json(folder / "genes.json", genes)
+    def __len__(self) -> int:
+        return len({section.donor for section in self._sections})
 
 
-def _context(sections: tuple[Section, ...], tables, counts, own_weight: float):
-    """Spot context within each section, stacked over all of them."""
-    from scipy.sparse import vstack
+def _choose_panels(
+    partial: Path, profile: Profile, sections: Sequence[Section], plan: _Plan
+) -> tuple[str, ...]:
+    """Choose each fold's panel on its training donors, and make its empty tables; the names of the folds."""
+    names = []
+    for name, inside in left_out(sections, profile.evaluation).items():
+        home = partial / "folds" / name
+        out = {s.sample for s in inside}
+        trained = [s for s in sections if s.sample not in out]
+        scored = _scored(trained, sorted({s.organ for s in inside if s.has_image}))
+        panel = panels.select(_ByDonor(partial, trained), plan.genes, scored, profile.panel)
+        if not (home / "panel.json").is_file() or panels.load(home / "panel.json") != panel:
+            panel.save(home / "panel.json")
+        for table, shape in work.fold_tables(panel, plan.n_spots, plan.n_pairs, plan.truth).items():
+            if not (home / f"{table}.npy").is_file():
+                with atomic(home / f"{table}.npy") as temporary:
+                    arrays.create(temporary, "<f4", shape)
+        names.append(name)
+    return tuple(names)
 
-    mixed = []
-    for section, table in zip(sections, tables, strict=True):
-        grid = table.obs["array_row"].to_numpy(), table.obs["array_col"].to_numpy()
-        adjacency = neighbours(*grid, section.grid)
-        mixed.append(spot_context(counts[section.start : section.stop], adjacency, own_weight))
-    return vstack(mixed, format="csr")
+
+def _scored(trained: Sequence[Section], tested: Sequence[str]) -> dict[str, list[str]]:
+    """The training donors that choose each test organ's genes: all of them for an organ that no other donor has."""
+    everyone = sorted({section.donor for section in trained})
+    own = {organ: sorted({s.donor for s in trained if s.organ == organ}) for organ in tested}
+    return {organ: donors or everyone for organ, donors in own.items()}
 
 
-def _write_fold(folder: Path, panel: panels.Panel, genes: list[str], smooth, own) -> None:
-    """Write a fold's panel and its columns of the context and of the spots' own expression."""
-    where = {gene: column for column, gene in enumerate(genes)}
-    columns = np.array([where[gene] for gene in panel.genes])
-    folder.mkdir(parents=True)
-    panel.save(folder / "panel.json")
-    np.save(folder / "context.npy", smooth[:, columns].toarray())
-    np.save(folder / "measured.npy", own[:, columns[panel.test_columns]].toarray())
+def _finish(
+    folder: Path, partial: Path, jobs: Sequence[Job], plan: _Plan, key: str, sections: Sequence[Section]
+) -> None:
+    """Gather the checksums, take away what was put aside, and give the folder its name."""
+    parts = [block for job in jobs for step in ("place", "folds") for block in read_json(job.done(step))]
+    in_parts = {block["file"] for block in parts} | set(plan.arrays)
+    shutil.rmtree(partial / PARTS)
+    names = sorted(str(path.relative_to(partial)) for path in partial.rglob("*") if path.is_file())
+    whole = [name for name in names if name not in in_parts and not name.startswith(f"{DONE}/")]
+    checksums = {
+        "parts": parts,
+        "heads": {name: arrays.head(partial / name) for name in sorted(in_parts)},
+        "whole": {name: sha256(partial / name) for name in whole},
+    }
+    write_json(partial / "checksums.json", checksums)
+    record = {
+        "key": key,
+        "n_pairs": plan.n_pairs,
+        "n_spots": plan.n_spots,
+        "truth": plan.truth,
+        "sections": [asdict(section) for section in sections],
+        "checksums": sha256(partial / "checksums.json"),
+    }
+    shutil.rmtree(partial / DONE)
+    write_json(partial / "pairs.json", record | {"digest": digest(record)})
+    partial.rename(folder)

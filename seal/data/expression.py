@@ -2,13 +2,20 @@
 
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from seal.errors import SealError
 
+if TYPE_CHECKING:
+    from seal.data.genes import Aliases
+
 # Probes that measure nothing (release).
 _CONTROL = re.compile(r"BLANK|CONTROL|AMBIGUOUS")
+# A reference of several genomes puts the genome before each gene; HEST-1k has GRCh38_, GRCh38__ and GRCh38______.
+# Other genomes keep their prefix: a mouse or viral gene is not the human gene of that name.
+_HUMAN = re.compile(r"^(GRCH3[78]|HG19|HG38)_+")
 
 # Steps in (array_row, array_col) to a spot's true neighbours. Visium numbers the columns of odd rows
 # between those of even rows, so the neighbour in the same row is two columns away.
@@ -18,20 +25,34 @@ STEPS = {
 }
 
 
-def clean_genes(symbols: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """Upper-case gene symbols without duplicates and control probes.
+def clean_genes(symbols: Sequence[str], aliases: "Aliases | None" = None) -> tuple[list[str], np.ndarray]:
+    """Upper-case gene symbols without duplicates, control probes and the human genome's prefix.
+
+    Parameters
+    ----------
+    symbols
+        A table's columns.
+    aliases
+        If given, earlier symbols, aliases and Ensembl ids become the approved symbols they lead to.
 
     Returns
     -------
-    The symbols that stay, and their positions in `symbols`; of duplicates the first stays.
+    The genes that stay, in order of first appearance, and each one's position in `symbols`: of several columns that
+    give one gene, the first that bears the gene's own name, else the first.
 
-    Source: release.
+    Source: release; prefix and aliases our choice.
     """
     kept: dict[str, int] = {}
+    own = set()  # genes whose column bears their own name
     for position, symbol in enumerate(symbols):
-        name = str(symbol).strip().upper()
-        if name and not _CONTROL.search(name):
-            kept.setdefault(name, position)
+        name = _HUMAN.sub("", str(symbol).strip().upper())
+        if not name or _CONTROL.search(name):
+            continue
+        gene = aliases.official(name) if aliases else name
+        if gene not in kept or (name == gene and gene not in own):
+            kept[gene] = position
+        if name == gene:
+            own.add(gene)
     return list(kept), np.fromiter(kept.values(), dtype=np.int64, count=len(kept))
 
 

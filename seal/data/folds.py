@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 # what can be left out -> the field of a section that names it
 UNITS = {"donor": "donor", "section": "sample", "study": "dataset", "organ": "organ"}
+GIVEN = "given"  # the split that leaves out the sections whose role is "test"
 
 
 @dataclass(frozen=True)
@@ -47,22 +48,26 @@ class Fold:
 def left_out(sections: Sequence["Section"], settings: EvaluationSettings) -> dict[str, list["Section"]]:
     """Which sections each fold leaves out of training, by the fold's name.
 
-    With `settings.folds` 0, each unit (donor, section, study or organ, as `settings.split` says) that has patches
+    With `settings.split` "given", one fold, named test, leaves out the sections whose role is "test". Otherwise, with
+    `settings.folds` 0, each unit (donor, section, study or organ, as `settings.split` says) that has patches
     is left out in turn, in order of name; the fold bears its name. With K, the units are dealt into K folds, see
     `deal`, named 1ofK to KofK. Sections of a unit without any patches are trained on by stage 1 in every fold.
 
     Raises
     ------
     SealError
-        Another split or number of folds, fewer units than folds, fewer than two units, two units that give one
-        folder name, or a donor that would be on both sides (it is named; with the split "section" donors may be).
+        Another split or number of folds, fewer units than folds, fewer than two units, no section of a given test
+        set or none to train on, two units that give one folder name, or a donor that would be on both sides (it is
+        named; with the split "section" donors may be).
 
     Source: our choice.
     """
+    if settings.split == GIVEN:
+        return _given(sections)
     if settings.split not in UNITS:
         raise SealError(
             f"unknown split {settings.split!r}",
-            expected=f"one of {', '.join(UNITS)}",
+            expected=f"one of {', '.join([*UNITS, GIVEN])}",
             do="set EvaluationSettings.split",
         )
     if settings.folds < 0 or settings.folds == 1:
@@ -97,6 +102,19 @@ def _in_turn(units: dict[str, list["Section"]]) -> dict[str, list["Section"]]:
             do="rename one of them in the metadata table",
         )
     return folds
+
+
+def _given(sections: Sequence["Section"]) -> dict[str, list["Section"]]:
+    test = [s for s in sections if s.role == "test"]
+    for role, inside in (("test", test), ("train", [s for s in sections if s.role != "test"])):
+        if not any(s.has_image for s in inside):
+            raise SealError(
+                f"no section with patches has the role {role!r}",
+                expected="sections to train on and sections of the test set",
+                do="fetch samples of both (python -m seal fetch), or leave donors out (EvaluationSettings.split)",
+            )
+    _require_apart("test", test, sections)
+    return {"test": test}
 
 
 def _folder_name(name: str) -> str:

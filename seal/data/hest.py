@@ -9,26 +9,20 @@ import numpy as np
 
 from seal import paths
 from seal.errors import SealError
-from seal.profiles import Profile
+from seal.profiles import Profile, SelectionSettings
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from seal.data import maple
+
+OVERLAPS = "overlaps.csv"  # beside HEST-1k's table: sections found twice in the files (python -m seal audit)
 FIELD = 112.0  # um, the side of HEST-1k's patches
 COLUMNS = ("id", "organ", "disease_state", "species", "patient", "st_technology", "dataset_title", "license")
 ORGANS = (
     *("Bladder", "Bowel", "Brain", "Breast", "Cervix", "Heart", "Kidney"),
     *("Liver", "Lung", "Ovary", "Pancreas", "Prostate", "Skin", "Uterus"),
 )
-
-# HEST-Bench's samples, which MAPLE leaves out.
-BENCH = {
-    *("TENX95", "TENX99", "NCBI783", "NCBI785", "TENX126", "TENX116", "TENX140", "TENX115", "TENX117"),
-    *("TENX111", "TENX147", "TENX148", "TENX149", "ZEN36", "ZEN40", "ZEN48", "ZEN49", "TENX118", "TENX141"),
-    *(f"MEND{i}" for i in range(139, 163)),
-    *(f"INT{i}" for i in range(1, 25)),
-    *(f"NCBI{i}" for i in range(681, 685)),
-}
 
 
 @dataclass(frozen=True)
@@ -40,6 +34,7 @@ class Sample:
     organ: str
     disease_state: str
     donor: str
+    role: str  # train or test, where a test set is given; else train
     technology: str
     species: str
     um_per_px: float  # of the full-resolution image
@@ -89,9 +84,8 @@ def prepare(profile: Profile) -> Path:
         raise SealError(
             f"profile {profile.name}: {root} holds no HEST-1k samples",
             expected="HEST_v*.csv, st/ and patches/ of the data set MahmoodLab/hest",
-            do="ask for access at https://huggingface.co/datasets/MahmoodLab/hest, then run `hf download "
-            f"MahmoodLab/hest --repo-type dataset --local-dir {root}` (over 1 TB with wsis/; `--include` takes "
-            "part of it), or set SEAL_HEST to a copy",
+            do="ask for access at https://huggingface.co/datasets/MahmoodLab/hest, see what it takes with `python -m "
+            "seal doctor`, then run `python -m seal fetch --profile maple`; or set SEAL_HEST to a copy",
         )
     return root
 
@@ -114,7 +108,8 @@ def table(root: Path) -> "pd.DataFrame":
 
     Returns
     -------
-    DataFrame with HEST's columns and `grid`, `simulated`, `normalised`, `donor`.
+    DataFrame with HEST's columns and `grid`, `simulated`, `normalised`, `donor`, `role`. Where no patient is named,
+    the whole study counts as one donor; HEST-1k's own table is worked out further, see `maple_selection`.
 
     Raises
     ------
@@ -147,66 +142,76 @@ def _completed(frame: "pd.DataFrame") -> "pd.DataFrame":
 
     square = frame["st_technology"].eq("Spatial Transcriptomics")
     study = "study: " + frame["dataset_title"].fillna(frame["id"]).astype(str)
-    ours = {"grid": square.map({True: "square", False: "visium"}), "simulated": False, "normalised": False}
+    ours = {
+        "grid": square.map({True: "square", False: "visium"}),
+        "simulated": False,
+        "normalised": False,
+        "role": "train",
+    }
     for name, value in ours.items():  # a table may hold them for some of its samples only
         frame[name] = frame[name].where(frame[name].notna(), value) if name in frame else value
     if "pixel_size_um_estimated" in frame:  # what is no number is missing, and named where it is needed
         frame["pixel_size_um_estimated"] = pd.to_numeric(frame["pixel_size_um_estimated"], errors="coerce")
-    return frame.assign(donor=frame["patient"].where(frame["patient"].notna(), study).astype(str))
+    named = frame["patient"].notna() & frame["patient"].astype(str).str.strip().ne("")  # HEST-1k writes blanks too
+    return frame.assign(donor=frame["patient"].where(named, study).astype(str))
 
 
-def samples(root: Path) -> list[Sample]:
-    """The samples of a tree whose counts are there, sorted by id.
+def maple_selection(root: Path, settings: SelectionSettings | None = None) -> "maple.Selection | None":
+    """MAPLE's samples by rule, if the table of a tree (or the csv) is HEST-1k's own; see `seal.data.maple.select`.
+
+    What `python -m seal audit` found in the files, overlaps.csv beside the table, is taken into account.
+
+    Returns
+    -------
+    None where there is no table, or another one.
+    """
+    import pandas as pd
+
+    from seal.data import maple
+
+    root = Path(root)
+    own = root.is_file() or (any(root.glob("HEST_v*.csv")) and not (root / "metadata.csv").is_file())
+    path = _table_path(root) if own else None
+    if path is None or not path.name.startswith("HEST_v"):
+        return None
+    found = path.with_name(OVERLAPS)
+    return maple.select(table(path), settings, pd.read_csv(found, dtype=str) if found.is_file() else None)
+
+
+def samples(root: Path, settings: SelectionSettings | None = None) -> list[Sample]:
+    """The samples of a tree whose counts are there, sorted by id; of HEST-1k those that MAPLE takes.
 
     Raises
     ------
     SealError
         The table is bad (see `table`), or no sample's counts are there.
     """
-    found = []
-    for row in table(root).sort_values("id").to_dict("records"):
-        sample = Sample(
-            id=row["id"],
-            root=Path(root),
-            organ=str(row["organ"]),
-            disease_state=str(row["disease_state"]),
-            donor=row["donor"],
-            technology=str(row["st_technology"]),
-            species=str(row["species"]),
-            um_per_px=float(row.get("pixel_size_um_estimated", np.nan)),
-            grid=row["grid"],
-            simulated=bool(row["simulated"]),
-            normalised=bool(row["normalised"]),
-            licence=str(row["license"]),
-            dataset=str(row["dataset_title"]),
-        )
-        if sample.st_path.is_file():
-            found.append(sample)
+    frame, selection = table(root), maple_selection(root, settings)
+    if selection is not None:
+        chosen = selection.samples.set_index("id")
+        frame = frame[frame["id"].isin(chosen.index)]
+        frame = frame.assign(**{name: frame["id"].map(chosen[name]) for name in ("donor", "role")})
+    found = [_sample(row, Path(root)) for row in frame.sort_values("id").to_dict("records")]
+    found = [sample for sample in found if sample.st_path.is_file()]
     if not found:
         raise SealError(f"{root}/st holds no sample of its table", expected="st/ID.h5ad", do="fetch the samples")
     return found
 
 
-def maple_candidates() -> "pd.DataFrame | None":
-    """Samples that MAPLE's public description admits, counted from the real metadata of HEST-1k.
-
-    Human, Visium or Visium HD, of the 14 organs, not in HEST-Bench.
-
-    Returns
-    -------
-    DataFrame with id, organ, disease_state, technology, spots; None where HEST-1k's table is not on disk.
-
-    Source: rebuilt from the paper's public counts; which samples it took is not public.
-    """
-    root = home()
-    if not root.is_dir() or not any(root.glob("HEST_v*.csv")):
-        return None
-    frame = table(root)
-    wanted = (
-        frame["species"].eq("Homo sapiens")
-        & frame["st_technology"].isin(["Visium", "Visium HD"])
-        & frame["organ"].isin(ORGANS)
-        & ~frame["id"].isin(BENCH)
+def _sample(row: dict, root: Path) -> Sample:
+    return Sample(
+        id=row["id"],
+        root=root,
+        organ=str(row["organ"]),
+        disease_state=str(row["disease_state"]),
+        donor=row["donor"],
+        role=str(row["role"]),
+        technology=str(row["st_technology"]),
+        species=str(row["species"]),
+        um_per_px=float(row.get("pixel_size_um_estimated", np.nan)),
+        grid=row["grid"],
+        simulated=bool(row["simulated"]),
+        normalised=bool(row["normalised"]),
+        licence=str(row["license"]),
+        dataset=str(row["dataset_title"]),
     )
-    frame = frame[wanted].rename(columns={"st_technology": "technology", "spots_under_tissue": "spots"})
-    return frame[["id", "organ", "disease_state", "technology", "spots"]].reset_index(drop=True)

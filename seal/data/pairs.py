@@ -2,10 +2,13 @@
 
 One folder a profile::
 
-    patches.npy          uint8 [pairs, size, size, 3], memory-mapped
-    counts.npz           raw counts, sparse [spots, genes]; the first `pairs` rows belong to the patches
-    genes.json           the columns of counts.npz
-    spots.parquet        one row a spot: sample, barcode, donor, organ, position, label
+    patches.npy          uint8 [pairs, size, size, 3]
+    counts/              raw counts, sparse [spots, genes]: data, indices and indptr of one CSR matrix; the first
+                         `pairs` rows belong to the patches
+    genes.json           the columns of the counts: the union over all samples, a gene that a sample lacks counts 0
+    spots.parquet        the index, one row a spot: sample, barcode, donor, organ, position, label
+    moments/             sums over each sample's spots, from which any fold's panel is chosen (`seal.data.moments`)
+    checksums.json       SHA-256 of everything, by sample (`seal.data.store.verify`)
     pairs.json           sections and the key of all inputs; written last
     folds/NAME/panel.json        the panel and each organ's test genes, chosen on the fold's training donors
     folds/NAME/context.npy       float32 [spots, panel]: spot context, normalised, log: what SEAL learns
@@ -28,12 +31,10 @@ from seal import paths
 from seal.data import panel as panels
 from seal.data.folds import Fold, make_folds
 from seal.data.panel import Panel
+from seal.data.patch_reader import PatchReader
 from seal.errors import SealError
 from seal.files import digest, read_json
 from seal.profiles import Profile
-
-# layers of a simulated sample: each gene's expected share of a spot's RNA, [spots, genes]
-TRUTH = ("oracle", "ceiling")
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,11 @@ class Section:
     um_per_px: float  # of the full-resolution image
     dataset: str
     licence: str
+    role: str  # train or test, where a test set is given
     has_image: bool
     start: int
     stop: int
+    nnz: int  # stored counts before its first row
 
 
 @dataclass(frozen=True)
@@ -91,9 +94,9 @@ class Pairs:
         return replace(self, profile=profile, genes=genes, key=key)
 
     @cached_property
-    def patches(self) -> np.ndarray:
-        """Patches, uint8 [pairs, size, size, 3], memory-mapped."""
-        return np.load(self.folder / "patches.npy", mmap_mode="r")
+    def patches(self) -> PatchReader:
+        """Patches, uint8 [pairs, size, size, 3], read from disk when indexed."""
+        return PatchReader(self.folder / "patches.npy")
 
     def per_spot(self, field: str) -> np.ndarray:
         """A section's field ("donor", "organ", "sample", ...) repeated over its spots, [spots]."""
@@ -125,11 +128,22 @@ class Pairs:
             image[y : y + side, x : x + side] = patch
         return image, span
 
-    def counts(self):
-        """Raw counts, scipy CSR [spots, genes]; the genes stand in genes.json."""
-        from scipy.sparse import load_npz
+    def counts(self, section: Section):
+        """A section's raw counts, scipy CSR [spots of the section, genes]; the genes stand in genes.json."""
+        from scipy.sparse import csr_array
 
-        return load_npz(self.folder / "counts.npz")
+        data, indices, indptr = (
+            np.load(self.folder / "counts" / f"{name}.npy", mmap_mode="r") for name in ("data", "indices", "indptr")
+        )
+        rows = np.array(indptr[section.start : section.stop + 1]) - section.nnz
+        stop = section.nnz + int(rows[-1])
+        stored = np.array(data[section.nnz : stop]), np.array(indices[section.nnz : stop])
+        return csr_array((*stored, rows), shape=(section.stop - section.start, len(self.genes_counted)))
+
+    @cached_property
+    def genes_counted(self) -> list[str]:
+        """The columns of `counts`."""
+        return read_json(self.folder / "genes.json")
 
     def folds(self) -> tuple[Fold, ...]:
         """The folds over the donors with patches (or sections, studies, organs), see `seal.data.folds`."""
@@ -173,7 +187,7 @@ class Pairs:
         Parameters
         ----------
         name
-            "oracle" or "ceiling", see `TRUTH`.
+            "oracle" or "ceiling", see `seal.data.simulated_truth`.
 
         Raises
         ------
@@ -187,6 +201,24 @@ class Pairs:
                 do="ask for it only where Pairs.truth is set",
             )
         return np.load(self.folder / "folds" / fold.name / f"{name}.npy", mmap_mode="r")
+
+
+def stored(folder: Path) -> dict:
+    """The record of assembled pairs, pairs.json, checked against its own digest.
+
+    Raises
+    ------
+    SealError
+        It was altered.
+    """
+    record = read_json(folder / "pairs.json")
+    if record.pop("digest", None) != digest(record):
+        raise SealError(
+            f"{folder / 'pairs.json'} was altered after it was written",
+            expected="the record that the assembly wrote",
+            do=f"delete {folder} and assemble the pairs again (notebook 01)",
+        )
+    return record
 
 
 def read(profile: Profile) -> Pairs:
@@ -204,6 +236,6 @@ def read(profile: Profile) -> Pairs:
             expected="pairs.json, written last by the assembly",
             do="run notebook 01",
         )
-    stored = read_json(folder / "pairs.json")
-    sections = tuple(Section(**section) for section in stored["sections"])
-    return Pairs(folder, profile, stored["key"], stored["n_pairs"], stored["n_spots"], sections, stored["truth"])
+    record = stored(folder)
+    sections = tuple(Section(**section) for section in record["sections"])
+    return Pairs(folder, profile, record["key"], record["n_pairs"], record["n_spots"], sections, record["truth"])

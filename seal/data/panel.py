@@ -6,9 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from seal.data import moments
+from seal.data.moments import Moments
 from seal.errors import SealError
 from seal.files import digest, read_json, write_json
 from seal.profiles import PanelSettings
+
+FORMAT = 1  # of the file
 
 
 @dataclass(frozen=True)
@@ -55,8 +59,8 @@ class Panel:
         return replace(self, genes=self.genes[:genes], test=test)
 
     def save(self, path: Path) -> Path:
-        """Write the panel as JSON, with its hash."""
-        return write_json(path, {**asdict(self), "hash": self.hash})
+        """Write the panel as JSON, with the file's format and the panel's hash."""
+        return write_json(path, {"version": FORMAT, **asdict(self), "hash": self.hash})
 
     def require(self, other: "Panel", owner: str) -> None:
         """Assert that `other` is this panel, gene for gene.
@@ -102,9 +106,16 @@ def load(path: Path) -> Panel:
     Raises
     ------
     SealError
-        The file is missing, lacks a field, or its genes do not give the hash stored with them.
+        The file is missing, of another format, lacks a field, or its genes do not give the hash stored with them.
     """
     stored = read_json(path)
+    version = stored.get("version") if isinstance(stored, dict) else None
+    if version != FORMAT:
+        raise SealError(
+            f"{path} is no gene panel of format {FORMAT} (its version: {version!r})",
+            expected=f"version {FORMAT}",
+            do="assemble the pairs again (notebook 01), or read it with the seal that wrote it",
+        )
     try:
         test = {organ: tuple(genes) for organ, genes in stored["test"].items()}
         panel = Panel(tuple(stored["genes"]), test, tuple(stored["donors"]))
@@ -125,76 +136,102 @@ def load(path: Path) -> Panel:
 
 
 def select(
-    counts,
-    log_expression,
+    by_donor: Mapping[str, Moments],
     genes: Sequence[str],
-    donors: Sequence[str],
     scored: Mapping[str, Sequence[str]],
     settings: PanelSettings,
 ) -> Panel:
     """Choose the panel and each organ's test genes on training spots.
 
-    The panel: `settings.genes` most variable genes (scanpy, Seurat flavour) among those with at least
-    `min_gene_counts` counts, in the order of their normalised dispersion, ties by symbol. An organ's test genes: of
-    these, detected in at least 10 % of its scored donors' spots, the `test_genes` of highest variance within a
-    donor. What differs between donors or organs only cannot be predicted within one, so it is not asked for.
+    The panel: the `settings.genes` most variable genes (`normalised_dispersion`) among those with at least
+    `min_gene_counts` counts and listed by sections that hold at least the share `coverage` of the spots, in the
+    order of their normalised dispersion, ties by symbol. An organ's test genes: of these, detected in at least
+    10 % of its scored donors' spots, the `test_genes` of highest variance within a donor, which is the mean over
+    these donors. What differs between donors or organs only cannot be predicted within one, so it is not asked for.
 
     Parameters
     ----------
-    counts, log_expression
-        Sparse, [training spots, genes]: raw counts, and the normalised log expression of the same spots.
-    donors
-        The donor of each of these spots; written into the panel.
+    by_donor
+        Training donor -> the sums over its spots; written into the panel. It is asked for one donor at a time, so
+        that it may read them from disk.
+    genes
+        The genes of these sums.
     scored
         Test organ -> the training donors that choose its test genes: those of that organ.
 
     Raises
     ------
     SealError
-        Fewer than two genes are left.
+        Fewer than two genes are left, or no gene varies.
 
-    Source: release (flavour, number, filter; test genes by organ); order and the variance our choice.
+    Source: release (flavour, number, filter; test genes by organ); order, coverage and the variance our choice.
     """
-    import anndata
-    import pandas as pd
-    import scanpy as sc
-    from scipy.sparse import csr_matrix
-
-    enough = np.asarray(counts.sum(axis=0)).ravel() >= settings.min_gene_counts
-    if enough.sum() < 2:
+    donors = sorted(by_donor)
+    whole = moments.total(by_donor[donor] for donor in donors)
+    listed = whole.measured / whole.spots >= settings.coverage
+    columns = np.flatnonzero((whole.counts >= settings.min_gene_counts) & listed)
+    if len(columns) < 2:
         raise SealError(
-            f"{int(enough.sum())} genes have {settings.min_gene_counts} counts or more in the training spots",
+            f"{len(columns)} genes have {settings.min_gene_counts} counts or more in the training spots and are "
+            f"listed for {settings.coverage:.0%} of them",
             expected="at least two",
-            do="check the sections' counts, or lower PanelSettings.min_gene_counts",
+            do="check the sections' counts and gene names, or lower PanelSettings.min_gene_counts or coverage",
         )
-    names = np.asarray(genes)[enough]
-    # scanpy 1.11 knows scipy's matrices, not yet its sparse arrays
-    data = anndata.AnnData(csr_matrix(log_expression[:, enough]), var=pd.DataFrame(index=names))
-    ranked = sc.pp.highly_variable_genes(
-        data, flavor="seurat", n_top_genes=min(settings.genes, len(names)), inplace=False
-    )
-    ranked = ranked.set_index(names).assign(gene=names).query("highly_variable")
-    ranked = ranked.sort_values(["dispersions_norm", "gene"], ascending=[False, True])
-    panel = ranked["gene"].tolist()[: settings.genes]
-    values = data.X[:, _positions(names, panel)]
-    test = _test_genes(values, panel, np.asarray(donors), scored, settings.test_genes)
-    return Panel(tuple(panel), test, tuple(sorted(set(donors))))
+    unbiased = whole.spots / max(1, whole.spots - 1)
+    variability = normalised_dispersion(whole.linear[columns] / whole.spots, whole.linear_variance[columns] * unbiased)
+    ranked = [i for i in range(len(columns)) if not np.isnan(variability[i])]
+    ranked.sort(key=lambda i: (-variability[i], genes[columns[i]]))
+    if not ranked:
+        raise SealError(
+            f"none of {len(columns)} genes varies over the training spots",
+            expected="spots that differ",
+            do="check the sections' counts",
+        )
+    chosen = columns[ranked[: settings.genes]]
+    panel = tuple(genes[column] for column in chosen)
+    test = _test_genes(by_donor, chosen, panel, scored, settings.test_genes)
+    return Panel(panel, test, tuple(donors))
+
+
+def normalised_dispersion(mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
+    """How variable genes are for their level: log(variance / mean), standardised within 20 bins of log(1 + mean).
+
+    As scanpy 1.11 has it (`sc.pp.highly_variable_genes(flavor="seurat")`), from the means and variances alone: a gene
+    alone in its bin is given 1.
+
+    Parameters
+    ----------
+    mean, variance
+        Over spots, of the expression before the log, [genes]. A factor common to all variances (n or n - 1) cancels.
+
+    Returns
+    -------
+    float64 [genes]; NaN for a gene that does not vary, and for one whose bin's genes are all equally dispersed.
+
+    Source: Satija et al. 2015; scanpy (bins, genes alone in one).
+    """
+    import pandas as pd
+
+    dispersion = pd.Series(np.log(np.where(variance > 0, variance, np.nan) / mean))
+    in_bin = dispersion.groupby(pd.cut(pd.Series(np.log1p(mean)), bins=20), observed=True)
+    centre, spread = in_bin.transform("mean"), in_bin.transform("std")
+    alone = spread.isna()
+    return ((dispersion - centre.where(~alone, 0)) / spread.where(~alone, centre)).to_numpy()
 
 
 def _test_genes(
-    values, panel: list[str], donors: np.ndarray, scored: Mapping[str, Sequence[str]], number: int
+    by_donor: Mapping[str, Moments],
+    columns: np.ndarray,
+    panel: Sequence[str],
+    scored: Mapping[str, Sequence[str]],
+    number: int,
 ) -> dict[str, tuple[str, ...]]:
-    chosen = {donor for names in scored.values() for donor in names}
-    variances = {donor: _variance(values[donors == donor]) for donor in chosen}
     test = {}
     for organ, names in scored.items():
-        variance = np.mean([variances[donor] for donor in sorted(set(names))], axis=0)
-        detected = np.asarray((values[np.isin(donors, list(names))] > 0).mean(axis=0)).ravel()
+        parts = [by_donor[donor] for donor in sorted(set(names))]
+        variance = np.mean([part.log_variance[columns] for part in parts], axis=0)
+        detected = sum(part.detected[columns] for part in parts) / sum(part.spots for part in parts)
         variance = np.where(detected >= 0.1, variance, 0)
         order = sorted(range(len(panel)), key=lambda i: (-variance[i], panel[i]))
         test[organ] = tuple(panel[i] for i in order[:number] if variance[i] > 0)
     return test
-
-
-def _variance(values) -> np.ndarray:
-    return np.asarray(values.multiply(values).mean(axis=0) - np.square(values.mean(axis=0))).ravel()

@@ -6,66 +6,69 @@ true but the drawing of counts.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seal.data.expression import clean_genes
 from seal.data.hest import Sample
 from seal.data.pairs import TRUTH
 from seal.errors import SealError
 
-
-@dataclass(frozen=True)
-class Shares:
-    """Expected shares of the cleaned genes, a matrix [spots, genes] and its genes for each section with patches."""
-
-    sections: tuple[tuple[np.ndarray, list[str]], ...]
-
-    def log_expression(self, genes: Sequence[str], target_sum: float) -> np.ndarray:
-        """Expected expression as `seal.data.expression.normalise` would give it: log(1 + target_sum x share).
-
-        Returns
-        -------
-        float32 [pairs, genes]; 0 where a section lacks the gene.
-        """
-        blocks = []
-        for shares, names in self.sections:
-            where = {name: column for column, name in enumerate(names)}
-            block = np.zeros((len(shares), len(genes)), dtype=np.float32)
-            known = [i for i, gene in enumerate(genes) if gene in where]
-            block[:, known] = np.log1p(target_sum * shares[:, [where[genes[i]] for i in known]].astype(np.float64))
-            blocks.append(block)
-        return np.concatenate(blocks)
+if TYPE_CHECKING:
+    from anndata import AnnData
 
 
-def gather(samples: Sequence[Sample], tables) -> dict[str, Shares]:
-    """Take the truth out of the samples' tables (AnnData), scaled to the genes that `clean_genes` keeps.
+def shares(sample: Sample, data: "AnnData", spots: np.ndarray, columns: np.ndarray) -> dict[str, np.ndarray]:
+    """Take the truth out of one sample, scaled to the genes that are kept.
+
+    Parameters
+    ----------
+    spots, columns
+        Which rows (a mask) and which columns of `data` are kept.
 
     Returns
     -------
-    Name of the layer -> `Shares` of the samples with an image, in their order; empty unless all of those are
-    simulated and hold both layers.
+    Name of the layer -> float32 [kept spots, kept genes]; empty unless the sample is simulated, has an image and
+    holds both layers.
 
     Raises
     ------
     SealError
         A layer is not finite and above 0 in every spot.
     """
-    shown = [(s, t) for s, t in zip(samples, tables, strict=True) if s.has_image]
-    if not all(sample.simulated and set(TRUTH) <= set(table.layers) for sample, table in shown):
+    if not (sample.simulated and sample.has_image and set(TRUTH) <= set(data.layers)):
         return {}
-    return {name: Shares(tuple(_shares(sample, table, name) for sample, table in shown)) for name in TRUTH}
+    return {name: _scaled(sample, np.asarray(data.layers[name])[spots][:, columns], name) for name in TRUTH}
 
 
-def _shares(sample: Sample, table, name: str) -> tuple[np.ndarray, list[str]]:
-    genes, positions = clean_genes(table.var_names)
-    shares = np.asarray(table.layers[name], dtype=np.float32)[:, positions]
-    total = shares.sum(axis=1, keepdims=True, dtype=np.float64)
-    if not (np.isfinite(shares).all() and (shares >= 0).all() and (total > 0).all()):
+def _scaled(sample: Sample, layer: np.ndarray, name: str) -> np.ndarray:
+    layer = layer.astype(np.float32)
+    total = layer.sum(axis=1, keepdims=True, dtype=np.float64)
+    if not (np.isfinite(layer).all() and (layer >= 0).all() and (total > 0).all()):
         raise SealError(
             f"{sample.st_path}: layer {name!r} holds values that are no shares",
             expected="expected shares of each gene, [spots, genes], none negative, above 0 in every spot's sum",
             do="simulate the sample again",
         )
-    return (shares / total).astype(np.float32), genes
+    return (layer / total).astype(np.float32)
+
+
+def log_expression(layer: np.ndarray, names: Sequence[str], genes: Sequence[str], target_sum: float) -> np.ndarray:
+    """Expected expression as `seal.data.expression.normalise` would give it: log(1 + target_sum x share).
+
+    Parameters
+    ----------
+    layer, names
+        Shares [spots, genes] and their genes.
+    genes
+        Those that are wanted.
+
+    Returns
+    -------
+    float32 [spots, wanted genes]; 0 where the sample lacks the gene.
+    """
+    where = {name: column for column, name in enumerate(names)}
+    found = np.zeros((len(layer), len(genes)), dtype=np.float32)
+    known = [i for i, gene in enumerate(genes) if gene in where]
+    found[:, known] = np.log1p(target_sum * layer[:, [where[genes[i]] for i in known]].astype(np.float64))
+    return found

@@ -6,7 +6,8 @@ from typing import ClassVar
 import numpy as np
 
 from seal import stages
-from seal.data.pairs import TRUTH, Fold, Pairs
+from seal.data.pairs import Fold, Pairs
+from seal.data.simulated_truth import TRUTH
 from seal.evaluate.probe import ridge_probe, validation
 from seal.models import baselines, encoders
 from seal.tokens import TokenSource, embed, embed_patches, embed_tokens

@@ -63,6 +63,14 @@ def overview_figure(samples: "pd.DataFrame | None" = None, hest_metadata: "pd.Da
     return figure
 
 
+@style()
+def pairs_figure(hest_metadata: "pd.DataFrame") -> "Figure":
+    """Draw F1's panel B alone, from the real HEST metadata; see `overview_figure`."""
+    figure = new_figure(DOUBLE * 0.6, 74)
+    _draw_bars(figure.subplots(), hest_metadata, "spots", "spots under tissue", "real HEST-1k metadata")
+    return figure
+
+
 # --- boxes and arrows, in a unit square -------------------------------------------------------------------
 
 

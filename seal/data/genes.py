@@ -1,0 +1,109 @@
+"""Official gene symbols: an alias table, as HGNC publishes it, leads earlier and other names to them."""
+
+import csv
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from seal.errors import SealError
+from seal.files import digest
+
+NAMES = ("alias_symbol", "prev_symbol")  # columns of names that lead to a row's symbol, `|` between them
+ENSEMBL = "ensembl_gene_id"
+_VERSION = re.compile(r"^(ENSG\d+)\.\d+$")
+
+
+@dataclass(frozen=True)
+class Aliases:
+    """What genes are called officially.
+
+    Attributes
+    ----------
+    renamed
+        Earlier symbols, aliases and Ensembl ids, upper-case -> the one approved symbol that each leads to. No
+        approved symbol is among the names: it stays itself, though it may be another gene's alias too.
+    """
+
+    renamed: Mapping[str, str]
+
+    @classmethod
+    def read(cls, path: str | Path) -> "Aliases":
+        """Read an alias table: HGNC's hgnc_complete_set.txt, or one with its columns, tab- or comma-separated.
+
+        Needed are the columns symbol, alias_symbol and prev_symbol, several names with `|` between them;
+        ensembl_gene_id is used if it is there. A name that leads to two approved symbols leads nowhere.
+
+        Raises
+        ------
+        SealError
+            The file is missing, unreadable, not UTF-8, without rows, lacks a column or ends within a row.
+        """
+        path = Path(path).expanduser()
+        leads: defaultdict[str, set[str]] = defaultdict(set)
+        approved = set()
+        for symbol, names in _rows(path):
+            approved.add(symbol)
+            for name in names:
+                leads[name].add(symbol)
+        if not approved:
+            raise _bad(path, "no gene in it", "a row for each gene")
+        renamed = {
+            name: next(iter(symbols))
+            for name, symbols in sorted(leads.items())
+            if len(symbols) == 1 and name not in approved
+        }
+        return cls(renamed)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the whole mapping, for the keys of what is made with it."""
+        return digest(dict(self.renamed))
+
+    def official(self, symbol: str) -> str:
+        """The approved symbol, upper-case, of a name in any case; the name itself if the table does not settle it.
+
+        An Ensembl id may bear a version.
+        """
+        name = symbol.strip().upper()
+        return self.renamed.get(_VERSION.sub(r"\1", name), name)
+
+
+def _rows(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """Each row's approved symbol and the names that lead to it, upper-case."""
+    if not path.exists():
+        raise SealError(
+            f"{path} is missing",
+            expected="an alias table such as HGNC's hgnc_complete_set.txt",
+            do="download it from genenames.org (Statistics & download files), or correct the path",
+        )
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            delimiter = "\t" if "\t" in file.readline() else ","
+            file.seek(0)
+            table = csv.DictReader(file, delimiter=delimiter)
+            lacking = [name for name in ("symbol", *NAMES) if name not in (table.fieldnames or ())]
+            if lacking:
+                raise _bad(path, f"columns {', '.join(lacking)} are missing", f"columns symbol, {', '.join(NAMES)}")
+            columns = [name for name in (*NAMES, ENSEMBL) if name in table.fieldnames]
+            for row in table:
+                cells = [row[name] for name in ("symbol", *columns)]
+                if None in cells:
+                    raise _bad(path, f"line {table.line_num} ends early", f"all {len(table.fieldnames)} columns")
+                symbol, *names = (cell.strip().upper() for cell in cells)
+                if symbol:
+                    yield symbol, [name.strip() for cell in names for name in cell.split("|") if name.strip()]
+    except UnicodeDecodeError as error:
+        raise _bad(path, f"not UTF-8 ({error.reason})", "text in UTF-8") from error
+    except (OSError, csv.Error) as error:
+        raise _bad(path, f"{type(error).__name__}: {error}", "a readable table") from error
+
+
+def _bad(path: Path, problem: str, expected: str) -> SealError:
+    return SealError(
+        f"{path}: {problem}",
+        expected=f"{expected}, as in HGNC's hgnc_complete_set.txt",
+        do="download the table again from genenames.org, or correct the file",
+    )

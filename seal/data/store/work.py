@@ -1,0 +1,236 @@
+"""What the assembly does for one sample: count, place, and write each fold's columns.
+
+Each step ends with a file that says it is done and holds the checksums of what was written, so that a killed assembly
+does not do it again. All of it works in `folder`, the pairs that are being assembled; what it holds is in `jobs`.
+"""
+
+import socket
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from seal.data import moments, sample_files, simulated_truth
+from seal.data.expression import clean_genes, neighbours, normalise, spot_context
+from seal.data.genes import Aliases
+from seal.data.hest import Sample
+from seal.data.panel import Panel
+from seal.data.panel import load as load_panel
+from seal.data.store.arrays import Rows, write_rows
+from seal.errors import SealError
+from seal.files import atomic, read_json, write_json
+from seal.profiles import PanelSettings
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+PARTS, DONE = "parts", "done"  # folders that the finished pairs lack
+COLUMNS = ("array_row", "array_col", "x", "y", "label")  # of spots.parquet
+
+
+@dataclass(frozen=True)
+class Job:
+    """One sample's work; rows and stored counts have their places once all samples are counted."""
+
+    folder: Path
+    sample: Sample
+    panel: PanelSettings
+    image_size: int
+    um_per_px: float
+    aliases: str | None = None
+    start: int = 0
+    stop: int = 0
+    nnz: int = 0  # stored counts of the samples before
+    folds: tuple[str, ...] = ()
+    truth: bool = False
+
+    def part(self, suffix: str) -> Path:
+        """A file of what was counted."""
+        return self.folder / PARTS / f"{self.sample.id}{suffix}"
+
+    def done(self, step: str) -> Path:
+        """The file that says that a step is done."""
+        return self.folder / DONE / f"{self.sample.id}.{step}.json"
+
+
+def _require_folder(job: Job) -> None:
+    if not (job.folder / PARTS).is_dir():
+        raise SealError(
+            f"the worker on {socket.gethostname()} does not see {job.folder}",
+            expected="the same SEAL_HOME on a disk that all workers share",
+            do="start the workers where that disk is mounted under the same name",
+        )
+
+
+@lru_cache(maxsize=1)
+def _alias_table(path: str | None) -> Aliases | None:
+    return Aliases.read(path) if path else None
+
+
+# ---- count -----------------------------------------------------------------------------------------------------
+
+
+def count(job: Job) -> dict[str, Any]:
+    """Read a sample's counts, keep the spots that are used, and put them aside.
+
+    Kept are spots with counts, under tissue and, of a sample with an image, with a patch; genes are cleaned, in order
+    of their symbols.
+
+    Returns
+    -------
+    spots, nnz, genes, and whether the sample brings its simulated truth.
+
+    Raises
+    ------
+    SealError
+        No spot is left, or as `sample_files.read_counts`.
+    """
+    _require_folder(job)
+    if job.done("count").is_file():
+        return read_json(job.done("count"))
+    from scipy.sparse import csr_array
+
+    sample = job.sample
+    data = sample_files.read_counts(sample)
+    keep = np.asarray(data.X.sum(axis=1)).ravel() >= job.panel.min_spot_counts
+    if sample.has_image:
+        keep &= data.obs_names.isin(sample_files.patch_barcodes(sample))
+    if "in_tissue" in data.obs:
+        keep &= data.obs["in_tissue"].to_numpy().astype(bool)
+    if not keep.any():
+        raise SealError(
+            f"sample {sample.id} has no spot with counts, tissue and patch",
+            expected="at least one",
+            do=f"check {sample.st_path} and its patches, or take the sample out of the metadata table",
+        )
+    genes, positions = clean_genes(data.var_names, _alias_table(job.aliases))
+    order = np.argsort(np.array(genes, dtype=str))
+    counts = csr_array(data.X[np.flatnonzero(keep)][:, positions[order]], dtype=np.float32)
+    counts.sum_duplicates()
+    counts.eliminate_zeros()
+    with atomic(job.part(".npz")) as temporary:
+        np.savez(temporary, data=counts.data, indices=counts.indices.astype(np.int32), indptr=counts.indptr)
+    _write_spots(job, data.obs[keep])
+    found = {
+        "spots": counts.shape[0],
+        "nnz": int(counts.nnz),
+        "genes": [genes[i] for i in order],
+        "truth": simulated_truth.is_there(sample, data),
+    }
+    write_json(job.done("count"), found)
+    return found
+
+
+def _write_spots(job: Job, obs) -> None:
+    """A sample's rows of spots.parquet."""
+    names = {"pxl_col_in_fullres": "x", "pxl_row_in_fullres": "y"}
+    frame = obs.rename(columns=names).reindex(columns=COLUMNS)
+    frame["label"] = frame["label"].astype("object").where(frame["label"].notna(), None)
+    frame.insert(0, "barcode", obs.index.to_numpy())
+    for name in ("organ", "donor", "id"):
+        frame.insert(0, "sample" if name == "id" else name, getattr(job.sample, name))
+    with atomic(job.part(".parquet")) as temporary:
+        frame.assign(has_image=job.sample.has_image).to_parquet(temporary, index=False)
+
+
+def counted(job: Job, genes: list[str]) -> "tuple[csr_array, np.ndarray]":
+    """A sample's counts over the union of all samples' genes.
+
+    Returns
+    -------
+    CSR [spots, genes], and whether the sample lists the gene, bool [genes]; a gene it lacks counts zero.
+    """
+    from scipy.sparse import csr_array
+
+    own = read_json(job.done("count"))["genes"]
+    columns = np.searchsorted(np.array(genes, dtype=str), np.array(own, dtype=str))
+    listed = np.zeros(len(genes), dtype=bool)
+    listed[columns] = True
+    with np.load(job.part(".npz")) as part:
+        indices = columns[part["indices"]].astype(np.int32)
+        counts = csr_array((part["data"], indices, part["indptr"]), shape=(job.stop - job.start, len(genes)))
+    return counts, listed
+
+
+# ---- place -----------------------------------------------------------------------------------------------------
+
+
+def place(job: Job) -> None:
+    """Write a sample's counts, patches and moments into the pairs."""
+    _require_folder(job)
+    if job.done("place").is_file():
+        return
+    genes = read_json(job.folder / "genes.json")
+    counts, listed = counted(job, genes)
+    blocks = [
+        write_rows(job.folder, "counts/data.npy", job.nnz, counts.data, job.sample.id),
+        write_rows(job.folder, "counts/indices.npy", job.nnz, counts.indices, job.sample.id),
+        write_rows(job.folder, "counts/indptr.npy", job.start + 1, counts.indptr[1:] + job.nnz, job.sample.id),
+    ]
+    moments.of(counts, _smooth(job, counts), listed).save(job.folder / "moments" / f"{job.sample.id}.npz")
+    if job.sample.has_image:
+        blocks.append(_place_patches(job))
+    write_json(job.done("place"), blocks)
+
+
+def _place_patches(job: Job) -> dict[str, Any]:
+    barcodes = _spots(job)["barcode"].tolist()
+    with Rows(job.folder, "patches.npy", job.start, job.stop, job.sample.id) as rows:
+        for chunk in sample_files.read_patches(job.sample, barcodes, job.image_size, job.um_per_px):
+            rows.write(chunk)
+        return rows.close()
+
+
+def _spots(job: Job):
+    import pandas as pd
+
+    return pd.read_parquet(job.part(".parquet"))
+
+
+def _smooth(job: Job, counts: "csr_array") -> "csr_array":
+    """Spot context within the section, normalised, log."""
+    spots = _spots(job)
+    grid = spots["array_row"].to_numpy(), spots["array_col"].to_numpy()
+    mixed = spot_context(counts, neighbours(*grid, job.sample.grid), job.panel.own_weight)
+    return normalise(mixed, job.panel.target_sum)
+
+
+# ---- folds -----------------------------------------------------------------------------------------------------
+
+
+def write_folds(job: Job) -> None:
+    """Write a sample's rows of each fold's tables: context, measured, and the simulated truth where there is one."""
+    _require_folder(job)
+    if job.done("folds").is_file():
+        return
+    genes = read_json(job.folder / "genes.json")
+    where = {gene: column for column, gene in enumerate(genes)}
+    counts, _ = counted(job, genes)
+    smooth, own = _smooth(job, counts), normalise(counts, job.panel.target_sum)
+    truth = _truth(job)
+    blocks = []
+    for folder in (f"folds/{name}" for name in job.folds):
+        panel = load_panel(job.folder / folder / "panel.json")
+        columns = np.array([where[gene] for gene in panel.genes])
+        tables = {"context": smooth[:, columns].toarray(), "measured": own[:, columns[panel.test_columns]].toarray()}
+        tables |= {
+            name: shares.log_expression(panel.test_genes, job.panel.target_sum) for name, shares in truth.items()
+        }
+        for name, values in tables.items():
+            blocks.append(write_rows(job.folder, f"{folder}/{name}.npy", job.start, values, job.sample.id))
+    write_json(job.done("folds"), blocks)
+
+
+def _truth(job: Job) -> dict[str, simulated_truth.Shares]:
+    if not (job.truth and job.sample.has_image):
+        return {}
+    data = sample_files.read_counts(job.sample)
+    return simulated_truth.gather(job.sample, data[_spots(job)["barcode"].tolist()], _alias_table(job.aliases))
+
+
+def fold_tables(panel: Panel, n_spots: int, n_pairs: int, truth: bool) -> dict[str, tuple[int, int]]:
+    """Name -> shape of a fold's tables."""
+    tables = {"context": (n_spots, len(panel.genes)), "measured": (n_spots, len(panel.test_genes))}
+    return tables | dict.fromkeys(simulated_truth.TRUTH if truth else (), (n_pairs, len(panel.test_genes)))
