@@ -23,13 +23,16 @@ def pairs(small):
 
 def test_rows_belong_together(pairs, small):
     """Patch, counts, barcode and position of a row all come from the same spot of the sample's own files."""
-    frame, counts = pairs.frame(), pairs.counts()
+    frame = pairs.frame()
     assert (pairs.n_pairs, pairs.n_spots, len(frame)) == (48, 48, 48)
     sample = next(s for s in hest.samples(paths.samples("atlas")) if s.id == pairs.sections[2].sample)
     data = sample_files.read_counts(sample)
     row = pairs.sections[2].start + 5
     spot = data[frame["barcode"][row]]
-    assert counts[[row]].sum() == spot.X.sum()
+    counts = pairs.counts(pairs.sections[2])
+    assert counts[[5]].sum() == spot.X.sum()
+    gene = spot.var_names[spot.X.toarray().argmax()]
+    assert counts[5, pairs.genes_counted.index(gene)] == spot.X.max()
     assert frame["x"][row] == spot.obs["pxl_col_in_fullres"].item()
     patch = next(sample_files.read_patches(sample, [frame["barcode"][row]], small.image_size, small.um_per_px))
     assert (pairs.patches[row] == patch[0]).all()
@@ -81,12 +84,13 @@ def test_assembled_once_and_anew_when_a_setting_changes(pairs, small):
     assert [fold.name for fold in dealt.folds()] == sorted(p.name for p in (dealt.folder / "folds").iterdir())
 
 
-def test_a_failed_assembly_leaves_nothing(small, monkeypatch):
+def test_a_failed_assembly_is_not_taken_for_whole(small, monkeypatch):
     shutil.rmtree(paths.pairs("demo"))
-    monkeypatch.setattr(assembly, "write_json", lambda *_: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        assemble(small)
-    assert not list(paths.pairs("demo").parent.glob("**/*"))
+    with monkeypatch.context() as patch:
+        patch.setattr(assembly, "_finish", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            assemble(small)
+    assert not paths.pairs("demo").exists()
     with pytest.raises(SealError, match="holds no assembled pairs"):
         read(small)
 

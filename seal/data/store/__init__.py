@@ -1,6 +1,5 @@
-"""How the pairs' folder comes about: files of their full size first, then each sample's part put in its place.
+"""How pairs are written: by sample, each at its known place in the same files, so that any number of processes may.
 
-`plan` finds out how much each sample brings, `parts` writes it, `folds` what belongs to a fold, `whole` puts together
-what is one file for all; `blocks` and `lock` are their tools. While it is being written the folder has a hidden name
-with its key in it; building/ in it says what is done, so that a killed build goes on and ends in the same bytes.
+`arrays` are npy files written in parts, `work` is what is done for one sample, `cluster` runs it in threads, processes
+or on a Dask scheduler, `verify` checks what was written. `seal.data.assemble` puts these together.
 """
