@@ -177,8 +177,7 @@ def select(
             expected="at least two",
             do="check the sections' counts and gene names, or lower PanelSettings.min_gene_counts or coverage",
         )
-    unbiased = whole.spots / max(1, whole.spots - 1)
-    variability = normalised_dispersion(whole.linear[columns] / whole.spots, whole.linear_variance[columns] * unbiased)
+    variability = normalised_dispersion(whole.linear[columns] / whole.spots, whole.linear_variance[columns])
     ranked = [i for i in range(len(columns)) if not np.isnan(variability[i])]
     ranked.sort(key=lambda i: (-variability[i], genes[columns[i]]))
     if not ranked:
@@ -228,10 +227,13 @@ def _test_genes(
 ) -> dict[str, tuple[str, ...]]:
     test = {}
     for organ, names in scored.items():
-        parts = [by_donor[donor] for donor in sorted(set(names))]
-        variance = np.mean([part.log_variance[columns] for part in parts], axis=0)
-        detected = sum(part.detected[columns] for part in parts) / sum(part.spots for part in parts)
-        variance = np.where(detected >= 0.1, variance, 0)
+        variances, detected, spots = [], np.zeros(len(panel)), 0
+        for donor in sorted(set(names)):
+            part = by_donor[donor]
+            variances.append(part.log_variance[columns])
+            detected += part.detected[columns]
+            spots += part.spots
+        variance = np.where(detected / spots >= 0.1, np.mean(variances, axis=0), 0)
         order = sorted(range(len(panel)), key=lambda i: (-variance[i], panel[i]))
         test[organ] = tuple(panel[i] for i in order[:number] if variance[i] > 0)
     return test

@@ -1,0 +1,389 @@
+"""The assembly by sample: equal to the plain one in memory, resumed after a kill, the same in every way it is run."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from seal import paths, profiles
+from seal.data import hest, panel, sample_files
+from seal.data.assemble import assemble
+from seal.data.pairs import read
+from seal.data.store import arrays, cluster, work
+from seal.errors import SealError
+from seal.files import sha256
+from tests.data.plain_assembly import assembled
+from tests.data.test_hest import ROW, counts, pictures
+
+TREE = profiles.changed(
+    profiles.MAPLE,
+    image_size=28,
+    um_per_px=4.0,
+    panel__genes=4,
+    panel__test_genes=2,
+    panel__coverage=0.0,
+    compute__assembly="threads",
+    evaluation__split="donor",
+    selection__test_organs=1,
+)
+
+
+def write_tree(root, sections=4, spots=8):
+    """A tree of other people's making: sections of different genes, some without an image, one spot without a patch."""
+    for i in range(sections):
+        data = counts(spots, genes=7, seed=i)
+        data.var_names = [f"g{(i + k) % 9}" for k in range(7)]
+        data.obs["in_tissue"] = [1] * (spots - 1) + [0] if i == 1 else 1
+        row = {**ROW, "id": f"S{i}", "patient": f"P{i}", "organ": ["Skin", "Lung"][i % 2]}
+        alone = i == 2
+        sample_files.write_sample(root, row, data, None if alone else pictures(spots, 28, seed=i), 4.0)
+    return root
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    monkeypatch.setenv("SEAL_HEST", str(write_tree(tmp_path / "tree")))
+    return tmp_path / "tree"
+
+
+def hashes(folder):
+    return {str(p.relative_to(folder)): sha256(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+# ---- equal to the plain way ----
+
+
+def require_equal(pairs, plain):
+    np.testing.assert_array_equal(pairs.patches[:], plain["patches"])
+    np.testing.assert_array_equal(np.vstack([pairs.counts(s).toarray() for s in pairs.sections]), plain["counts"])
+    assert pairs.genes_counted == plain["genes"]
+    assert pairs.frame()["barcode"].tolist() == plain["barcodes"]
+    assert [fold.name for fold in pairs.folds()] == plain["folds"]
+    for fold in pairs.folds():
+        chosen = pairs.panel(fold)
+        columns = [plain["genes"].index(gene) for gene in chosen.genes]
+        np.testing.assert_array_equal(pairs.context(fold), plain["smooth"][:, columns])
+        np.testing.assert_array_equal(pairs.measured(fold), plain["own"][:, np.array(columns)[chosen.test_columns]])
+        for name, shares in plain["truth"].items():
+            expected = np.vstack([s.log_expression(chosen.test_genes, 1e4) for s in shares])
+            np.testing.assert_array_equal(pairs.expected(fold, name), expected)
+
+
+def test_equals_the_plain_assembly_on_the_atlas(small):
+    pairs = assemble(small)
+    assert pairs.truth
+    require_equal(pairs, assembled(hest.samples(paths.samples("atlas")), small, pairs.sections))
+
+
+def test_equals_the_plain_assembly_on_samples_of_different_genes(tree):
+    pairs = assemble(TREE)
+    assert [s.sample for s in pairs.sections] == ["S0", "S1", "S3", "S2"], "with an image first"
+    assert (pairs.n_pairs, pairs.n_spots) == (23, 31)
+    require_equal(pairs, assembled(hest.samples(tree), TREE, pairs.sections))
+
+
+@pytest.mark.slow
+def test_equals_the_plain_assembly_on_real_sections(shared, monkeypatch, tmp_path):
+    from seal.data import her2st
+
+    monkeypatch.setenv("SEAL_HER2ST", str(shared / "her2st"))
+    profile = profiles.get("her2st", image_size=28, um_per_px=4.0, panel__genes=50)
+    root = her2st.prepare(profile)
+    kept = [s for s in hest.samples(root) if s.id.endswith(("B4", "C2", "B1", "D3"))]
+    monkeypatch.setattr(hest, "samples", lambda *_: kept)
+    pairs = assemble(profile)
+    assert len(pairs.sections) == 4
+    require_equal(pairs, assembled(kept, profile, pairs.sections))
+
+
+def test_the_index_has_a_row_a_spot(tree):
+    pairs = assemble(TREE)
+    frame = pd.read_parquet(pairs.folder / "spots.parquet")
+    assert len(frame) == pairs.n_spots
+    assert frame.columns.tolist()[:4] == ["sample", "donor", "organ", "barcode"]
+    for section in pairs.sections:
+        assert frame["sample"].iloc[section.start : section.stop].eq(section.sample).all()
+        assert frame["has_image"].iloc[section.start : section.stop].eq(section.has_image).all()
+
+
+def test_aliases_settle_names(tree, tmp_path, monkeypatch):
+    plain = assemble(TREE)
+    table = tmp_path / "aliases.tsv"
+    table.write_text("symbol\talias_symbol\tprev_symbol\nOFFICIAL\tG0\t\n")
+    monkeypatch.setenv("SEAL_ALIASES", str(table))
+    pairs = assemble(TREE)
+    assert pairs.key != plain.key
+    assert pairs.genes_counted == sorted([*(g for g in plain.genes_counted if g != "G0"), "OFFICIAL"])
+    old, new = plain.genes_counted.index("G0"), pairs.genes_counted.index("OFFICIAL")
+    for a, b in zip(plain.sections, pairs.sections, strict=True):
+        assert plain.counts(a)[:, [old]].sum() == pairs.counts(b)[:, [new]].sum()
+
+
+# ---- killed and resumed ----
+
+KILLED = """
+    import os, signal, sys
+    from seal.data.assemble import assemble
+    from seal.data.store import work
+    from tests.data.test_assemble import TREE
+
+    step, number = sys.argv[1], int(sys.argv[2])
+    function, made = getattr(work, step), []
+    def dying(job):
+        made.append(job.sample.id)
+        if len(made) == number:
+            if step == "place":  # in the middle of a sample's patches
+                from seal.data import sample_files
+                whole = sample_files.read_patches
+                def half(*arguments):
+                    for chunk in whole(*arguments):
+                        yield chunk[: len(chunk) // 2]
+                        os.kill(os.getpid(), signal.SIGKILL)
+                sample_files.read_patches = half
+            else:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return function(job)
+    setattr(work, step, dying)
+    from seal.data.store import cluster
+    cluster.cores = lambda: 1
+    assemble(TREE)
+"""
+
+
+@pytest.mark.parametrize(
+    ("step", "number"), [("count", 2), ("place", 2), pytest.param("write_folds", 3, marks=pytest.mark.slow)]
+)
+def test_a_killed_assembly_goes_on_to_the_same_bytes(tree, tmp_path, monkeypatch, step, number):
+    undisturbed = hashes(assemble(TREE).folder)
+    shutil.rmtree(paths.pairs("maple"))
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(KILLED))
+    environment = {**os.environ, "PYTHONPATH": str(paths.PROJECT)}
+    done = subprocess.run([sys.executable, script, step, str(number)], env=environment, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    with pytest.raises(SealError, match="holds no assembled pairs"):
+        read(TREE)
+    (partial,) = paths.pairs("maple").parent.glob(".maple.*.part")
+    counted = len(list((partial / "done").glob("*.count.json")))
+    pictured = len([p for p in (partial / "done").glob("*.place.json") if not p.name.startswith("S2")])
+    assert (counted, pictured) < (4, 3) or step == "write_folds"
+    again = []
+    monkeypatch.setattr(sample_files, "read_counts", _noting(sample_files.read_counts, again))
+    monkeypatch.setattr(sample_files, "read_patches", _noting(sample_files.read_patches, again))
+    assert hashes(assemble(TREE).folder) == undisturbed
+    assert (again.count("read_counts"), again.count("read_patches")) == (4 - counted, 3 - pictured)
+    assert not list(paths.pairs("maple").parent.glob(".*.part"))
+
+
+def _noting(function, notes):
+    def noted(*arguments):
+        notes.append(function.__name__)
+        return function(*arguments)
+
+    return noted
+
+
+def test_what_is_stale_goes(tree):
+    pairs = assemble(TREE)
+    partial = pairs.folder.with_name(".maple.000000000000.part")
+    partial.mkdir()
+    (partial / "patches.npy").write_bytes(b"x")
+    other = assemble(profiles.changed(TREE, panel__genes=3))
+    assert other.key != pairs.key
+    assert not partial.exists()
+
+
+def test_a_changed_sample_is_assembled_anew(tree):
+    before = assemble(TREE)
+    sample_files.write_sample(tree, {**ROW, "id": "S0", "patient": "P0"}, counts(8, 7, seed=9), pictures(8, 28, 9), 4.0)
+    after = assemble(TREE)
+    assert after.key != before.key
+    np.testing.assert_array_equal(after.patches[:8], pictures(8, 28, 9))
+
+
+def test_two_at_once_wait_for_each_other(tree, tmp_path):
+    script = tmp_path / "script.py"
+    lines = ("from seal.data.assemble import assemble", "from tests.data.test_assemble import TREE")
+    script.write_text("\n".join([*lines, "print(assemble(TREE).key)"]))
+    environment = {**os.environ, "PYTHONPATH": str(paths.PROJECT)}
+    both = [
+        subprocess.Popen([sys.executable, script], env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    keys = [process.communicate(timeout=120)[0] for process in both]
+    assert keys[0] == keys[1] == assemble(TREE).key + "\n"
+
+
+# ---- no room, bad input ----
+
+
+def test_no_room_is_said_beforehand(tree, monkeypatch):
+    usage = shutil.disk_usage(tree)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(SealError, match=r"0\.0 GB free for .* GB of pairs"):
+        assemble(TREE)
+
+
+def test_a_disk_that_fills_up_is_one_error_and_resumes(tree, monkeypatch):
+    written = []
+
+    def pwrite(file, data, place):
+        written.append(len(data))
+        if len(written) == 4:
+            raise OSError(28, "No space left on device")
+        return real(file, data, place)
+
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    with pytest.raises(SealError, match="No space left on device") as error:
+        assemble(TREE)
+    assert "goes on from here" in error.value.do
+    monkeypatch.setattr(os, "pwrite", real)
+    assert assemble(TREE).n_pairs == 23
+
+
+def test_a_patch_that_vanished_is_named(tree, monkeypatch):
+    whole = sample_files.read_patches
+    monkeypatch.setattr(sample_files, "read_patches", lambda *a: (chunk[:-1] for chunk in whole(*a)))
+    with pytest.raises(SealError, match=r"S\d: \d of \d rows for patches\.npy"):
+        assemble(TREE)
+
+
+def test_a_sample_without_counts_is_named(tree):
+    data = counts(8, 7)
+    data.X *= 0
+    data.write_h5ad(tree / "st" / "S3.h5ad")
+    with pytest.raises(SealError, match="S3 has no spot"):
+        assemble(TREE)
+
+
+def test_an_altered_record_is_refused(tree):
+    pairs = assemble(TREE)
+    record = json.loads((pairs.folder / "pairs.json").read_text())
+    record["sections"][0]["donor"] = "someone else"
+    (pairs.folder / "pairs.json").write_text(json.dumps(record))
+    with pytest.raises(SealError, match="was altered"):
+        read(TREE)
+
+
+# ---- the given test set ----
+
+
+def test_a_given_test_set_is_one_fold(tree):
+    table = pd.read_csv(tree / "metadata.csv").assign(role=["test", "train", "train", "train"])
+    table.to_csv(tree / "metadata.csv", index=False)
+    pairs = assemble(profiles.changed(TREE, evaluation__split="given"))
+    (fold,) = pairs.folds()
+    assert fold.name == "test"
+    assert set(pairs.per_spot("sample")[fold.test]) == {"S0"}
+    assert panel.load(pairs.folder / "folds" / "test" / "panel.json").donors == ("P1", "P2", "P3")
+
+
+def test_a_given_test_set_that_shares_a_donor_is_refused(tree):
+    table = pd.read_csv(tree / "metadata.csv").assign(role=["test", "train", "train", "train"], patient="P")
+    table.to_csv(tree / "metadata.csv", index=False)
+    with pytest.raises(SealError, match="would test on donor P and train on other sections"):
+        assemble(profiles.changed(TREE, evaluation__split="given"))
+
+
+def test_no_given_test_set(tree):
+    with pytest.raises(SealError, match="no section with patches has the role 'test'"):
+        assemble(profiles.changed(TREE, evaluation__split="given"))
+
+
+# ---- threads, processes, a scheduler ----
+
+
+def test_another_way_is_refused(tree):
+    with pytest.raises(SealError, match=r"ComputeSettings\.assembly is 'magic'"):
+        assemble(profiles.changed(TREE, compute__assembly="magic"))
+
+
+@pytest.mark.slow
+def test_processes_give_the_same_bytes(tree):
+    threads = hashes(assemble(TREE).folder)
+    shutil.rmtree(paths.pairs("maple"))
+    assert hashes(assemble(profiles.changed(TREE, compute__assembly="processes")).folder) == threads
+
+
+@pytest.mark.slow
+def test_a_scheduler_gives_the_same_bytes(tree, monkeypatch):
+    from distributed import LocalCluster
+
+    threads = hashes(assemble(TREE).folder)
+    shutil.rmtree(paths.pairs("maple"))
+    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as scheduler:
+        monkeypatch.setenv("SEAL_DASK", scheduler.scheduler_address)
+        assert hashes(assemble(TREE).folder) == threads
+
+
+@pytest.mark.slow
+def test_an_error_in_a_worker_comes_through_whole(tree):
+    (tree / "st" / "S1.h5ad").write_bytes(b"no h5ad")
+    with pytest.raises(SealError, match=r"S1\.h5ad cannot be read") as error:
+        assemble(profiles.changed(TREE, compute__assembly="processes"))
+    assert error.value.do
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense"])
+def test_a_scheduler_that_is_not_there(tree, monkeypatch, address):
+    monkeypatch.setenv("SEAL_DASK", address)
+    monkeypatch.setattr(cluster, "PATIENCE", "1s")
+    with pytest.raises(SealError, match=f"SEAL_DASK={address}"):
+        assemble(TREE)
+
+
+def test_a_worker_that_does_not_see_the_folder(tree, tmp_path):
+    sample = hest.samples(tree)[0]
+    job = work.Job(tmp_path / "elsewhere", sample, TREE.panel, 28, 4.0)
+    for step in (work.count, work.place, work.write_folds):
+        with pytest.raises(SealError, match="does not see"):
+            step(job)
+
+
+# ---- arrays ----
+
+
+def test_rows_are_written_once_and_whole(tmp_path):
+    arrays.create(tmp_path / "a.npy", "<f4", (5, 2))
+    with arrays.Rows(tmp_path, "a.npy", 1, 3, "S1") as rows:
+        rows.write(np.ones((1, 2)))
+        with pytest.raises(SealError, match="S1: 1 of 2 rows"):
+            rows.close()
+        with pytest.raises(SealError, match="after row 2"):
+            rows.write(np.ones((2, 2)))
+        with pytest.raises(SealError, match="after row 2"):
+            rows.write(np.ones((1, 3)))
+        rows.write(np.full((1, 2), 2))
+        block = rows.close()
+    assert block["rows"] == [1, 3]
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy")[:, 0], [0, 1, 2, 0, 0])
+
+
+def test_an_empty_array_is_an_array(tmp_path):
+    arrays.create(tmp_path / "a.npy", "u1", (0, 4, 4, 3))
+    assert np.load(tmp_path / "a.npy").shape == (0, 4, 4, 3)
+    assert arrays.layout(tmp_path / "a.npy")[2] == (0, 4, 4, 3)
+
+
+def test_expression_alone_has_no_pairs(tmp_path, monkeypatch):
+    root = write_tree(tmp_path / "tree")
+    shutil.rmtree(root / "patches")
+    monkeypatch.setenv("SEAL_HEST", str(root))
+    with pytest.raises(SealError, match="has patches"):
+        assemble(TREE)
+
+
+def test_settings_of_the_selection_reach_the_samples(tree, monkeypatch):
+    asked = []
+    monkeypatch.setattr(hest, "samples", lambda root, settings: asked.append(settings) or [])
+    with pytest.raises(IndexError):
+        assemble(dataclasses.replace(TREE))
+    assert asked == [TREE.selection]
