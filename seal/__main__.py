@@ -1,6 +1,7 @@
 """`python -m seal`: what make calls, and what a shell may."""
 
 import argparse
+import json
 import shutil
 import sys
 from collections.abc import Sequence
@@ -80,8 +81,9 @@ def _run_command(arguments: argparse.Namespace) -> None:
         for executed in arguments.executed:
             notebooks.copy_outputs(executed, paths.PROJECT / "notebooks" / executed.name)
         return
-    if arguments.command == "train":
-        _train(arguments)
+    alone = {"train": _train, "doctor": _doctor, "fetch": _fetch, "audit": _audit, "embed": _embed}
+    if arguments.command in alone:
+        alone[arguments.command](arguments)
         return
     profile = profiles.get(arguments.profile)
     if arguments.command == "status":
@@ -94,6 +96,10 @@ def _run_command(arguments: argparse.Namespace) -> None:
         from seal import reference
 
         print(reference.save(profile))
+    elif arguments.command == "verify":
+        from seal.data.store.verify import verify
+
+        print(verify(profile))
     else:
         from seal import notebooks
 
@@ -123,6 +129,39 @@ def _train(arguments: argparse.Namespace) -> None:
             stages.train_vision(pairs, fold, seed, source, arguments.method)
             if parallel.is_main():
                 print(stages.run_folder(pairs, fold, seed, arguments.method))
+
+
+def _doctor(arguments: argparse.Namespace) -> None:
+    from seal import doctor
+
+    report = doctor.report()
+    print(json.dumps(report, indent=1) if arguments.json else doctor.text(report))
+
+
+def _fetch(arguments: argparse.Namespace) -> None:
+    from seal.data import fetch, hest
+
+    root, selection = hest.home(), profiles.MAPLE.selection
+    ids = arguments.samples or fetch.maple_ids(root, selection, arguments.revision)
+    plan = fetch.plan(ids, root, arguments.revision, arguments.slides)
+    print(plan)
+    fetch.fetch(plan, arguments.workers, arguments.check)
+
+
+def _audit(arguments: argparse.Namespace) -> None:
+    from seal.data.maple.files import audit
+
+    print(audit(arguments.workers))
+
+
+def _embed(arguments: argparse.Namespace) -> None:
+    from seal import slide_embeddings
+    from seal.data.patching import PatchSettings
+
+    settings = PatchSettings(size=arguments.size, um_per_px=arguments.um_per_px, overlap=arguments.overlap)
+    given = arguments.slides, arguments.model, arguments.out, settings, arguments.slide_um_per_px
+    for path in slide_embeddings.embed(*given):
+        print(path)
 
 
 def _clean(profile: Profile) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from seal.card import may_share_derivatives
 from seal.errors import SealError
+from seal.hub_errors import explain
 from seal.saved import MERGED, RECORD, read_record
 
 
@@ -19,10 +20,14 @@ def fetch(repository: str) -> Path:
 
     try:
         return Path(huggingface_hub.snapshot_download(repository))
-    # The client raises errors of its own, of its HTTP library and of the system, and changes them between
-    # versions; all mean that there is no model, and the first is kept as the cause.
+    # Whatever the client raises means that there is no model; the first is kept as the cause.
     except Exception as error:
-        raise _explain(error, f"cannot download {repository}", "that your token can read", repository) from error
+        raise explain(
+            error,
+            f"cannot download {repository}",
+            expected="a repository that your token can read",
+            address=_page(repository),
+        ) from error
 
 
 def push(folder: str | Path, repo_id: str, *, private: bool = True) -> str:
@@ -72,7 +77,12 @@ def push(folder: str | Path, repo_id: str, *, private: bool = True) -> str:
                 commit_message=f"{record['encoder']['label']} after SEAL",
             )
     except Exception as error:  # as in `fetch`
-        raise _explain(error, f"cannot upload to {repo_id}", "that your token can write to", repo_id) from error
+        raise explain(
+            error,
+            f"cannot upload to {repo_id}",
+            expected="a repository that your token can write to",
+            address=_page(repo_id),
+        ) from error
     if exposed:
         raise SealError(
             f"{repo_id} exists and is public",
@@ -82,25 +92,5 @@ def push(folder: str | Path, repo_id: str, *, private: bool = True) -> str:
     return address
 
 
-def _explain(error: BaseException, what: str, repository_kind: str, repository: str) -> SealError:
-    """Say in one message why the hub did not do it; never shows a token."""
-    chain = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) and cause not in chain:
-        chain.append(cause)
-    status = next((r.status_code for e in chain if (r := getattr(e, "response", None)) is not None), None)
-    names = {type(e).__name__ for e in chain}
-    if any(getattr(e, "errno", None) == 28 or "No space left" in str(e) for e in chain):
-        why, do = "the disk is full", "free some space, or set HF_HOME to a folder on another disk"
-    elif "HFValidationError" in names:
-        why, do = "the hub allows no such name", 'give it as "user/name", of letters, digits, - _ .'
-    elif "LocalTokenNotFoundError" in names or status == 401:
-        why = "the hub knows no valid token, or no such repository"
-        do = f"run `hf auth login` or set HF_TOKEN, and look whether huggingface.co/{repository} exists"
-    elif status == 403:
-        why = "the token's account has no access"
-        do = f"ask for access at huggingface.co/{repository}, or use a token with that right"
-    elif status is not None and status < 500:
-        why, do = f"the hub answered {status}", f"look whether huggingface.co/{repository} exists"
-    else:
-        why, do = "the hub cannot be reached", "connect to the network (HF_HUB_OFFLINE unset), then try again"
-    return SealError(f"{what}: {why}", expected=f"a repository {repository_kind}", do=do)
+def _page(repository: str) -> str:
+    return f"https://huggingface.co/{repository}"

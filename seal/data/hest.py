@@ -1,6 +1,7 @@
 """HEST-1k's metadata table and what a sample of its layout is (data/README.md); `sample_files` reads the rest."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,7 +86,7 @@ def prepare(profile: Profile) -> Path:
             f"profile {profile.name}: {root} holds no HEST-1k samples",
             expected="HEST_v*.csv, st/ and patches/ of the data set MahmoodLab/hest",
             do="ask for access at https://huggingface.co/datasets/MahmoodLab/hest, see what it takes with `python -m "
-            "seal doctor`, then run `python -m seal fetch --profile maple`; or set SEAL_HEST to a copy",
+            "seal doctor`, then run `python -m seal fetch`; or set SEAL_HEST to a copy",
         )
     return root
 
@@ -93,14 +94,14 @@ def prepare(profile: Profile) -> Path:
 def _table_path(root: Path) -> Path:
     if root.is_file():
         return root
-    found = [root / "metadata.csv"] if (root / "metadata.csv").is_file() else sorted(root.glob("HEST_v*.csv"))
-    if not found:
+    found = root / "metadata.csv" if (root / "metadata.csv").is_file() else own_table(root)
+    if found is None:
         raise SealError(
             f"{root} holds no metadata table",
             expected="metadata.csv, or HEST_v*.csv as HEST-1k names it",
             do="put the table there; it says what each sample is",
         )
-    return found[-1]
+    return found
 
 
 def table(root: Path) -> "pd.DataFrame":
@@ -156,6 +157,18 @@ def _completed(frame: "pd.DataFrame") -> "pd.DataFrame":
     return frame.assign(donor=frame["patient"].where(named, study).astype(str))
 
 
+def own_table(root: Path) -> Path | None:
+    """HEST-1k's own table in a tree (or the csv itself), the newest; None where there is none, or metadata.csv."""
+    root = Path(root)
+    if root.is_file():
+        return root if root.name.startswith("HEST_v") else None
+    return None if (root / "metadata.csv").is_file() else max(root.glob("HEST_v*.csv"), key=_version, default=None)
+
+
+def _version(path: Path) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", path.stem)]
+
+
 def maple_selection(root: Path, settings: SelectionSettings | None = None) -> "maple.Selection | None":
     """MAPLE's samples by rule, if the table of a tree (or the csv) is HEST-1k's own; see `seal.data.maple.select`.
 
@@ -169,10 +182,8 @@ def maple_selection(root: Path, settings: SelectionSettings | None = None) -> "m
 
     from seal.data import maple
 
-    root = Path(root)
-    own = root.is_file() or (any(root.glob("HEST_v*.csv")) and not (root / "metadata.csv").is_file())
-    path = _table_path(root) if own else None
-    if path is None or not path.name.startswith("HEST_v"):
+    path = own_table(root)
+    if path is None:
         return None
     found = path.with_name(OVERLAPS)
     return maple.select(table(path), settings, pd.read_csv(found, dtype=str) if found.is_file() else None)
@@ -191,11 +202,20 @@ def samples(root: Path, settings: SelectionSettings | None = None) -> list[Sampl
         chosen = selection.samples.set_index("id")
         frame = frame[frame["id"].isin(chosen.index)]
         frame = frame.assign(**{name: frame["id"].map(chosen[name]) for name in ("donor", "role")})
-    found = [_sample(row, Path(root)) for row in frame.sort_values("id").to_dict("records")]
-    found = [sample for sample in found if sample.st_path.is_file()]
+    found = _present(frame, Path(root))
     if not found:
         raise SealError(f"{root}/st holds no sample of its table", expected="st/ID.h5ad", do="fetch the samples")
     return found
+
+
+def present(root: Path) -> list[Sample]:
+    """All samples of a tree whose counts are there, sorted by id, whether MAPLE takes them or not."""
+    return _present(table(root), Path(root))
+
+
+def _present(frame: "pd.DataFrame", root: Path) -> list[Sample]:
+    samples = [_sample(row, root) for row in frame.sort_values("id").to_dict("records")]
+    return [sample for sample in samples if sample.st_path.is_file()]
 
 
 def _sample(row: dict, root: Path) -> Sample:

@@ -13,6 +13,7 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from seal.errors import SealError
+from seal.hub_errors import explain
 from seal.models import dinov2s
 from seal.models.registry import EncoderSpec
 
@@ -73,8 +74,7 @@ def _download(spec: EncoderSpec, hub: str) -> Path:
             return Path(huggingface_hub.hf_hub_download(hub, file))
         except RemoteEntryNotFoundError:
             continue
-        # The hub's client raises errors of its own, of its HTTP library and of the system, and changes them
-        # between versions; all mean that there are no weights, and the first is kept as the cause.
+        # Whatever the hub's client raises means that there are no weights; the first is kept as the cause.
         except Exception as error:
             raise _explain(error, spec) from error
     raise SealError(
@@ -86,28 +86,15 @@ def _download(spec: EncoderSpec, hub: str) -> Path:
 
 
 def _explain(error: BaseException, spec: EncoderSpec) -> SealError:
-    """Say in one message what to do about a failed download; never shows a token."""
-    chain = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) and cause not in chain:
-        chain.append(cause)
-    status = next((r.status_code for e in chain if (r := getattr(e, "response", None)) is not None), None)
-    by_hand = f"or put the file, named {spec.name}.safetensors, .bin or .pth, into a folder and set SEAL_WEIGHTS to it"
-    if any(getattr(e, "errno", None) == 28 or "No space left" in str(e) for e in chain):
-        what, do = "the disk is full", "free some space, or set HF_HOME to a folder on another disk"
-    elif status == 401:
-        what = "the hub knows no valid token"
-        do = f"ask for access at {spec.access} if it is gated, then run `hf auth login` or set HF_TOKEN; {by_hand}"
-    elif status == 403:
-        what = "the token's account has no access"
-        do = f"ask for access at {spec.access} (an answer can take days), then run the same command; {by_hand}"
-    elif status is not None and status < 500:
-        what = f"the hub answered {status}"
-        do = f"look whether {spec.access} still exists; {by_hand}"
-    else:
-        what = "the hub cannot be reached"
-        do = f"connect to the network (HF_HUB_OFFLINE unset), then run the same command; {by_hand}"
-    gated = "gated: an account with access and a token" if spec.gated else "open: no token needed"
-    return SealError(f"cannot download {spec.label} ({spec.hub}): {what}", expected=gated, do=do)
+    """Say in one message what to do about a failed download."""
+    return explain(
+        error,
+        f"cannot download {spec.label} ({spec.hub})",
+        expected="gated: an account with access and a token" if spec.gated else "open: no token needed",
+        address=spec.access,
+        otherwise=f"or put the file, named {spec.name}.safetensors, .bin or .pth, into a folder and set SEAL_WEIGHTS "
+        "to it",
+    )
 
 
 def read(path: Path) -> dict[str, Tensor]:

@@ -114,8 +114,8 @@ def test_empty_table(root):
 
 
 def test_newest_table_of_several(root):
-    write_table(root, [ROW]).rename(root / "HEST_v1_0_0.csv")
-    write_table(root, [{**ROW, "id": "S9"}]).rename(root / "HEST_v1_1_0.csv")
+    write_table(root, [ROW]).rename(root / "HEST_v1_9_0.csv")
+    write_table(root, [{**ROW, "id": "S9"}]).rename(root / "HEST_v1_10_0.csv")
     assert hest.table(root)["id"].tolist() == ["S9"]
 
 

@@ -1,0 +1,46 @@
+"""The audit of HEST-1k's files: what fingerprints find is written down beside the table, and heeded from then on."""
+
+import pandas as pd
+
+from seal import paths, profiles
+from seal.data import hest
+from seal.data.maple import fingerprints
+from seal.errors import SealError
+from seal.files import atomic
+
+
+def audit(workers: int) -> str:
+    """Compare all of HEST-1k's samples on disk by their files and write what is shared to overlaps.csv.
+
+    Samples outside MAPLE are compared too: one of them may be a section of MAPLE under another name.
+
+    Returns
+    -------
+    What was found, in words, and what MAPLE then is.
+
+    Raises
+    ------
+    SealError
+        There are no samples, a file is damaged, or the split shares a donor or section with what was found.
+    """
+    root = hest.prepare(profiles.MAPLE)
+    if hest.own_table(root) is None:
+        raise SealError(
+            f"{root} holds no table of HEST-1k's own",
+            expected="HEST_v*.csv",
+            do="fetch HEST-1k (python -m seal fetch), or set SEAL_HEST to a copy",
+        )
+    samples = hest.present(root)
+    found = fingerprints.audit_files(samples, paths.home() / "data" / "fingerprints", workers)
+    with atomic(root / hest.OVERLAPS) as temporary:
+        found.to_csv(temporary, index=False)
+    selection = hest.maple_selection(root, profiles.MAPLE.selection)  # raises where the split would share a donor or section
+    roles = selection.samples["role"].value_counts()
+    return (
+        f"{len(samples)} samples compared, {len(found)} shared sections found, written to {root / hest.OVERLAPS}\n"
+        f"{_listed(found)}MAPLE: {roles['train']} training and {roles['test']} test samples, no donor on both sides"
+    )
+
+
+def _listed(found: pd.DataFrame) -> str:
+    return f"{found.to_string(index=False)}\n" if len(found) else ""
