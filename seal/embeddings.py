@@ -2,23 +2,22 @@
 
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from seal import paths
+from seal.data import trident
 from seal.data.pairs import Pairs
 from seal.errors import SealError
-from seal.files import atomic
 
 
 def folder(pairs: Pairs, method: str) -> Path:
     """{mag}x_{px}px_{overlap}px_overlap/features_{encoder}_{method}, as TRIDENT names it.
 
-    Magnification is 10 at 1 um/px; patches lie on spots, so their overlap is given as 0.
+    Patches lie on spots, so their overlap is given as 0.
     """
     profile = pairs.profile
-    scale = f"{10 / profile.um_per_px:g}x_{profile.image_size}px_0px_overlap"
-    return paths.embeddings(profile.name) / scale / f"features_{profile.encoder}_{method}"
+    scale = trident.scale_folder(profile.um_per_px, profile.image_size, 0)
+    return trident.features_folder(paths.embeddings(profile.name), scale, f"{profile.encoder}_{method}")
 
 
 def write(pairs: Pairs, method: str, features: np.ndarray) -> list[Path]:
@@ -40,11 +39,13 @@ def write(pairs: Pairs, method: str, features: np.ndarray) -> list[Path]:
         centre = spots[["x", "y"]].to_numpy()
         half = pairs.profile.image_size * pairs.profile.um_per_px / 2 / section.um_per_px
         path = folder(pairs, method) / f"{section.sample}.h5"
-        with atomic(path) as temporary, h5py.File(temporary, "w") as file:
-            file["features"] = features[rows].astype(np.float32)
-            file["coords"] = np.rint(centre - half).astype(np.int64)
-            file["barcodes"] = np.array(spots["barcode"], dtype="S")
-            file["features"].attrs["encoder"] = f"{pairs.profile.encoder}_{method}"
+        trident.write_features(
+            path,
+            features[rows],
+            np.rint(centre - half),
+            encoder=f"{pairs.profile.encoder}_{method}",
+            tables={"barcodes": np.array(spots["barcode"], dtype="S")},
+        )
         written.append(path)
     return written
 
@@ -55,14 +56,7 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     Raises
     ------
     SealError
-        The file is missing, truncated or lacks a table.
+        As `seal.data.trident.read_features`.
     """
-    try:
-        with h5py.File(path, "r") as file:
-            return file["features"][:], file["coords"][:]
-    except (OSError, KeyError) as error:
-        raise SealError(
-            f"{path} cannot be read ({error})",
-            expected="an h5 with `features` [n, d] and `coords` [n, 2]",
-            do="delete it and run notebook 03 again",
-        ) from error
+    found = trident.read_features(path)
+    return found.features, found.coords

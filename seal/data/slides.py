@@ -1,14 +1,18 @@
-"""Square regions out of full-resolution images, whatever their format."""
+"""Regions out of full-resolution images, whatever their format."""
 
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from seal.errors import SealError
 
+_BLOCK = 2048  # px a side that `overview` reads at once
+_SAME = 1.01  # a level this much coarser than asked for is taken all the same: sizes of levels are rounded
+
 
 class SlideImage:
-    """An image from which square regions are cut.
+    """An image from which regions are cut. Threads may share one; processes open their own.
 
     Parameters
     ----------
@@ -61,23 +65,107 @@ class SlideImage:
             pixels = pixels.resize((size, size), Image.Resampling.LANCZOS)
         return np.asarray(pixels)
 
+    def area(self, x: float, y: float, width: float, height: float, size: tuple[int, int]) -> np.ndarray:
+        """Resample a rectangle inside the image, from the coarsest level that is still fine enough.
+
+        Lanczos resampling, antialiased, at exact places: neighbours outside the rectangle count where there are any.
+
+        Parameters
+        ----------
+        x, y, width, height
+            Upper left corner and sides, full-resolution px.
+        size
+            Width and height of the result, px.
+
+        Returns
+        -------
+        uint8 [size[1], size[0], 3].
+
+        Raises
+        ------
+        SealError
+            The image is damaged there.
+        """
+        from PIL import Image
+
+        level = self._level(min(width / size[0], height / size[1]))
+        scale, ratio, columns, rows = self._levels[level]
+        reach = 3 * max(width / size[0], height / size[1], scale)  # of Lanczos
+        # OpenSlide counts in whole px of level 0, by its own ratio, and interpolates between the pixels of a level.
+        start = [round(max(int((v - reach) / scale), 0) * ratio) for v in (x, y)]
+        left, top = (v / ratio for v in start)
+        end = [min(int((v + reach) / scale) + 1, n) for v, n in ((x + width, columns), (y + height, rows))]
+        pixels = Image.fromarray(self._pixels(level, *start, int(end[0] - left), int(end[1] - top)))
+        corners = ((v / scale - o) for v, o in ((x, left), (y, top), (x + width, left), (y + height, top)))
+        box = [min(max(v, 0.0), n) for v, n in zip(corners, pixels.size * 2, strict=True)]
+        return np.asarray(pixels.resize(size, Image.Resampling.LANCZOS, box=tuple(box)))
+
+    def overview(self, scale: float) -> np.ndarray:
+        """Resample the whole image to about 1 / `scale` of its size, whole px, reading a block at a time.
+
+        Returns
+        -------
+        uint8 [h, w, 3], of pixels of width / w by height / h full-resolution px.
+
+        Raises
+        ------
+        SealError
+            The image is damaged.
+        """
+        height, width = (max(round(n / scale), 1) for n in (self.height, self.width))
+        x, y = self.width / width, self.height / height
+        out = np.empty((height, width, 3), dtype=np.uint8)
+        step = max(int(_BLOCK * self._levels[self._level(min(x, y))][0] / scale), 1)
+        for i in range(0, height, step):
+            for j in range(0, width, step):
+                w, h = min(step, width - j), min(step, height - i)
+                out[i : i + h, j : j + w] = self.area(j * x, i * y, w * x, h * y, (w, h))
+        return out
+
+    @cached_property
+    def um_per_px(self) -> tuple[float, float] | None:
+        """Width and height of a full-resolution pixel, um, as the file says; None if it says nothing."""
+        if self._slide is None:
+            return _tiff_um_per_px(self.path)
+        values = [self._slide.properties.get(f"openslide.mpp-{axis}") for axis in "xy"]
+        return None if None in values else (float(values[0]), float(values[1]))
+
+    @cached_property
+    def _levels(self) -> list[tuple[float, float, int, int]]:
+        """Of each level full-resolution px a pixel, the same as OpenSlide has it, width and height."""
+        if self._slide is None:
+            return [(1.0, 1.0, self.width, self.height)]
+        levels = []
+        for ratio, (width, height) in zip(self._slide.level_downsamples, self._slide.level_dimensions, strict=True):
+            # A level of half the size drops an odd last row, which OpenSlide's ratio of the sides takes for a scale.
+            halved = abs(self.width / round(ratio) - width) < 1 and abs(self.height / round(ratio) - height) < 1
+            levels.append((float(round(ratio)) if halved else ratio, ratio, width, height))
+        return levels
+
+    def _level(self, scale: float) -> int:
+        return max(i for i, (own, *_) in enumerate(self._levels) if i == 0 or own <= scale * _SAME)
+
     def _read(self, left: int, top: int, side: int) -> np.ndarray:
         out = np.full((side, side, 3), 255, dtype=np.uint8)
         x0, y0 = max(left, 0), max(top, 0)
         x1, y1 = min(left + side, self.width), min(top + side, self.height)
-        if self._array is not None:
-            inside = self._array[y0:y1, x0:x1]
-        else:
-            import openslide
-
-            try:
-                rgba = np.asarray(self._slide.read_region((x0, y0), 0, (x1 - x0, y1 - y0)))
-            except openslide.OpenSlideError as error:
-                raise _damaged(self.path, error) from error
-            alpha = rgba[..., 3:] / 255  # OpenSlide leaves what was never scanned transparent
-            inside = np.rint(rgba[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
-        out[y0 - top : y1 - top, x0 - left : x1 - left] = inside
+        out[y0 - top : y1 - top, x0 - left : x1 - left] = self._pixels(0, x0, y0, x1 - x0, y1 - y0)
         return out
+
+    def _pixels(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
+        """Read a rectangle inside a level as it is: its corner in full-resolution px, its sides in the level's."""
+        if self._array is not None:
+            return self._array[y : y + height, x : x + width]
+        import openslide
+
+        try:
+            rgba = np.asarray(self._slide.read_region((x, y), level, (width, height)))
+        except openslide.OpenSlideError as error:
+            raise _damaged(self.path, error) from error
+        if (rgba[..., 3] == 255).all():
+            return rgba[..., :3]
+        alpha = rgba[..., 3:] / 255  # OpenSlide leaves what was never scanned transparent
+        return np.rint(rgba[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
 
 
 def _open_slide(path: Path):
@@ -116,6 +204,21 @@ def _read_tiff(path: Path) -> np.ndarray:
     if pixels.ndim != 3 or pixels.shape[2] < 3 or pixels.dtype != np.uint8:
         raise _damaged(path, f"{pixels.dtype} {pixels.shape}")
     return pixels[..., :3]
+
+
+def _tiff_um_per_px(path: Path) -> tuple[float, float] | None:
+    """Resolution tags of a TIFF that OpenSlide does not open; of other images None, theirs are made up."""
+    if path.suffix.lower() not in (".tif", ".tiff"):
+        return None
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        tags = file.pages[0].tags
+        unit = {2: 25_400.0, 3: 10_000.0}.get(tags["ResolutionUnit"].value if "ResolutionUnit" in tags else 2)
+        if unit is None or "XResolution" not in tags or "YResolution" not in tags:
+            return None
+        (x, per_x), (y, per_y) = tags["XResolution"].value, tags["YResolution"].value
+    return (unit * per_x / x, unit * per_y / y) if x and y and per_x and per_y else None
 
 
 def _damaged(path: Path, error: object) -> SealError:

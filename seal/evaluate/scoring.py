@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from seal.data.pairs import TRUTH
+from seal.data.simulated_truth import TRUTH
 from seal.errors import SealError
 from seal.evaluate.metrics import cluster_means, interval, mean_pearson, pearson, resamples
 from seal.evaluate.patch import Evaluation, Part, parts

@@ -174,14 +174,15 @@ def test_the_token_reaches_the_hub_and_no_other_host(hub, root, faults):
 
 @pytest.fixture
 def two(tree, tmp_path, monkeypatch):
-    """A hub whose branch main went on after `old`: S0's counts changed."""
+    """A hub whose branch main went on after `old`: S0's counts changed, and its patches at the same size."""
     newer = tmp_path / "newer"
     shutil.copytree(tree, newer)
     (newer / "st" / "S0.h5ad").write_bytes(b"newer counts")
-    hub = SimpleNamespace(branches={"main": tree, "old": tree}, old=tree, newer=newer, url="")
+    patches = newer / "patches" / "S0.h5"
+    patches.write_bytes(patches.read_bytes()[:-1] + b"x")
     with hub_server.serve({"main": newer, "old": tree}) as url:
         monkeypatch.setattr(constants, "ENDPOINT", url)
-        yield hub
+        yield SimpleNamespace(old=tree, newer=newer)
 
 
 def test_later_fetches_stay_at_the_first_commit(two, root):
@@ -264,17 +265,18 @@ def test_checksums_are_those_of_git_and_of_sha256(tmp_path, content):
 
 
 def test_a_cut_connection_is_taken_up_where_it_broke(hub, tree, root, faults):
-    faults.cut, faults.cuts = {"patches/S0.h5": 5000, "metadata/S0.json": 20}, 4
+    faults.cut, faults.cuts = {"patches/S0.h5": 1500, "metadata/S0.json": 20}, 8  # more often than it waits
     fetch.fetch(fetch.plan(["S0"], root), workers=1)
     assert same(root, tree, sample_paths("S0"))
     ranges = [r for _, path, r, _ in faults.asked if path.startswith("/large/") and path.endswith("S0.h5")]
-    assert ranges[:3] == [None, "bytes=5000-", "bytes=10000-"]
+    assert ranges[:3] == [None, "bytes=1500-", "bytes=3000-"]
 
 
 def test_a_server_that_cannot_go_on_in_the_middle_begins_again(hub, tree, root, faults):
-    faults.cut, faults.cuts, faults.no_ranges = {"patches/S0.h5": 5000}, 2, True
+    faults.cut, faults.cuts, faults.no_ranges = {"patches/S0.h5": 5000}, 1, True
     fetch.fetch(fetch.plan(["S0"], root))
     assert same(root, tree, sample_paths("S0"))
+    assert len(faults.fetched("S0.h5")) == 2
 
 
 def test_a_truncated_answer_is_never_taken_for_whole(hub, root, faults):
@@ -376,6 +378,15 @@ def test_access_that_ends_on_the_way_ends_the_fetch(hub, root, faults):
     assert len(faults.fetched()) <= 4  # no retries, and the rest is not tried
 
 
+def test_one_files_error_ends_the_others_at_once(hub, root, faults):
+    plan = fetch.plan(["S0"], root)
+    faults.altered, faults.pause = {"metadata/S0.json"}, 0.6  # the patches take four pieces, 2.4 s
+    began = time.monotonic()
+    with pytest.raises(SealError, match=r"metadata/S0\.json"):
+        fetch.fetch(plan)
+    assert time.monotonic() - began < 2.2
+
+
 def test_no_network(root, monkeypatch):
     monkeypatch.setattr(hest_hub, "WAITS", (0.01,) * 5)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
@@ -414,15 +425,18 @@ def test_a_data_set_without_a_table(tmp_path, root, monkeypatch):
             fetch.plan(["S0"], root)
 
 
-def test_space_is_looked_at_before(hub, root, monkeypatch, faults):
+def test_space_is_looked_at_before(hub, tree, root, monkeypatch, faults):
     plan = fetch.plan(IDS, root)
     usage = SimpleNamespace(free=plan.size - 1)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(SealError, match="free for"):
         fetch.fetch(plan)
     assert faults.fetched() == []
-    usage.free += 1
+    file = next(p.file for p in plan.files if p.file.path == "patches/S0.h5")
+    grown = fetch_plan.part(root, file)
+    grown.write_bytes((tree / file.path).read_bytes()[:1])  # what came earlier needs no room
     fetch.fetch(plan)
+    assert same(root, tree, [file.path])
 
 
 def test_a_disk_that_fills_up_on_the_way(hub, root, monkeypatch):

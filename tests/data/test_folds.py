@@ -13,8 +13,9 @@ from seal.profiles import EvaluationSettings
 ORGANS = [f"O{i:02}" for i in range(14)]
 
 
-def section(name, donor, start=0, has_image=True, organ="Breast", state="Cancer", dataset="d"):
-    return Section(name, donor, organ, state, "Visium", "visium", 1.0, dataset, "l", has_image, start, start + 3)
+def section(name, donor, start=0, has_image=True, organ="Breast", state="Cancer", dataset="d", role="train"):
+    known = name, donor, organ, state, "Visium", "visium", 1.0, dataset, "l", role
+    return Section(*known, has_image, start, start + 3, nnz=start)
 
 
 def split(unit, folds=0):
@@ -121,3 +122,33 @@ def test_names_are_safe_as_folders():
 def test_what_cannot_be_split_is_an_error(settings, named):
     with pytest.raises(SealError, match=named):
         make_folds((section("a1", "A", 0), section("a2", "A", 3)), settings)
+
+
+# ---- a given test set ----
+
+
+def test_a_given_test_set_is_the_one_fold():
+    sections = [
+        section("s1", "a", 0, role="test"),
+        section("s2", "b", 3),
+        section("s3", "c", 6, role="test"),
+        section("s4", "b", 9, has_image=False),
+    ]
+    (fold,) = make_folds(sections, split("given"))
+    assert fold.name == "test"
+    assert fold.test.tolist() == [0, 1, 2, 6, 7, 8]
+    assert fold.train.tolist() == [3, 4, 5]
+    assert fold.omics.tolist() == [3, 4, 5, 9, 10, 11]
+
+
+def test_a_given_test_set_shares_no_donor():
+    sections = [section("s1", "a", 0, role="test"), section("s2", "b", 3), section("s3", "a", 6)]
+    with pytest.raises(SealError, match="fold test would test on donor a"):
+        make_folds(sections, split("given"))
+
+
+@pytest.mark.parametrize(("roles", "lacks"), [("train train", "test"), ("test test", "train")])
+def test_a_given_test_set_has_two_sides(roles, lacks):
+    sections = [section(f"s{i}", f"d{i}", 3 * i, role=role) for i, role in enumerate(roles.split())]
+    with pytest.raises(SealError, match=f"no section with patches has the role '{lacks}'"):
+        make_folds(sections, split("given"))

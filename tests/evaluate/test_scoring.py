@@ -104,7 +104,7 @@ class Simple(patch.Evaluation):
     def _fixed(self, method, seed):
         noise = {"seal": 0.1, "frozen": 0.4, "seal_shuffled": 0.4, "colour": 0.6, "random": 20.0}[method]
         rng = np.random.default_rng([*method.encode(), seed])
-        shown = self.pairs.patches.mean(axis=(1, 2)) / 40
+        shown = self.pairs.patches[:].mean(axis=(1, 2)) / 40
         return np.hstack([shown, shown**2]) + noise * rng.normal(size=(self.pairs.n_pairs, 6))
 
 

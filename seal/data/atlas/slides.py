@@ -7,17 +7,16 @@ Patches lie where TRIDENT puts them: a grid from the top left corner, columns fi
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
+from seal.data import trident
 from seal.data.atlas import expression, render, scanners, sections, stains, tables, tiff, tissue
 from seal.data.atlas.cohort import Patient
 from seal.data.atlas.tissue import Morphology, Tissue
-from seal.files import atomic, write_json
+from seal.files import write_json
 
 PATCH = 224  # px, 112 um at 0.5 um/px, as HEST-1k's
-MAGNIFICATION = 20  # of 0.5 um/px
-COORDS = f"{MAGNIFICATION}x_{PATCH}px_0px_overlap"
+COORDS = trident.scale_folder(render.UM_PER_PX, PATCH, 0)
 TISSUE_SHARE = 0.5
 _GRID = 8  # points a side of a patch at which tissue is looked for
 
@@ -42,7 +41,7 @@ def slide_ids(patient: Patient, every_scanner: bool) -> dict[str, str]:
 
 def paths_of(root: Path, name: str) -> tuple[Path, Path]:
     """A slide's picture and its coordinates."""
-    return root / "wsis" / f"{name}.tif", root / COORDS / "patches" / f"{name}_patches.h5"
+    return root / "wsis" / f"{name}.tif", trident.coords_path(root, COORDS, name)
 
 
 def write(root: Path, patient: Patient, patches: int, seed: int, made_from: str, every_scanner: bool = False) -> None:
@@ -164,7 +163,7 @@ def patch_coords(grown: Tissue) -> np.ndarray:
 
 
 def write_coords(path: Path, coords: np.ndarray, name: str, shape: tuple[int, int]) -> None:
-    """Write patch coordinates as TRIDENT does: dataset `coords` with its attributes, in level 0's pixels.
+    """Write patch coordinates as TRIDENT does.
 
     Parameters
     ----------
@@ -173,14 +172,5 @@ def write_coords(path: Path, coords: np.ndarray, name: str, shape: tuple[int, in
     shape
         Height and width of level 0, px.
     """
-    with atomic(path) as temporary, h5py.File(temporary, "w") as file:
-        data = file.create_dataset("coords", data=coords, chunks=(1, 2), maxshape=(None, 2))
-        data.attrs["patch_size"] = PATCH
-        data.attrs["patch_size_level0"] = PATCH
-        data.attrs["level0_magnification"] = MAGNIFICATION
-        data.attrs["target_magnification"] = MAGNIFICATION
-        data.attrs["overlap"] = 0
-        data.attrs["name"] = name
-        data.attrs["savetodir"] = COORDS
-        data.attrs["level0_width"] = shape[1]
-        data.attrs["level0_height"] = shape[0]
+    um = render.UM_PER_PX
+    trident.write_coords(path, coords, trident.grid(name, (shape[1], shape[0]), um, um, PATCH))
