@@ -199,7 +199,9 @@ MAPLE = Profile(
     panel=PanelSettings(coverage=0.9),
     vision=VisionSettings(blocks=3),
     evaluation=EvaluationSettings(split="given", resample="donors"),
-    compute=ComputeSettings(assembly="processes", memory_gb=64.0, token_dtype="bfloat16", precision="bfloat16", workers=14),
+    compute=ComputeSettings(
+        assembly="processes", memory_gb=64.0, token_dtype="bfloat16", precision="bfloat16", workers=14
+    ),
 )
 
 PROFILES = {profile.name: profile for profile in (DEMO, HER2ST, MAPLE)}

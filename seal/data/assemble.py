@@ -240,9 +240,7 @@ class _ByDonor(Mapping):
         return len({section.donor for section in self._sections})
 
 
-def _choose_panels(
-    partial: Path, profile: Profile, sections: Sequence[Section], plan: _Plan
-) -> tuple[str, ...]:
+def _choose_panels(partial: Path, profile: Profile, sections: Sequence[Section], plan: _Plan) -> tuple[str, ...]:
     """Choose each fold's panel on its training donors, and make its empty tables; the names of the folds."""
     names = []
     for name, inside in left_out(sections, profile.evaluation).items():

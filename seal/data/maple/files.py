@@ -34,7 +34,8 @@ def audit(workers: int) -> str:
     found = fingerprints.audit_files(samples, paths.home() / "data" / "fingerprints", workers)
     with atomic(root / hest.OVERLAPS) as temporary:
         found.to_csv(temporary, index=False)
-    selection = hest.maple_selection(root, profiles.MAPLE.selection)  # raises where the split would share a donor or section
+    # raises where the split would share a donor or section with what was found
+    selection = hest.maple_selection(root, profiles.MAPLE.selection)
     roles = selection.samples["role"].value_counts()
     return (
         f"{len(samples)} samples compared, {len(found)} shared sections found, written to {root / hest.OVERLAPS}\n"
