@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--processes", type=int, help="on this machine (default: one a GPU)")
     doctor.add_argument("--json", action="store_true", help="the same as JSON")
     fetch.add_argument("--samples", nargs="+", metavar="ID", help="default: those that MAPLE takes")
-    fetch.add_argument("--slides", action="store_true", help="whole slides, wsis/, too: they make most of the terabyte")
+    fetch.add_argument("--slides", action="store_true", help="whole slides, wsis/, too: more than all the rest")
     fetch.add_argument("--revision", help="of the data set; default: the one fetched first, at first its newest")
     fetch.add_argument("--check", action="store_true", help="check the checksums of what is there already")
     fetch.add_argument("--workers", type=int, default=8, help="files at once (default: 8)")

@@ -102,11 +102,11 @@ def status_text(profile: Profile) -> str:
             if state.state == kind:
                 reasons.setdefault(state.why, []).append(state.id)
         lines += ["", kind] if reasons else []
-        lines += [f"  {_ranges(ids)}{': ' if why else ''}{why}" for why, ids in reasons.items()]
+        lines += [f"  {ranges(ids)}{': ' if why else ''}{why}" for why, ids in reasons.items()]
     return "\n".join(lines) + "\n"
 
 
-def _ranges(ids: list[str]) -> str:
+def ranges(ids: list[str]) -> str:
     """T1 T2 T3 T7 as "T1-T3, T7"."""
     keyed = enumerate(ids)
     parts = []

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from seal import downloads, paths, profiles, provenance
-from seal.artefacts import _ranges
+from seal.artefacts import ranges
 from seal.data import hest, hest_hub
 from seal.downloads import Download
 from seal.profiles import Profile
@@ -211,7 +211,7 @@ def text(report: Mapping[str, Any]) -> str:
     for group in report["artefacts"]:
         whose = " or ".join(group["profiles"]) or "none"
         lines.append(
-            f"  {_ranges(group['ids'])}: {whose}{'; not there yet: ' if group['lacks'] else ''}{group['lacks']}"
+            f"  {ranges(group['ids'])}: {whose}{'; not there yet: ' if group['lacks'] else ''}{group['lacks']}"
         )
     return "\n".join(lines) + "\n"
 

@@ -143,9 +143,7 @@ def candidates(prints: Sequence[ExpressionPrint]) -> Iterator[list[tuple[int, in
         for start in range(rank + 1, len(order), _AT_ONCE):
             others = order[start : start + _AT_ONCE]
             looked_for, genes = _in_columns(column, values.shape[1], [(ids[j], queries[j]) for j in others])
-            z = agreement(
-                looked_for.reshape(len(others) * QUERIES, values.shape[1]), values, np.repeat(genes, QUERIES)[:, None]
-            )
+            z = agreement(looked_for, values, np.repeat(genes, QUERIES)[:, None])
             best = z.max(axis=1, initial=0).reshape(-1, QUERIES)
             hits = (best >= _needed(genes)[:, None]).sum(axis=1)
             found += [(min(i, j), max(i, j)) for j, n in zip(others, hits, strict=True) if n >= HITS]
@@ -159,13 +157,13 @@ def _queries(one: ExpressionPrint) -> np.ndarray:
 def _in_columns(
     column: np.ndarray, width: int, others: Sequence[tuple[np.ndarray, np.ndarray]]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Other sections' queries in the columns of one section, [others, QUERIES, width]; how many genes they share."""
-    out = np.zeros((len(others), QUERIES, width), dtype=np.float32)
+    """Other sections' queries in the columns of one section, [others * QUERIES, width]; how many genes they share."""
+    out = np.zeros((len(others) * QUERIES, width), dtype=np.float32)
     genes = np.zeros(len(others), dtype=int)
     for k, (ids, queries) in enumerate(others):
         where = column[ids]
         there = np.flatnonzero(where >= 0)
-        out[k, : len(queries), where[there]] = queries[:, there].T
+        out[k * QUERIES : k * QUERIES + len(queries), where[there]] = queries[:, there]
         genes[k] = len(there)
     return out, genes
 
