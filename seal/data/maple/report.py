@@ -1,17 +1,37 @@
 """What the selection gives, for reading: as samples, beside the paper, and what its donors rest on."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from seal.data import hest
 from seal.data.hest import ORGANS
 from seal.data.maple.donors import known, text
+from seal.files import read_json, sha256
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from seal.data.maple import Selection
 
 # The paper's own figures: pairs of its two sets, organs, and disease states in % of pairs ("Tumor" is among cancer).
 PAPER_PAIRS = {"train": 720_000, "test": 70_000}
 PAPER_TEST_ORGANS = 6
 PAPER_STATES = {"Cancer": 42.8, "Diseased": 19.4, "Healthy": 32.2, "Treated": 5.6}
+
+
+def origin(root: Path, selection: "Selection") -> dict[str, str | None]:
+    """What a selection follows from, for the stamp of its results: the table, its SHA-256, the data set's revision.
+
+    The revision is the commit that `python -m seal fetch` pinned; None where the table came another way.
+    """
+    table = hest.own_table(root)
+    pinned = table.with_name("fetch.json")
+    return {
+        "table": table.name,
+        "sha256": sha256(table),
+        "revision": read_json(pinned)["revision"] if pinned.is_file() else None,
+        "selection": selection.hash,
+    }
 
 
 def as_samples(samples: "pd.DataFrame") -> "pd.DataFrame":

@@ -10,6 +10,7 @@ from seal import tables
 from seal.data import hest, maple
 from seal.data.maple import audit, bench, donors, report, rules, testset
 from seal.errors import SealError
+from seal.files import sha256
 from seal.profiles import SelectionSettings
 from tests.data.maple.conftest import table
 
@@ -210,6 +211,15 @@ def test_beside_the_paper(selection):
     assert shares["ours"].sum() == pytest.approx(100, abs=0.2)
     assert shares["paper"].sum() == pytest.approx(100)
     assert (table["difference"] == (table["ours"] - table["paper"]).astype(float).round(1)).all()
+
+
+def test_where_a_selection_comes_from(shared, tmp_path, selection):
+    csv = tmp_path / "HEST_v1_1_0.csv"
+    csv.write_bytes((shared / "hest" / "HEST_v1_1_0.csv").read_bytes())
+    known = {"table": csv.name, "sha256": sha256(csv), "selection": selection.hash}
+    assert report.origin(tmp_path, selection) == {**known, "revision": None}
+    (tmp_path / "fetch.json").write_text('{"revision": "abc", "files": {}}')
+    assert report.origin(tmp_path, selection) == {**known, "revision": "abc"}
 
 
 def test_samples_as_results_know_them(selection):
