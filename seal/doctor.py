@@ -1,5 +1,6 @@
 """What this machine can run, what each profile would download, and what the hub lets this account read."""
 
+import importlib
 import importlib.util
 import platform
 import re
@@ -8,6 +9,7 @@ import threading
 import time
 import tomllib
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,25 +21,28 @@ from seal.downloads import Download
 from seal.profiles import Profile
 from seal.register import ENCODERS, REGISTER
 
-PATIENCE = 5.0  # s for all questions to the hub together
+PATIENCE = 5.0  # s for all questions about access together
+LISTING = 10.0  # s for HEST-1k's table and the sizes of MAPLE's files, some twenty requests in turn
 BENCH = "MahmoodLab/hest-bench"
+PACKAGE = "seal-companion"  # as pip knows it
 READABLE, GATED, NO_TOKEN, BAD_TOKEN, OFFLINE = "reachable", "gated", "no token", "token refused", "offline"
 
 
 def report() -> dict[str, Any]:
-    """Look at the machine, the hub and the profiles; asks the network for a few seconds at most, writes nothing.
+    """Look at the machine, the hub and the profiles; asks the network for 15 seconds at most, writes nothing.
 
     Returns
     -------
-    machine (versions, GPUs, cores, memory, disks, packages that are missing), hub (client, token or not, and each
-    repository's state), profiles (whether each can run, its download and what of it is on disk) and artefacts (figures
-    and tables, and whose download they need). Sizes in GB; where `estimate` is true, by the rules of `seal.downloads`.
+    machine (versions, GPUs, cores, memory, disks, packages that are missing or do not import), hub (client, token or
+    not, and each repository's state), profiles (whether each can run, its download and what of it is on disk) and
+    artefacts (figures and tables, and whose download they need). Sizes in GB; where `estimate` is true, by the rules of
+    `seal.downloads`.
     """
     machine, hub = _machine(), _hub()
     states = {row["name"]: row["state"] for row in hub["repositories"]}
     rows = []
     for profile in profiles.PROFILES.values():
-        download = downloads.of(profile, online=states.get("HEST-1k") == READABLE)
+        download = _download(profile, online=states.get("HEST-1k") == READABLE)
         obstacles = _obstacles(profile, machine, states, download)
         waits = download.samples is None or (download.apart and download.samples_there != download.samples)
         can = "no" if obstacles else "after the download" if waits else "yes"
@@ -52,7 +57,8 @@ def report() -> dict[str, Any]:
 def _machine() -> dict[str, Any]:
     hardware = provenance.hardware()
     places = {"SEAL_HOME": paths.home(), "SEAL_HEST": hest.home()}
-    torch, cuda, gpus = _torch()
+    fault = _torch_fault()
+    torch, cuda, gpus = (None, None, []) if fault else _torch()
     return {
         "python": platform.python_version(),
         "torch": torch,
@@ -63,7 +69,19 @@ def _machine() -> dict[str, Any]:
         "memory_gb": hardware["memory_gb"],
         "disks": [{"name": n, "path": str(p), "free_gb": _free_gb(p)} for n, p in places.items()],
         "missing_packages": _missing_packages(),
+        "broken_packages": [f"torch ({fault})"] if fault else [],
     }
+
+
+def _torch_fault() -> str | None:
+    """Why PyTorch does not import although it is installed."""
+    if importlib.util.find_spec("torch") is None:
+        return None
+    try:
+        importlib.import_module("torch")
+    except Exception as error:  # a system library that is missing, a package that does not fit
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    return None
 
 
 def _torch() -> tuple[str | None, str | None, list[dict[str, Any]]]:
@@ -85,10 +103,21 @@ def _free_gb(path: Path) -> float:
 
 
 def _missing_packages() -> list[str]:
-    """Packages that pyproject.toml asks for, for training and for the notebooks, and that are not installed."""
-    project = tomllib.loads((paths.PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    wanted = [*project["dependencies"], *project["optional-dependencies"]["notebooks"]]
-    return [name for name in (re.split(r"[^\w.-]", line)[0] for line in wanted) if not _is_installed(name)]
+    """Packages that this one asks for, for training and for the notebooks, and that are not installed."""
+    return [name for name in (re.split(r"[^\w.-]", line)[0] for line in _wanted()) if not _is_installed(name)]
+
+
+def _wanted() -> list[str]:
+    """What pyproject.toml asks for; without the source tree, what the installed package does."""
+    path = paths.PROJECT / "pyproject.toml"
+    if path.is_file():
+        project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
+        return [*project["dependencies"], *project["optional-dependencies"]["notebooks"]]
+    try:
+        lines = metadata.requires(PACKAGE) or []
+    except metadata.PackageNotFoundError:  # a bare copy of the code: nothing says what it asks for
+        return []
+    return [line for line in lines if "extra ==" not in line or re.search(r"extra == .notebooks.", line)]
 
 
 def _is_installed(package: str) -> bool:
@@ -114,7 +143,8 @@ def _hub() -> dict[str, Any]:
         import huggingface_hub
 
         client, token = huggingface_hub.__version__, huggingface_hub.get_token() is not None
-        states = together({name: lambda k=kind, r=repo: _state(k, r, token) for name, kind, repo in repositories})
+        jobs = {name: lambda k=kind, r=repo: _state(k, r, token) for name, kind, repo in repositories}
+        states = together(jobs, PATIENCE)
     rows = []
     for name, kind, repository in repositories:
         address = f"https://huggingface.co/{'datasets/' if kind == 'dataset' else ''}{repository}"
@@ -137,9 +167,9 @@ def _state(kind: str, repository: str, token: bool) -> str:
     return known.get(status, f"answered {status}")
 
 
-def together(jobs: Mapping[str, Callable[[], str]]) -> dict[str, str]:
-    """Do jobs at once; give the answers of those that are done within PATIENCE, and wait for no other."""
-    answers: dict[str, str] = {}
+def together(jobs: Mapping[str, Callable[[], Any]], patience: float) -> dict[str, Any]:
+    """Do jobs at once; give the answers of those that are done within `patience` seconds, and wait for no other."""
+    answers: dict[str, Any] = {}
 
     def answer(name: str) -> None:
         answers[name] = jobs[name]()
@@ -147,7 +177,7 @@ def together(jobs: Mapping[str, Callable[[], str]]) -> dict[str, str]:
     threads = [threading.Thread(target=answer, args=(name,), daemon=True) for name in jobs]
     for thread in threads:
         thread.start()
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + patience
     for thread in threads:
         thread.join(max(end - time.monotonic(), 0.0))
     return dict(answers)
@@ -156,10 +186,20 @@ def together(jobs: Mapping[str, Callable[[], str]]) -> dict[str, str]:
 # --- profiles, figures and tables -----------------------------------------------------------------------------
 
 
+def _download(profile: Profile, online: bool) -> Download:
+    """A profile's download; where the hub falls silent, as without it."""
+    if profile.source != "hest" or not online:
+        return downloads.of(profile, online=False)
+    listed = together({profile.name: lambda: downloads.of(profile, online=True)}, LISTING)
+    silent = f"the hub did not list HEST-1k's files within {LISTING:g} s"
+    return listed.get(profile.name) or replace(downloads.of(profile, online=False), note=silent)
+
+
 def _obstacles(profile: Profile, machine: dict, states: dict[str, str], download: Download) -> list[str]:
     """What stands in the way of a profile, but for its download."""
     lacking = machine["missing_packages"]
     found = [f"not installed: {', '.join(lacking)}"] if lacking else []
+    found += [f"does not import: {broken}" for broken in machine["broken_packages"]]
     if profile.source != "hest":
         return found
     if not machine["gpus"]:
@@ -218,12 +258,13 @@ def text(report: Mapping[str, Any]) -> str:
 
 def _machine_lines(machine: Mapping[str, Any]) -> list[str]:
     gpus = ", ".join(f"{gpu['name']} ({gpu['memory_gb']:g} GB)" for gpu in machine["gpus"])
-    torch = f"PyTorch {machine['torch']}" if machine["torch"] else "PyTorch is not installed"
+    torch = f"PyTorch {machine['torch']}" if machine["torch"] else "no PyTorch"
     lines = [
         f"Python {machine['python']}, {torch}, {'CUDA ' + machine['cuda'] if machine['cuda'] else 'no CUDA'}",
         f"{machine['cores']} cores, {machine['memory_gb']} GB memory, GPU: {gpus or 'none that PyTorch can use'}",
         *(f"{disk['name']}: {disk['path']}, {disk['free_gb']:g} GB free" for disk in machine["disks"]),
     ]
+    lines += [f"does not import: {broken}" for broken in machine["broken_packages"]]
     lacking = machine["missing_packages"]
     return [*lines, f"not installed: {', '.join(lacking)}"] if lacking else lines
 

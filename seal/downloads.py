@@ -6,13 +6,13 @@ Sizes come from the hub where it lists them, else from HEST-1k's metadata table 
 import importlib.util
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seal import paths
-from seal.data import hest
+from seal.data import fetch_plan, hest, hest_hub
 from seal.errors import SealError
 from seal.profiles import Profile
 
@@ -116,16 +116,17 @@ def _hest(profile: Profile, online: bool) -> Download:
     """MAPLE's samples."""
     root = hest.home()
     try:
-        if importlib.util.find_spec("pandas") is None:
-            raise SealError("pandas is not installed", expected="requirements.lock", do="install it")
-        selected = _selected(root, profile, online)
+        for package in ("pandas", "h5py"):
+            if importlib.util.find_spec(package) is None:
+                raise SealError(f"{package} is not installed", expected="requirements.lock", do="install it")
+        selected, record = _selected(root, profile, online), fetch_plan.read_record(root)["files"]
     except SealError as error:
         return _unknown(error.what)
     if selected is None:
         return _unknown(f"HEST-1k's table is not in {root}, and the hub was not asked")
     ids = selected["id"].tolist()
-    there = [id for id in ids if all(path.is_file() for path in _files(root, id))]
-    held = sum(path.stat().st_size for id in there for path in _files(root, id)) / 1e9
+    there = [id for id in ids if all(_is_whole(root, path, record) for path in _files(id))]
+    held = sum((root / path).stat().st_size for id in there for path in _files(id)) / 1e9
     try:
         sizes, estimate, note = (_listed(ids, root), False, "") if online else (estimated(selected), True, "")
     except SealError as error:
@@ -139,8 +140,23 @@ def _unknown(why: str) -> Download:
     return Download("HEST-1k", None, 0, None, 0.0, apart=True, note=why)
 
 
-def _files(root: Path, id: str) -> tuple[Path, Path]:
-    return root / "st" / f"{id}.h5ad", root / "patches" / f"{id}.h5"
+def _files(id: str) -> tuple[str, str]:
+    return f"st/{id}.h5ad", f"patches/{id}.h5"
+
+
+def _is_whole(root: Path, path: str, record: Mapping[str, Any]) -> bool:
+    """Whether a file is there to its end; its content is not read."""
+    import h5py
+
+    if not (root / path).is_file():
+        return False
+    if path in record:
+        return (root / path).stat().st_size == record[path]["size"]
+    try:
+        with h5py.File(root / path):  # HDF5 notes its file's length, and opens none that is shorter
+            return True
+    except OSError:
+        return False
 
 
 def _selected(root: Path, profile: Profile, online: bool) -> "pd.DataFrame | None":
@@ -149,11 +165,25 @@ def _selected(root: Path, profile: Profile, online: bool) -> "pd.DataFrame | Non
         return _rows(root, profile)
     if not online:
         return None
-    from seal.data import fetch
-
     with tempfile.TemporaryDirectory() as folder:
-        fetch.fetch(fetch.plan([], Path(folder)))
+        _take_table(Path(folder))
         return _rows(Path(folder), profile)
+
+
+def _take_table(folder: Path) -> None:
+    """Fetch the hub's table in this thread alone: those of `fetch` would keep the process from ending."""
+    at = hest_hub.commit()
+    file = hest_hub.table(at)
+    path = folder / file.path
+    try:
+        with hest_hub.stream(file, at, 0) as (_, pieces):
+            path.write_bytes(b"".join(pieces))
+    except Exception as error:  # the client's, its HTTP library's and the system's
+        raise hest_hub.refused(error, f"fetch {file.path} of HEST-1k") from error
+    if not fetch_plan.verified(path, file):
+        raise SealError(
+            f"{file.path} of HEST-1k came damaged", expected=file.checksum, do="try again, or another network"
+        )
 
 
 def _rows(root: Path, profile: Profile) -> "pd.DataFrame | None":
@@ -177,9 +207,7 @@ def estimated(rows: "pd.DataFrame") -> dict[str, float]:
 
 def _listed(ids: Iterable[str], root: Path) -> dict[str, float]:
     """GB of counts, patches and whole slides, as the hub lists them."""
-    from seal.data import fetch
-
-    plan = fetch.plan(list(ids), root, slides=True)
+    plan = fetch_plan.plan(list(ids), root, slides=True)
     sizes = dict.fromkeys(("st", "patches", "wsis"), 0.0)
     for planned in plan.files:
         kind = planned.file.path.partition("/")[0]

@@ -1,10 +1,14 @@
 """Why the Hugging Face hub did not do it, in one message, and whether to try again."""
 
 import errno
+import os
+import socket
+import ssl
 
 from seal.errors import SealError
 
 BUSY = (408, 425, 429)  # what a server says that is busy; with 500 and above, one that is in trouble
+IN_THE_WAY = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR)
 
 
 def _chain(error: BaseException) -> list[BaseException]:
@@ -28,6 +32,12 @@ def is_passing(error: BaseException) -> bool:
         return answer in BUSY or answer >= 500
     # by name: the client changes its HTTP library between versions
     return any(kind.__name__ == "TransportError" for kind in type(error).__mro__)
+
+
+def _is_local(error: BaseException) -> bool:
+    """Whether the system itself raised it: what the network raises reaches us as an error of the client's."""
+    plain = isinstance(error, OSError) and type(error).__module__ == "builtins" and error.errno is not None
+    return plain and not isinstance(error, ConnectionError | TimeoutError)
 
 
 def explain(
@@ -64,11 +74,20 @@ def explain(
 def _reason(error: BaseException, address: str, space: str) -> tuple[str, str]:
     chain, answer = _chain(error), status(error)
     names = {type(e).__name__ for e in chain}
-    numbers = {getattr(e, "errno", None) for e in chain}
+    # the numbers of TLS and of name servers are their own: 1 is no EPERM there
+    system = [e for e in chain if isinstance(e, OSError) and not isinstance(e, ssl.SSLError | socket.gaierror)]
+    numbers = {e.errno for e in system}
     if numbers & {errno.ENOSPC, errno.EDQUOT} or any("No space left" in str(e) for e in chain):
         return "the disk is full", f"free some space, or {space}"
     if numbers & {errno.EACCES, errno.EPERM, errno.EROFS}:
         return "the disk cannot be written to", f"make the folder writable, or {space}"
+    if errno.EIO in numbers:
+        return f"the disk fails ({os.strerror(errno.EIO)})", f"check the disk, or {space}"
+    if _is_local(error):
+        where = error.filename2 or error.filename
+        if error.errno in IN_THE_WAY:
+            return f"{where} is in the way ({error.strerror})", f"move it away, or {space}"
+        return f"{error.strerror}{f' ({where})' if where else ''}", f"look at the folder and its disk, or {space}"
     if "HFValidationError" in names:
         return "the hub allows no such name", 'give it as "user/name", of letters, digits, - _ .'
     if "LocalTokenNotFoundError" in names or answer == 401:

@@ -124,3 +124,23 @@ def test_gpu_script_says_that_there_is_no_gpu(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["gpu.py"])
     with pytest.raises(SystemExit, match="no GPU here"):
         runpy.run_path(str(FOLDER / "gpu.py"), run_name="__main__")
+
+
+@pytest.mark.slow
+def test_panel():
+    """Streamed sums and scanpy on the stacked matrix choose the same panel."""
+    (line,) = lines("panel", "--tiny")
+    assert line["same_panel"]
+    assert line["within_limit"]
+    assert line["whole_stream"]["spots"] > line["streamed"]["spots"] == line["stacked"]["spots"]
+    assert {"ratio", "memory_ratio", "memory_growth_gb"} <= line.keys()
+
+
+@pytest.mark.slow
+def test_data():
+    """All ways read the same patches; both ways of assembling and both numbers of samples run."""
+    reads, building, memory = lines("data", "--small")
+    assert reads["same_patches"]
+    assert set(reads["warm"]["ratio"]) == set(reads["cold"]["ratio"])
+    assert set(building["ratio"]) == {"threads", "processes"}
+    assert len(memory["peak_gb_by_samples"]) == 2

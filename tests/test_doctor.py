@@ -3,10 +3,14 @@
 import importlib.util
 import json
 import shutil
+import sys
+import threading
 import time
 from dataclasses import replace
 from types import SimpleNamespace
 
+import h5py
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -14,7 +18,7 @@ from huggingface_hub import constants
 from huggingface_hub.utils import _headers
 
 from seal import doctor, downloads, paths, profiles, provenance
-from seal.data import fetch, hest
+from seal.data import fetch, hest, hest_hub
 from seal.models.registry import UNI2_H
 from seal.register import REGISTER
 from tests import hub_server
@@ -108,9 +112,34 @@ def test_a_hub_that_does_not_answer_is_not_waited_for(hub, faults, monkeypatch):
     assert time.monotonic() - began < 6
 
 
-def test_jobs_that_take_too_long_are_left_behind(monkeypatch):
-    monkeypatch.setattr(doctor, "PATIENCE", 0.2)
-    assert doctor.together({"quick": lambda: "a", "slow": lambda: time.sleep(5) or "b"}) == {"quick": "a"}
+def test_jobs_that_take_too_long_are_left_behind():
+    jobs = {"quick": lambda: "a", "slow": lambda: time.sleep(5) or "b"}
+    assert doctor.together(jobs, 0.2) == {"quick": "a"}
+
+
+@pytest.mark.parametrize("answer", ["_json", "_file"])
+@pytest.mark.parametrize("with_table", [True, False])
+def test_a_hub_that_falls_silent_after_the_access_check_is_left_behind(hub, tree, monkeypatch, answer, with_table):
+    root = hest.home()
+    if with_table:
+        root.mkdir(parents=True)
+        shutil.copy(tree / "HEST_v1_1_0.csv", root)
+    monkeypatch.setattr(doctor, "LISTING", 0.3)
+    monkeypatch.setattr(hest_hub, "TIMEOUT", 8.0)
+    monkeypatch.setattr(hest_hub, "WAITS", ())  # its one request ends with this test's hub
+    monkeypatch.setattr(hub_server._Handler, answer, lambda *args: time.sleep(8))
+    before, began = set(threading.enumerate()), time.monotonic()
+    report = doctor.report()
+    assert time.monotonic() - began < 5
+    assert all(thread.daemon for thread in set(threading.enumerate()) - before)  # none keeps the process from ending
+    assert states(report)["HEST-1k"] == "reachable"
+    download = of(report, "maple")["download"]
+    if with_table and answer == "_file":  # the list came, and no file was needed
+        assert (download["estimate"], download["note"]) == (False, "")
+    else:
+        assert download["estimate"] is with_table
+        assert download["note"] == "the hub did not list HEST-1k's files within 0.3 s"
+        assert download["note"] in doctor.text(report)
 
 
 def test_each_repository_is_told_apart(hub, faults, logged_in):
@@ -162,6 +191,49 @@ def test_what_is_on_disk_is_counted(hub, tree):
     assert download["samples_there"] == 2
     assert download["gb_there"] == pytest.approx((2 * 3100 + 2 * 3) / 1e9)
     assert download["missing_gb"] == pytest.approx(download["gb"] - download["gb_there"])
+
+
+def test_a_file_that_lost_its_end_is_not_counted(hub, tree, gpu, monkeypatch, tmp_path):
+    monkeypatch.setenv("SEAL_WEIGHTS", str(tmp_path))
+    (tmp_path / f"{UNI2_H.name}.safetensors").touch()
+    root = hest.home()
+    fetch.fetch(fetch.plan([f"S{i}" for i in range(DONORS)], root))
+    cut = root / "patches" / "S0.h5"
+    cut.write_bytes(cut.read_bytes()[:10])
+    maple = of(doctor.report(), "maple")
+    assert (maple["download"]["samples_there"], maple["can_run"]) == (DONORS - 1, "after the download")
+    assert maple["download"]["missing_gb"] == pytest.approx((cut.stat().st_size - 10 + 100 + 3000) / 1e9)
+
+
+@pytest.mark.parametrize("libver", ["earliest", "latest"])
+def test_a_copy_without_a_record_counts_where_hdf5_finds_its_files_whole(tree, libver):
+    root = hest.home()
+    for folder in ("st", "patches"):
+        (root / folder).mkdir(parents=True)
+    shutil.copy(tree / "HEST_v1_1_0.csv", root)
+    for path in [f for id in ("S0", "S1", "S2") for f in downloads._files(id)]:
+        with h5py.File(root / path, "w", libver=libver) as file:
+            file["img"] = np.arange(4000)
+    there = [lambda: of(doctor.report(), "maple")["download"]["samples_there"]]
+    assert there[0]() == 3
+    for id, keep in (("S0", -1), ("S1", 10), ("S2", 0)):
+        cut = root / "patches" / f"{id}.h5"
+        cut.write_bytes(cut.read_bytes()[:keep])
+    assert there[0]() == 0
+
+
+def test_a_damaged_record_is_named(tree):
+    root = hest.home()
+    root.mkdir(parents=True)
+    shutil.copy(tree / "HEST_v1_1_0.csv", root)
+    (root / "fetch.json").write_text("{")
+    assert "fetch.json is not valid JSON" in of(doctor.report(), "maple")["download"]["note"]
+
+
+def test_a_table_that_came_damaged_is_not_read(hub, faults):
+    faults.altered = {"HEST_v1_1_0.csv"}
+    download = of(doctor.report(), "maple")["download"]
+    assert (download["samples"], download["note"]) == (None, "HEST_v1_1_0.csv of HEST-1k came damaged")
 
 
 def test_without_the_hub_sizes_follow_from_the_table(tree):
@@ -243,6 +315,31 @@ def test_missing_packages_are_named(monkeypatch):
     assert report["machine"]["missing_packages"] == ["squidpy"]
     assert of(report, "demo")["why_not"] == ["not installed: squidpy"]
     assert of(report, "demo")["can_run"] == "no"
+
+
+def test_a_torch_that_does_not_import_is_called_broken(monkeypatch, tmp_path):
+    (tmp_path / "torch").mkdir()
+    fault = "libcudart.so.13: cannot open shared object file"
+    (tmp_path / "torch" / "__init__.py").write_text(f"raise OSError('{fault}\\nand more')")
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    report = doctor.report()
+    assert report["machine"]["broken_packages"] == [f"torch (OSError: {fault})"]
+    assert (report["machine"]["torch"], report["machine"]["gpus"]) == (None, [])
+    assert of(report, "demo")["can_run"] == "no"
+    assert of(report, "demo")["why_not"] == [f"does not import: torch (OSError: {fault})"]
+    assert "no PyTorch" in doctor.text(report)
+    assert f"does not import: torch (OSError: {fault})" in doctor.text(report)
+
+
+def test_without_the_source_tree_the_installed_package_says_what_it_needs(monkeypatch, tmp_path):
+    own = doctor._wanted()
+    monkeypatch.setattr(paths, "PROJECT", tmp_path)
+    assert doctor._wanted() == []  # nor installed: nobody knows
+    lines = ["torch==2.14.1", "absent-one[x]>=1", 'absent-two>=1; extra == "notebooks"', "other; extra == 'test'"]
+    monkeypatch.setattr(doctor.metadata, "requires", {"seal-companion": lines}.get)
+    assert doctor._missing_packages() == ["absent-one", "absent-two"]
+    assert own[0].startswith("torch==")
 
 
 def test_without_the_hubs_client_or_pandas_it_still_reports(monkeypatch):

@@ -1,6 +1,7 @@
 """What is said of the hub's errors, and which of them pass; the messages of its users are tested with them."""
 
 import errno
+import ssl
 
 import httpx2
 import pytest
@@ -48,6 +49,19 @@ def test_which_errors_pass(error, passes):
         (OSError(errno.EDQUOT, "Disk quota exceeded"), "the disk is full"),
         (caused(OSError(errno.ENOSPC, "No space left on device")), "the disk is full"),
         (PermissionError(errno.EACCES, "Permission denied"), "the disk cannot be written to"),
+        (OSError(errno.EIO, "Input/output error"), "the disk fails (Input/output error)"),
+        (caused(OSError(errno.EIO, "Input/output error")), "the disk fails (Input/output error)"),
+        (FileExistsError(errno.EEXIST, "File exists", "/x/st"), "/x/st is in the way (File exists)"),
+        (
+            IsADirectoryError(errno.EISDIR, "Is a directory", "/x/a", None, "/x/b"),
+            "/x/b is in the way (Is a directory)",
+        ),
+        (OSError(errno.EFBIG, "File too large"), "File too large"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "/x/a"), "No such file (/x/a)"),
+        (caused(ssl.SSLError(1, "certificate")), "the hub cannot be reached (ValueError)"),  # 1 is EPERM elsewhere
+        (caused(ssl.SSLError(5, "system call")), "the hub cannot be reached (ValueError)"),  # and 5 EIO
+        (caused(OSError(errno.ENETUNREACH, "unreachable")), "the hub cannot be reached (ValueError)"),
+        (ConnectionResetError(errno.ECONNRESET, "reset"), "the hub cannot be reached (ConnectionResetError)"),
         (answered(502), "the hub answered 502, so it is busy or out of order"),
         (answered(410), "the hub answered 410"),
         (httpx2.ConnectError("hf_secret"), "the hub cannot be reached (ConnectError)"),

@@ -23,6 +23,7 @@ from seal.data.fetch_plan import (
     Plan,
     Planned,
     gb,
+    leftovers,
     look,
     part,
     plan,
@@ -54,14 +55,25 @@ def fetch(plan: Plan, workers: int = 8, check: bool = False) -> None:
     Raises
     ------
     SealError
-        No network, no token, no access, a full disk, a checksum that differs twice, or another fetch at work there.
+        No network, no token, no access, a disk that is full or fails, a checksum that differs twice, or another fetch
+        at work there.
     """
     if workers < 1:
         raise SealError(f"{workers} workers", expected="1 or more", do="give --workers, for example, 8")
-    with _alone(plan.root):
+    with _disk(plan.root), _alone(plan.root):
         _Fetch(plan, workers).run(check)
-        if not any((plan.root / PARTS).glob("*.part")):
-            shutil.rmtree(plan.root / PARTS)
+        for path in leftovers(plan):  # the lock stays: another process may have opened it
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _disk(path: Path) -> Iterator[None]:
+    """Say in one message what the system did not do with a file or folder."""
+    try:
+        yield
+    except OSError as error:
+        expected = "a disk that can be read and written, with enough free space"
+        raise hest_hub.refused(error, f"read or write {path}", expected) from error
 
 
 @contextmanager
@@ -136,6 +148,18 @@ class _Fetch:
         """Do a job for each file, some at once; the first error ends them all."""
         from tqdm import tqdm
 
+        def one(file: HubFile) -> None:
+            if self.stop.is_set():
+                return
+            try:
+                with _disk(self.root / file.path):
+                    job(file)
+            except _Stopped:
+                return  # the error that stopped it is raised
+            except BaseException:
+                self.stop.set()
+                raise
+
         total = sum(file.size for file in files)
         options = {"unit": "B", "unit_scale": True, "unit_divisor": 1000, "smoothing": 0.05}
         with (
@@ -143,7 +167,7 @@ class _Fetch:
             ThreadPoolExecutor(self.workers) as pool,
         ):
             try:
-                for done in as_completed([pool.submit(job, file) for file in files]):
+                for done in as_completed([pool.submit(one, file) for file in files]):
                     done.result()
             except BaseException:
                 self.stop.set()

@@ -75,7 +75,9 @@ def gb(size: float) -> str:
     return f"{size / 1e9:.0f} GB" if size >= 1e10 else f"{size / 1e9:.2g} GB"
 
 
-def plan(ids: Sequence[str], root: Path, revision: str | None = None, slides: bool = False) -> Plan:
+def plan(
+    ids: Sequence[str], root: Path, revision: str | None = None, slides: bool = False, skip: Sequence[str] = ()
+) -> Plan:
     """Ask the hub which files some samples have, and look which of them are on disk; writes nothing.
 
     Parameters
@@ -88,43 +90,56 @@ def plan(ids: Sequence[str], root: Path, revision: str | None = None, slides: bo
         A branch, a tag or a commit; None: the commit that was fetched first, the newest if nothing was.
     slides
         Whether the whole slides, wsis/, are wanted too.
+    skip
+        Those of `ids` to go on without.
 
     Raises
     ------
     SealError
-        No network, no token, no access, an unknown sample, or one that lacks a file.
+        No network, no token, no access, or samples that the hub lacks, whole or in part; all of them are named.
 
     Source: the layout is HEST-1k's; what is taken of it, our choice.
     """
-    root, ids = Path(root), tuple(dict.fromkeys(ids))
+    root, ids = Path(root), _without(ids, skip)
     record = read_record(root)
     pinned = record["revision"]
     at = hest_hub.commit(revision) if revision or pinned is None else pinned
     kinds = {**KINDS, "wsis": "tif"} if slides else KINDS
     wanted = {id: [f"{kind}/{id}.{suffix}" for kind, suffix in kinds.items()] for id in ids}
-    # A tree is of one commit: what another one left here comes along.
-    others = [p for p, entry in record["files"].items() if entry["revision"] != at and (root / p).is_file()]
+    # A tree is of one commit: what another one left here comes along with the first samples, not with the table alone.
+    left = [p for p, entry in record["files"].items() if entry["revision"] != at and (root / p).is_file()]
+    others = left if ids else []
     table = hest_hub.table(at)
     paths = list(dict.fromkeys([*(path for some in wanted.values() for path in some), *others]))
     found = hest_hub.files([path for path in paths if path != table.path], at)
-    for id, some in wanted.items():
-        _require_all(id, some, found, at)
+    _require_all(wanted, found, at)
     return Plan(root, at, ids, tuple(look(file, root, record) for file in (table, *found.values())))
 
 
-def _require_all(id: str, wanted: Sequence[str], found: dict[str, HubFile], at: str) -> None:
-    lacking = [path for path in wanted if path not in found]
-    if len(lacking) == len(wanted):
+def _without(ids: Sequence[str], skip: Sequence[str]) -> tuple[str, ...]:
+    ids = tuple(dict.fromkeys(ids))
+    unknown = [id for id in skip if id not in ids]
+    if unknown:
         raise SealError(
-            f"HEST-1k has no sample {id!r} (commit {at[:8]})",
-            expected="an id of the data set, such as TENX13",
-            do="look it up in the column id of HEST_v*.csv",
+            f"--skip names {', '.join(unknown)}, not to be fetched anyway",
+            expected="ids of samples that would be fetched",
+            do="leave them out of --skip, or correct the ids",
         )
+    return tuple(id for id in ids if id not in skip)
+
+
+def _require_all(wanted: dict[str, list[str]], found: dict[str, HubFile], at: str) -> None:
+    lacking = {id: [path for path in some if path not in found] for id, some in wanted.items()}
+    lacking = {id: paths for id, paths in lacking.items() if paths}
     if lacking:
+        each = [
+            f"no sample {id!r}" if paths == wanted[id] else f"no {', '.join(paths)}" for id, paths in lacking.items()
+        ]
         raise SealError(
-            f"HEST-1k's sample {id} has no {', '.join(lacking)} (commit {at[:8]})",
-            expected=", ".join(wanted),
-            do="leave the sample out with --samples, or choose another commit with --revision",
+            f"HEST-1k has {'; '.join(each)} (commit {at[:8]})",
+            expected="ids of the column id of HEST_v*.csv, and every file of each sample",
+            do=f"correct the ids, go on without (python -m seal fetch --skip {' '.join(lacking)}), or choose another "
+            "commit with --revision",
         )
 
 
@@ -145,7 +160,17 @@ def look(file: HubFile, root: Path, record: dict[str, Any]) -> Planned:
 
 def part(root: Path, file: HubFile) -> Path:
     """Give the place where a file grows, its own (two samples may have the same content) and its version's."""
-    return root / PARTS / f"{file.path.replace('/', '_')}.{file.checksum.partition(':')[2]}.part"
+    return root / PARTS / f"{_flat(file.path)}.{file.checksum.partition(':')[2]}.part"
+
+
+def leftovers(plan: Plan) -> list[Path]:
+    """What grew of a plan's files, of whatever version; what grew of others may still be taken up."""
+    names = {_flat(planned.file.path) for planned in plan.files}
+    return [path for path in (plan.root / PARTS).glob("*.part") if path.name.rsplit(".", 2)[0] in names]
+
+
+def _flat(path: str) -> str:
+    return path.replace("/", "_")
 
 
 def verified(path: Path, file: HubFile) -> bool:

@@ -20,6 +20,7 @@ ADDRESS = f"https://huggingface.co/datasets/{REPOSITORY}"
 TIMEOUT = 20.0  # s without a byte
 WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)  # s between attempts that bring nothing
 LISTED = 100  # paths asked for at a time
+ACCESS = f"a network that reaches the hub, and a token whose account has access to {ADDRESS}"
 
 
 @dataclass(frozen=True)
@@ -127,12 +128,12 @@ def stream(file: HubFile, at: str, start: int) -> Iterator[tuple[int, Iterable[b
         yield start if response.status_code == 206 else 0, response.iter_bytes()  # as they come: none lost by a break
 
 
-def refused(error: BaseException, what: str) -> SealError:
-    """Say in one message why HEST-1k's hub did not do it."""
+def refused(error: BaseException, what: str, expected: str = ACCESS) -> SealError:
+    """Say in one message why HEST-1k's hub, or the disk, did not do it."""
     return explain(
         error,
         f"cannot {what}",
-        expected=f"a network that reaches the hub, and a token whose account has access to {ADDRESS}",
+        expected=expected,
         address=ADDRESS,
         space="set SEAL_HEST (or SEAL_HOME) to a folder on another disk",
     )

@@ -167,12 +167,17 @@ def _stored(file: h5py.File, sample: Sample, barcodes: Sequence[str], size: int,
         )
     start = (stored - side) // 2
     for i in range(0, len(rows), CHUNK):
-        wanted, where = np.unique(rows[i : i + CHUNK], return_inverse=True)  # h5py reads increasing rows only
+        wanted, where = np.unique(rows[i : i + CHUNK], return_inverse=True)
         try:
-            pixels = file["img"][wanted]
+            pixels = np.concatenate([file["img"][run[0] : run[-1] + 1] for run in _runs(wanted)])
         except OSError as error:
             raise _bad_patches(sample.patches_path, str(error)) from error
         yield _resized(pixels[where, start : start + side, start : start + side], size)
+
+
+def _runs(rows: np.ndarray) -> list[np.ndarray]:
+    """Consecutive rows: h5py reads those a thousand times as fast as rows with gaps in one selection."""
+    return np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1)
 
 
 def _resized(patches: np.ndarray, size: int) -> np.ndarray:

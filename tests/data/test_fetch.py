@@ -27,6 +27,7 @@ from tests.data.maple.conftest import table
 
 IDS = ("S0", "S1")
 SETTINGS = profiles.SelectionSettings(test_organs=1, test_spots=2000)
+OURS = ("fetch.json", ".fetch/lock")
 DONORS = 8  # so many that some can be left out
 
 
@@ -95,7 +96,7 @@ def test_what_is_planned_is_fetched_and_read(hub, tree, root, faults):
     assert plan.size == plan.missing == sum((tree / path).stat().st_size for path in wanted)
     assert not root.exists()  # a plan writes nothing
     fetch.fetch(plan)
-    assert in_folder(root) == {*wanted, "fetch.json"}
+    assert in_folder(root) == {*wanted, *OURS}
     assert same(root, tree, wanted)
     assert sorted(faults.fetched()) == sorted(wanted)  # each once
     sample, _ = hest.samples(root, SETTINGS)
@@ -111,7 +112,7 @@ def test_what_is_planned_is_fetched_and_read(hub, tree, root, faults):
 
 def test_one_sample_with_its_slide(hub, tree, root):
     fetch.fetch(fetch.plan(["S1", "S1"], root, slides=True), workers=1)
-    assert in_folder(root) == {"HEST_v1_1_0.csv", "fetch.json", *sample_paths("S1", slides=True)}
+    assert in_folder(root) == {"HEST_v1_1_0.csv", *OURS, *sample_paths("S1", slides=True)}
 
 
 def test_the_hubs_own_client_lists_and_fetches_the_same(hub, tree, root, tmp_path, monkeypatch):
@@ -134,7 +135,7 @@ def test_the_hubs_own_client_lists_and_fetches_the_same(hub, tree, root, tmp_pat
 
 def test_maples_samples_are_selected_from_the_hubs_table(hub, root):
     assert fetch.maple_ids(root, SETTINGS) == [f"S{i}" for i in range(DONORS)]
-    assert in_folder(root) == {"HEST_v1_1_0.csv", "fetch.json"}
+    assert in_folder(root) == {"HEST_v1_1_0.csv", *OURS}
 
 
 def test_a_table_of_ones_own_is_not_mistaken_for_hests(hub, root):
@@ -202,6 +203,35 @@ def test_another_commit_when_asked_for_takes_the_whole_tree_along(two, root):
     record = files.read_json(root / "fetch.json")
     assert record["revision"] == hest_hub.commit()
     assert {entry["revision"] for entry in record["files"].values()} == {record["revision"]}
+
+
+def test_maples_selection_at_another_commit_takes_the_table_alone(two, root):
+    fetch.fetch(fetch.plan(IDS, root, revision="old"))
+    assert fetch.maple_ids(root, SETTINGS, revision="main") == [f"S{i}" for i in range(DONORS)]
+    assert same(root, two.old, sample_paths("S0"))
+    fetch.fetch(fetch.plan(["S1"], root))  # main is the tree's commit now, and the samples come after
+    assert same(root, two.newer, [*sample_paths("S0"), *sample_paths("S1")])
+
+
+def test_what_grew_at_another_commit_goes_and_what_can_be_taken_up_stays(two, root):
+    plan = fetch.plan(IDS, root, revision="old")
+    counts = {p.file.path: fetch_plan.part(root, p.file) for p in plan.files if p.file.path.startswith("st/")}
+    (root / ".fetch").mkdir(parents=True)
+    for grown in counts.values():
+        grown.write_bytes(b"abc")
+    fetch.maple_ids(root, SETTINGS, revision="main")
+    assert all(grown.exists() for grown in counts.values())
+    fetch.fetch(fetch.plan(["S0"], root))
+    assert not counts["st/S0.h5ad"].exists()
+    assert counts["st/S1.h5ad"].exists()
+
+
+def test_the_lock_stays_for_whoever_opened_it(hub, root):
+    fetch.fetch(fetch.plan([], root))
+    lock = root / ".fetch" / "lock"
+    before = lock.stat().st_ino
+    fetch.fetch(fetch.plan(["S0"], root))
+    assert lock.stat().st_ino == before
 
 
 def test_an_unknown_revision_is_named(hub, root):
@@ -407,13 +437,27 @@ def test_an_unknown_sample_is_named(hub, root):
         fetch.plan([*IDS, "TENX0"], root)
 
 
-def test_a_sample_that_lacks_a_file_is_named(tree, root, tmp_path, monkeypatch):
-    shutil.copytree(tree, tmp_path / "hub")
-    (tmp_path / "hub" / "patches" / "S1.h5").unlink()
-    with hub_server.serve(tmp_path / "hub") as url:
+def test_samples_that_lack_files_are_named_together_and_can_be_skipped(tree, root, tmp_path, monkeypatch):
+    lame = tmp_path / "hub"
+    shutil.copytree(tree, lame)
+    shutil.copy(tree / "st" / "S0.h5ad", lame / "st" / "S2.h5ad")
+    (lame / "patches" / "S1.h5").unlink()
+    ids = [*IDS, "S2", "S3"]  # of S3 there is nothing
+    with hub_server.serve(lame) as url:
         monkeypatch.setattr(constants, "ENDPOINT", url)
-        with pytest.raises(SealError, match=r"S1 has no patches/S1\.h5"):
-            fetch.plan(IDS, root)
+        said = r"no patches/S1\.h5; no patches/S2\.h5, metadata/S2\.json; no sample 'S3'"
+        with pytest.raises(SealError, match=said) as caught:
+            fetch.plan(ids, root)
+        assert "python -m seal fetch --skip S1 S2 S3" in caught.value.do
+        plan = fetch.plan(ids, root, skip=["S3", "S1", "S2"])
+        assert plan.samples == ("S0",)
+        fetch.fetch(plan)
+    assert same(root, tree, sample_paths("S0"))
+
+
+def test_a_sample_to_skip_must_be_among_those_to_fetch(hub, root):
+    with pytest.raises(SealError, match="--skip names TENX0,"):
+        fetch.plan(IDS, root, skip=["S0", "TENX0"])
 
 
 def test_a_data_set_without_a_table(tmp_path, root, monkeypatch):
@@ -449,6 +493,53 @@ def test_a_disk_that_fills_up_on_the_way(hub, root, monkeypatch):
     with pytest.raises(SealError, match="the disk is full") as caught:
         fetch.fetch(plan)
     assert "SEAL_HEST" in caught.value.do
+
+
+@pytest.mark.parametrize("place", ["st", "patches/S0.h5"])
+def test_what_is_in_the_way_is_named(hub, root, place):
+    plan = fetch.plan(IDS, root)
+    (root / place).parent.mkdir(parents=True)
+    if place == "st":
+        (root / place).write_text("a file")
+    else:
+        (root / place).mkdir()
+    with pytest.raises(SealError, match=f"{place} is in the way") as caught:
+        fetch.fetch(plan)
+    assert "move it away" in caught.value.do
+
+
+def test_a_disk_too_full_for_a_name_more(hub, root, monkeypatch):
+    plan = fetch.plan(IDS, root)
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "touch", full)
+    with pytest.raises(SealError, match="cannot read or write .*: the disk is full"):
+        fetch.fetch(plan)
+
+
+def test_a_disk_that_cannot_be_read(hub, root, monkeypatch):
+    fetch.fetch(fetch.plan(IDS, root))
+
+    def damaged(path, file):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(fetch, "verified", damaged)
+    with pytest.raises(SealError, match=r"cannot read or write .*: the disk fails \(Input/output error\)"):
+        fetch.fetch(fetch.plan(IDS, root), check=True)
+
+
+@pytest.mark.parametrize("name", ["write_json", "fcntl.flock"])
+def test_a_disk_that_fails_apart_from_any_file(hub, root, monkeypatch, name):
+    plan = fetch.plan(IDS, root)
+
+    def failing(*args):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(f"seal.data.fetch.{name}", failing)
+    with pytest.raises(SealError, match="cannot read or write .*: No locks available"):
+        fetch.fetch(plan)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -83,6 +83,16 @@ def test_a_coarser_level_gives_nearly_what_level_0_gives(tmp_path, picture, um, 
         assert np.abs(patches[i] - shifted).mean() > 2 * LEVEL_TOLERANCE  # the tolerance tells three pixels
 
 
+@pytest.mark.parametrize("tile", [(256, 256), None])
+@pytest.mark.parametrize("block", [100, 700, 2048])
+def test_an_overview_read_in_blocks_has_no_seams(tmp_path, picture, monkeypatch, tile, block):
+    monkeypatch.setattr("seal.data.slides._BLOCK", block)
+    found = SlideImage(write(tmp_path / "slide.tif", picture, tile=tile)).overview(7.3)
+    assert found.shape == (141, 176, 3)
+    expected = np.asarray(Image.fromarray(picture).resize((176, 141), Image.Resampling.LANCZOS))
+    assert np.abs(found.astype(int) - expected).max() <= 1
+
+
 def test_levels_of_odd_sides_do_not_drift(tmp_path):
     """OpenSlide takes 2001 / 1000 for the scale of a level that was made by halving: a pixel off at the far end."""
     ramp = np.broadcast_to((4 * (np.arange(2001) % 60))[None, :, None], (301, 2001, 3)).astype(np.uint8)

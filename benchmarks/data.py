@@ -1,0 +1,291 @@
+"""The store of pairs: random patch reads against HEST-1k's h5 files, building it against the disk, and its memory.
+
+reads     a random batch of 128 patches of 224 px: from patches.npy; from h5 as HEST-1k has it (img, chunks of one
+          patch, not compressed) with the file opened for each patch, as HEST's dataset class does; from the same h5
+          kept open, a read for each patch; and kept open, one read of all rows for a batch and file. The last is
+          slow beyond reason where rows do not follow each other (h5py over HDF5 2.0): compare with the others.
+          The same patches each way; files in the page cache ("warm") and dropped from it ("cold").
+building  `assemble` from such h5 files, some spots of which are outside tissue, against writing as many bytes in one
+          go to the same disk, with fsync.
+memory    peak of `assemble` with ten times as many samples, each way in a process of its own.
+
+    python benchmarks/data.py [--only reads building memory] [--small]
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+PX = 224
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large the made-up samples are."""
+
+    files: int = 4  # reads: h5 files
+    patches: int = 1500  # in each
+    batch: int = 128
+    repeats: int = 7
+    samples: int = 8  # building
+    spots: int = 700  # in each
+    genes: int = 2000
+    few: int = 10  # memory: samples, and ten times as many
+    memory_spots: int = 1000
+    memory_genes: int = 9000
+
+
+SMALL = Size(2, 60, 16, 2, 2, 20, 40, 2, 20, 40)
+
+
+def write_h5(path: Path, images: np.ndarray, barcodes: list[str]) -> None:
+    """A file of patches as HEST-1k has it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        file.create_dataset("img", data=images, chunks=(1, *images.shape[1:]))
+        file["coords"] = np.zeros((len(images), 2), dtype=np.int64)
+        file["barcode"] = np.array(barcodes, dtype="S")[:, None]
+
+
+def random_images(n: int, px: int, seed: int) -> np.ndarray:
+    """Noise, which no disk can make smaller."""
+    return np.random.default_rng(seed).integers(0, 256, (n, px, px, 3), dtype=np.uint8)
+
+
+# ---- reads -----------------------------------------------------------------------------------------------------
+
+
+def open_each(paths: list[Path], rows: np.ndarray, patches: int) -> np.ndarray:
+    """Each patch from a file that is opened for it."""
+    out = np.empty((len(rows), PX, PX, 3), dtype=np.uint8)
+    for i, row in enumerate(rows.tolist()):
+        with h5py.File(paths[row // patches], "r") as file:
+            out[i] = file["img"][row % patches]
+    return out
+
+
+def single_reads(files: list[h5py.File], rows: np.ndarray, patches: int) -> np.ndarray:
+    """Each patch by itself from files that stay open."""
+    out = np.empty((len(rows), PX, PX, 3), dtype=np.uint8)
+    for i, row in enumerate(rows.tolist()):
+        out[i] = files[row // patches]["img"][row % patches]
+    return out
+
+
+def batch_reads(files: list[h5py.File], rows: np.ndarray, patches: int) -> np.ndarray:
+    """One read a batch and file; h5py wants increasing rows."""
+    out = np.empty((len(rows), PX, PX, 3), dtype=np.uint8)
+    for number, file in enumerate(files):
+        mine = np.flatnonzero(rows // patches == number)
+        if len(mine):
+            wanted, where = np.unique(rows[mine] % patches, return_inverse=True)
+            out[mine] = file["img"][wanted][where]
+    return out
+
+
+def reads(size: Size, folder: Path) -> dict:
+    """Patches a second each way, warm and cold."""
+    from common import seconds
+    from watch import forget
+
+    from seal.data.patch_reader import PatchReader
+
+    paths = [folder / f"{i}.h5" for i in range(size.files)]
+    store = np.lib.format.open_memmap(folder / "patches.npy", "w+", np.uint8, (size.files * size.patches, PX, PX, 3))
+    for i, path in enumerate(paths):
+        images = random_images(size.patches, PX, i)
+        write_h5(path, images, [str(row) for row in range(size.patches)])
+        store[i * size.patches : (i + 1) * size.patches] = images
+    store.flush()
+    del store, images
+    draw, found = np.random.default_rng(0), {}
+    files = [h5py.File(path, "r") for path in paths]
+    reader = PatchReader(folder / "patches.npy")
+    ways = {
+        "store": lambda rows: reader[rows],
+        "h5_opened_each_time": lambda rows: open_each(paths, rows, size.patches),
+        "h5_kept_open_single": lambda rows: single_reads(files, rows, size.patches),
+        "h5_kept_open_batch": lambda rows: batch_reads(files, rows, size.patches),
+    }
+    for state in ("warm", "cold"):
+        taken: dict[str, list[float]] = {name: [] for name in ways}
+        for path in (reader.path, *paths):
+            path.read_bytes()
+        for _ in range(size.repeats):  # new rows each time: HDF5's own cache must not hold them
+            rows = draw.choice(len(reader), size.batch, replace=False)
+            expected = reader[rows]
+            for name, way in ways.items():
+                if state == "cold":
+                    for path in (reader.path, *paths):
+                        forget(path)
+                got = []
+                taken[name].append(seconds(lambda way=way, rows=rows, got=got: got.append(way(rows))))
+                if not np.array_equal(got[0], expected):
+                    sys.exit(f"{name} read other patches")
+        rate = {name: size.batch / statistics.median(values) for name, values in taken.items()}
+        ratio = {name: rate["store"] / rate[name] for name in ways if name != "store"}
+        found[state] = {"patches_per_s": rate, "ratio": ratio}
+    for file in files:
+        file.close()
+    about = {"batch": size.batch, "px": PX, "patches": len(reader), "h5_files": size.files, "h5_chunk": [1, PX, PX, 3]}
+    return about | {"h5_compression": None, "same_patches": True, **found}
+
+
+# ---- samples ---------------------------------------------------------------------------------------------------
+
+
+def make_samples(root: Path, samples: int, spots: int, genes: int, px: int) -> None:
+    """A tree in HEST-1k's layout; counts of one sample again and again, patches of their own."""
+    import anndata
+    import pandas as pd
+    from scipy.sparse import csr_matrix
+
+    draw = np.random.default_rng(0)
+    counts = csr_matrix(draw.poisson(draw.gamma(0.3, 1.0, (spots, genes))).astype(np.float32))
+    place = np.arange(spots)
+    obs = pd.DataFrame({"array_row": place // 30, "array_col": 2 * (place % 30) + place // 30 % 2})
+    obs = obs.assign(in_tissue=(place % 10 > 0).astype(int))  # gaps, as real samples have them
+    obs = obs.assign(pxl_row_in_fullres=100.0 * (place // 30), pxl_col_in_fullres=100.0 * (place % 30))
+    obs.index = [f"spot{i}" for i in place]
+    data = anndata.AnnData(counts, obs=obs, var=pd.DataFrame(index=[f"GENE{i}" for i in range(genes)]))
+    (root / "st").mkdir(parents=True)
+    rows = []
+    for i in range(samples):
+        name = f"S{i:03d}"
+        data.write_h5ad(root / "st" / f"{name}.h5ad")
+        write_h5(root / "patches" / f"{name}.h5", random_images(spots, px, i), list(obs.index))
+        about = {"id": name, "organ": "Lung", "disease_state": "Cancer", "species": "Homo sapiens", "patient": f"P{i}"}
+        rows.append(about | {"st_technology": "Visium", "dataset_title": "made up", "license": "none"})
+    pd.DataFrame(rows).to_csv(root / "metadata.csv", index=False)
+
+
+def profile(px: int, how: str):
+    """The maple profile's way, two folds over the donors."""
+    from seal import profiles
+
+    return profiles.get(
+        "maple",
+        image_size=px,
+        um_per_px=112 / px,
+        panel=profiles.PanelSettings(genes=200, test_genes=20),
+        evaluation=profiles.EvaluationSettings(folds=2),
+        compute=profiles.ComputeSettings(assembly=how),
+    )
+
+
+def child(px: int, how: str) -> None:
+    """Assemble in SEAL_HOME from SEAL_HEST; print seconds, bytes and peak memory."""
+    from common import seconds
+    from memory import peak_gb
+
+    from seal import paths
+    from seal.data.assemble import assemble
+
+    taken = seconds(lambda: assemble(profile(px, how)))
+    size = sum(path.stat().st_size for path in paths.pairs("maple").rglob("*") if path.is_file())
+    print(json.dumps({"seconds": taken, "bytes": size, "peak_gb": peak_gb()}))
+
+
+def in_a_process(root: Path, px: int, how: str) -> dict:
+    """One assembly in a process and a home of its own."""
+    with tempfile.TemporaryDirectory(dir=root.parent) as home:
+        environment = os.environ | {"SEAL_HOME": home, "SEAL_HEST": str(root), "TQDM_DISABLE": "1"}
+        environment.pop("SEAL_DASK", None)
+        command = [sys.executable, __file__, "--child", how, "--px", str(px)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            sys.exit(done.stdout + done.stderr)
+        return json.loads(done.stdout.splitlines()[-1])
+
+
+# ---- building and its memory -----------------------------------------------------------------------------------
+
+
+def write_rate(path: Path, size: int) -> float:
+    """Bytes a second of writing a file from its beginning to its end, fsync included."""
+    from common import seconds
+
+    piece = random_images(256, PX, 0).tobytes()
+
+    def write() -> None:
+        with path.open("wb", buffering=0) as file:
+            for start in range(0, size, len(piece)):
+                file.write(piece[: min(len(piece), size - start)])
+            os.fsync(file.fileno())
+
+    taken = seconds(write)
+    path.unlink()
+    return size / taken
+
+
+def building(size: Size, folder: Path) -> dict:
+    """MB/s of the assembly in threads and processes, and of the disk before and after."""
+    root = folder / "hest"
+    make_samples(root, size.samples, size.spots, size.genes, PX)
+    disk = [write_rate(folder / "disk", size.samples * size.spots * PX * PX * 3)]
+    made = {how: in_a_process(root, PX, how) for how in ("threads", "processes")}
+    disk.append(write_rate(folder / "disk", size.samples * size.spots * PX * PX * 3))
+    rate = {how: found["bytes"] / found["seconds"] / 1e6 for how, found in made.items()}
+    written = statistics.mean(disk) / 1e6
+    return {
+        "samples": size.samples,
+        "spots": size.spots,
+        "genes": size.genes,
+        "bytes": made["threads"]["bytes"],
+        "source_in_page_cache": True,
+        "seconds": {how: found["seconds"] for how, found in made.items()},
+        "mb_per_s": rate,
+        "disk_write_fsync_mb_per_s": [value / 1e6 for value in disk],
+        "ratio": {how: value / written for how, value in rate.items()},
+    }
+
+
+def memory(size: Size, folder: Path) -> dict:
+    """Peak memory with some samples and with ten times as many."""
+    found = {}
+    for number in (size.few, 10 * size.few):
+        make_samples(folder / f"hest{number}", number, size.memory_spots, size.memory_genes, 28)
+        found[str(number)] = in_a_process(folder / f"hest{number}", 28, "threads")["peak_gb"]
+    few, many = found.values()
+    return {
+        "spots": size.memory_spots,
+        "genes": size.memory_genes,
+        "px": 28,
+        "peak_gb_by_samples": found,
+        "ratio": many / few,
+    }
+
+
+def main() -> None:
+    """Measure, and print one JSON line for each."""
+    ways = {"reads": reads, "building": building, "memory": memory}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=list(ways), default=list(ways))
+    parser.add_argument("--folder", type=Path, help="on the disk to measure; the system's temporary folder by default")
+    parser.add_argument("--small", action="store_true", help="a quick check that it works")
+    parser.add_argument("--child", choices=["threads", "processes"], help=argparse.SUPPRESS)
+    parser.add_argument("--px", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    sys.path.insert(0, str(Path(__file__).parent))
+    if arguments.child:
+        child(arguments.px, arguments.child)
+        return
+    from common import report
+
+    for name in arguments.only:
+        with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+            found = ways[name](SMALL if arguments.small else Size(), Path(folder))
+        report(f"data: {name}", **found)
+
+
+if __name__ == "__main__":
+    main()
