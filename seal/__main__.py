@@ -170,7 +170,14 @@ def _clean(profile: Profile) -> None:
     source = profile.source
     simulated = [paths.samples(source), paths.samples(f"{source}_unseen"), paths.slides(source)]
     simulated = simulated if profile.simulated else []
-    for folder in (paths.PROJECT / "build" / profile.name, *(place(profile.name) for place in places), *simulated):
+    pairs = paths.pairs(profile.name)
+    half = pairs.parent.glob(f".{pairs.name}.*.part")  # an assembly that was killed
+    for folder in (
+        paths.PROJECT / "build" / profile.name,
+        *(place(profile.name) for place in places),
+        *simulated,
+        *half,
+    ):
         if folder.is_dir():
             shutil.rmtree(folder)
             print(f"deleted {folder}")

@@ -56,7 +56,9 @@ def test_clean_takes_what_the_profile_made_and_nothing_else(home, monkeypatch, t
     made = [tmp_path / "project" / "build" / "demo", home / "data" / "samples" / "atlas"]
     made += [home / "data" / kind / "demo" for kind in ("pairs", "tokens", "embeddings")]
     made += [home / kind / "demo" for kind in ("runs", "results", "figures")]
+    made += [home / "data" / "pairs" / ".demo.0123456789ab.part"]
     kept = [home / "data" / "samples" / "hest", home / "runs" / "her2st", home / "figures" / "reference"]
+    kept += [home / "data" / "pairs" / ".her2st.0123456789ab.part"]
     for folder in (*made, *kept):
         folder.mkdir(parents=True)
         (folder / "file").write_text(json.dumps(1))
