@@ -40,6 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--processes", type=int, help="on this machine (default: one a GPU)")
     doctor.add_argument("--json", action="store_true", help="the same as JSON")
     fetch.add_argument("--samples", nargs="+", metavar="ID", help="default: those that MAPLE takes")
+    fetch.add_argument("--skip", nargs="+", metavar="ID", default=(), help="samples to go on without")
     fetch.add_argument("--slides", action="store_true", help="whole slides, wsis/, too: more than all the rest")
     fetch.add_argument("--revision", help="of the data set; default: the one fetched first, at first its newest")
     fetch.add_argument("--check", action="store_true", help="check the checksums of what is there already")
@@ -143,7 +144,7 @@ def _fetch(arguments: argparse.Namespace) -> None:
 
     root, selection = hest.home(), profiles.MAPLE.selection
     ids = arguments.samples or fetch.maple_ids(root, selection, arguments.revision)
-    plan = fetch.plan(ids, root, arguments.revision, arguments.slides)
+    plan = fetch.plan(ids, root, arguments.revision, arguments.slides, arguments.skip)
     print(plan)
     fetch.fetch(plan, arguments.workers, arguments.check)
 

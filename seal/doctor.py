@@ -1,6 +1,5 @@
 """What this machine can run, what each profile would download, and what the hub lets this account read."""
 
-import importlib
 import importlib.util
 import platform
 import re
@@ -78,7 +77,7 @@ def _torch_fault() -> str | None:
     if importlib.util.find_spec("torch") is None:
         return None
     try:
-        importlib.import_module("torch")
+        import torch  # noqa: F401
     except Exception as error:  # a system library that is missing, a package that does not fit
         return f"{type(error).__name__}: {error}".splitlines()[0]
     return None

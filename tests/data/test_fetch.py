@@ -515,7 +515,7 @@ def test_a_disk_too_full_for_a_name_more(hub, root, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "touch", full)
-    with pytest.raises(SealError, match="cannot read or write .*: the disk is full"):
+    with pytest.raises(SealError, match=r"cannot read or write .*: the disk is full"):
         fetch.fetch(plan)
 
 
@@ -538,7 +538,7 @@ def test_a_disk_that_fails_apart_from_any_file(hub, root, monkeypatch, name):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(f"seal.data.fetch.{name}", failing)
-    with pytest.raises(SealError, match="cannot read or write .*: No locks available"):
+    with pytest.raises(SealError, match=r"cannot read or write .*: No locks available"):
         fetch.fetch(plan)
 
 

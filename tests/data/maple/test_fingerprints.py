@@ -158,6 +158,17 @@ def test_bits_match_a_plain_count():
             assert bit == (counts[spot, g] / depth > around[:, g].sum() / around.sum())
 
 
+def test_spots_with_hardly_any_counts_are_not_alike():
+    sections = []
+    for seed in (1, 2):
+        counts = counted(seed)
+        counts[::5] = thinned(counts[::5], 0.02, seed)  # next to none, as at the rim of tissue
+        sections.append(printed(counts))
+    a, b = (one.values() for one in sections)
+    _, of_a, of_b = np.intersect1d(*(one.genes for one in sections), return_indices=True)
+    assert expression_prints.agreement(a[:, of_a], b[:, of_b], len(of_a)).max() < expression_prints.ALIKE
+
+
 def test_a_spot_far_from_all_others_is_compared_with_the_whole_section():
     places = PLACES.copy()
     places[7] = [9000, 9000]
