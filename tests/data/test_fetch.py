@@ -8,6 +8,7 @@ import shutil
 import signal
 import threading
 import time
+from concurrent.futures import as_completed
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -400,12 +401,13 @@ def test_no_access_says_where_to_ask(hub, root, monkeypatch):
     assert "hf_other" not in f"{caught.value} {caught.value.__cause__}"
 
 
-def test_access_that_ends_on_the_way_ends_the_fetch(hub, root, faults):
+def test_access_that_ends_on_the_way_ends_the_fetch(hub, root, faults, monkeypatch):
     plan = fetch.plan(IDS, root)
+    monkeypatch.setattr(fetch, "as_completed", lambda jobs: time.sleep(0.5) or as_completed(jobs))  # a busy machine
     faults.token = "hf_new"
     with pytest.raises(SealError, match="no access"):
         fetch.fetch(plan, workers=2)
-    assert len(faults.fetched()) <= 4  # no retries, and the rest is not tried
+    assert len(faults.fetched()) <= 2  # no retries, and the rest is not tried
 
 
 def test_one_files_error_ends_the_others_at_once(hub, root, faults):
@@ -515,7 +517,7 @@ def test_a_disk_too_full_for_a_name_more(hub, root, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Path, "touch", full)
-    with pytest.raises(SealError, match=r"cannot read or write .*: the disk is full"):
+    with pytest.raises(SealError, match=r"cannot read or write \S+\.(csv|h5|h5ad|json): the disk is full"):
         fetch.fetch(plan)
 
 
@@ -526,7 +528,7 @@ def test_a_disk_that_cannot_be_read(hub, root, monkeypatch):
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(fetch, "verified", damaged)
-    with pytest.raises(SealError, match=r"cannot read or write .*: the disk fails \(Input/output error\)"):
+    with pytest.raises(SealError, match=r"cannot read or write \S+\.(csv|h5|h5ad|json): the disk fails \(Input"):
         fetch.fetch(fetch.plan(IDS, root), check=True)
 
 
