@@ -269,7 +269,7 @@ def test_no_such_model(slides, tmp_path):
 
 
 def test_an_unknown_precision_is_no_slides_fault(slides, tmp_path):
-    with pytest.raises(SealError, match="^unknown precision 'half'"):
+    with pytest.raises(SealError, match=r"^unknown precision 'half'"):
         slide_embeddings.embed([slides], NAME, tmp_path / "out", SETTINGS, precision="half")
 
 

@@ -1,6 +1,7 @@
 """A sample's counts and patches, read and written in HEST-1k's layout (data/README.md)."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -167,17 +168,20 @@ def _stored(file: h5py.File, sample: Sample, barcodes: Sequence[str], size: int,
         )
     start = (stored - side) // 2
     for i in range(0, len(rows), CHUNK):
-        wanted, where = np.unique(rows[i : i + CHUNK], return_inverse=True)
         try:
-            pixels = np.concatenate([file["img"][run[0] : run[-1] + 1] for run in _runs(wanted)])
+            pixels = _read_rows(file["img"], rows[i : i + CHUNK])
         except OSError as error:
             raise _bad_patches(sample.patches_path, str(error)) from error
-        yield _resized(pixels[where, start : start + side, start : start + side], size)
+        yield _resized(pixels[:, start : start + side, start : start + side], size)
 
 
-def _runs(rows: np.ndarray) -> list[np.ndarray]:
-    """Consecutive rows: h5py reads those a thousand times as fast as rows with gaps in one selection."""
-    return np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1)
+def _read_rows(images: h5py.Dataset, rows: np.ndarray) -> np.ndarray:
+    """Some rows in any order; those that follow each other at once, which h5py does a thousand times as fast."""
+    pixels = np.empty((len(rows), *images.shape[1:]), dtype=np.uint8)
+    cuts = (np.flatnonzero(np.diff(rows) != 1) + 1).tolist()
+    for first, last in pairwise([0, *cuts, len(rows)]):
+        images.read_direct(pixels, np.s_[rows[first] : rows[last - 1] + 1], np.s_[first:last])
+    return pixels
 
 
 def _resized(patches: np.ndarray, size: int) -> np.ndarray:

@@ -150,3 +150,19 @@ def test_other_arrays_are_refused(tmp_path, values):
 def test_a_missing_file(tmp_path):
     with pytest.raises(SealError, match="No such file"):
         len(PatchReader(tmp_path / "patches.npy"))
+
+
+@pytest.mark.parametrize("answer", ["refuses", "none", "half"])
+def test_a_file_system_that_cannot_tell_what_is_cached(reader, array, monkeypatch, answer):
+    """What cannot be read without waiting is read with waiting: the same patches."""
+    real, rows = os.preadv, np.array([3, 0, 1, 2, 3])
+
+    def preadv(number, buffers, place, flags=0):
+        if not flags:
+            return real(number, buffers, place)
+        if answer == "refuses":
+            raise OSError(95, "Operation not supported")
+        return 0 if answer == "none" else real(number, [buffers[0][: len(buffers[0]) // 2]], place)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    np.testing.assert_array_equal(reader[rows], array[rows])
