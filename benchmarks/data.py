@@ -2,9 +2,10 @@
 
 reads     a random batch of 128 patches of 224 px: from patches.npy; from h5 as HEST-1k has it (img, chunks of one
           patch, not compressed) the way HEST's dataset class gives a patch (the file opened for it; image, barcode
-          and place read); with the file opened for it and the image alone read; from the same h5 kept open, a read for each patch; and kept open, one read of all rows for a batch and file. The last is
-          slow beyond reason where rows do not follow each other (h5py over HDF5 2.0): compare with the others.
-          The same patches each way; files in the page cache ("warm") and dropped from it ("cold").
+          and place read); with the file opened for it and the image alone read; from files kept open, a read for
+          each patch; and from files kept open, one read of all rows for a batch and file. The last is slow beyond
+          reason where rows do not follow each other (h5py over HDF5 2.0): compare with the others. The same patches
+          each way; files in the page cache ("warm") and dropped from it ("cold").
 building  `assemble` from such h5 files, some spots of which are outside tissue, against writing as many bytes in one
           go to the same disk, with fsync; in turn, medians.
 memory    peak of `assemble` with ten times as many samples, each way in a process of its own.
