@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     embed.add_argument("--um-per-px", type=float, default=0.5, help="of the patches (default: 0.5)")
     embed.add_argument("--size", type=int, default=224, help="px a patch's side (default: 224)")
     embed.add_argument("--overlap", type=int, default=0, help="px (default: 0)")
+    embed.add_argument("--precision", default="float32", choices=["float32", "bfloat16"], help="default: float32")
     embed.add_argument("--slide-um-per-px", type=float, help="of the slides, where their files do not say")
     inputs.add_argument("notebooks", type=Path, nargs="+")
     inputs.add_argument("--out", type=Path, required=True, help="the folder of the digests")
@@ -160,7 +161,7 @@ def _embed(arguments: argparse.Namespace) -> None:
     from seal.data.patching import PatchSettings
 
     settings = PatchSettings(size=arguments.size, um_per_px=arguments.um_per_px, overlap=arguments.overlap)
-    given = arguments.slides, arguments.model, arguments.out, settings, arguments.slide_um_per_px
+    given = arguments.slides, arguments.model, arguments.out, settings, arguments.slide_um_per_px, arguments.precision
     for path in slide_embeddings.embed(*given):
         print(path)
 

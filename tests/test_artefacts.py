@@ -172,7 +172,8 @@ def test_real_metadata_replace_simulated_samples(home):
     provenance.write_result(DEMO, "samples", samples(), {})
     artefacts.draw(DEMO, ["F1"])
     assert artefacts.manifest(DEMO)["F1"]["data"] == "simulated data"
-    provenance.write_result(DEMO, "hest_metadata", samples(simulated=False), {})
+    selected = samples(simulated=False).assign(study="s", role="train")
+    provenance.write_result(DEMO, "hest_metadata", selected, {})
     assert states(DEMO)["F1"] == STALE
     artefacts.draw(DEMO, ["F1"])
     entry = artefacts.manifest(DEMO)["F1"]
