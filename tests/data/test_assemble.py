@@ -310,7 +310,9 @@ def test_another_way_is_refused(tree):
 def test_processes_give_the_same_bytes(tree):
     threads = hashes(assemble(TREE).folder)
     shutil.rmtree(paths.pairs("maple"))
+    before = dict(os.environ)
     assert hashes(assemble(profiles.changed(TREE, compute__assembly="processes")).folder) == threads
+    assert dict(os.environ) == before, "what is started later would have one thread"
 
 
 @pytest.mark.slow
@@ -319,7 +321,7 @@ def test_a_scheduler_gives_the_same_bytes(tree, monkeypatch):
 
     threads = hashes(assemble(TREE).folder)
     shutil.rmtree(paths.pairs("maple"))
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as scheduler:
+    with cluster._environment_kept(), LocalCluster(2, threads_per_worker=1, dashboard_address=None) as scheduler:
         monkeypatch.setenv("SEAL_DASK", scheduler.scheduler_address)
         assert hashes(assemble(TREE).folder) == threads
 

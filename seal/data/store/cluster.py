@@ -94,10 +94,23 @@ def cores() -> int:
 
 
 @contextmanager
+def _environment_kept() -> Iterator[None]:
+    """Undo what distributed leaves in this process's environment (OMP_NUM_THREADS=1), which later children inherit."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
+
+
+@contextmanager
 def _processes(jobs: int) -> "Iterator[Client]":
     from distributed import Client, LocalCluster
 
     with (
+        _environment_kept(),
         LocalCluster(
             n_workers=min(cores(), jobs), threads_per_worker=1, dashboard_address=None, silence_logs="ERROR"
         ) as cluster,
