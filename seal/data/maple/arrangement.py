@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 TURNS = tuple((swap, x, y) for swap in (False, True) for x in (1, -1) for y in (1, -1))  # swap axes, then mirror
-AGREE = 10  # spots that must lie alike; in simulated chance matches at most 4 do
+AGREE = 10  # spots that must lie alike; of 100 simulated chance matches at most 3 do
 NEAR = 0.5  # pitch: nearer than this, two spots are in one place
 _VOTE = 1.5  # pitch: what a scale that is 2 % off does to the shift over 75 spots
 _SKEW = 0.1  # how far from a mere turn the fitted map may be
