@@ -1,16 +1,14 @@
-"""Sections that two samples share, found in their files: by the noise of their counts and by the look of their patches.
+"""Sections that two samples share, found in their files: by the molecules they count and by the tissue they show.
 
-Serial sections look alike, but neither is the noise of their counts the same nor do their patches match, so they are
-told apart from one section published twice. Three steps, for either kind: some spots of each section are looked for in
-all others; where enough are found, every spot is, and those alike must lie alike (`arrangement`); then each spot is
-compared with the one that lies in its place. The share is of the smaller section's spots (patches with tissue).
+Serial sections of one donor are told apart from one section published twice: they look alike, but their counting
+noise and their nuclei are not the same (`expression_fingerprints`, `image_fingerprints`).
 
-Measured on her2st (32 sections of 8 donors, some of them serial): of 496 pairs none shares a spot, and no pair of the
-four pictures a patch. The same sections again, each changed: at least 0.98 of the spots with spots lost, two
-independent thinnings to 0.7 of the molecules, or 1,000 genes against the whole transcriptome; 0.84 with half of the
-molecules gone besides; at least 0.98 of the patches with JPEG, scales of 0.5 to 1.5, other colours, shifts of 4 um.
-A grid of spots shifted by 8 um or more is beyond the
-image's reach: then the expression must tell.
+Thresholds. her2st, 496 pairs of sections, 54 of them of one donor, some serial: expression at the spots at most 0.02,
+over the section at most -0.25; pictures of four sections, three of one donor: at most 4 patches in one arrangement,
+so 0. Simulated serial sections that lie alike to the micrometre: 0.16 at the spots, 0.01 over the section. The same
+sections again, changed (half of the molecules, another panel, spots lost; another grid, scale, compression, colours,
+turned): expression 0.6 and more, pictures 0.8 and more. So 0.25 and 0.02 part them; below 0.5 less than half is
+shared, which is an overlap.
 
 Source: our choice.
 """
@@ -19,39 +17,36 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seal import dependencies
-from seal.data.hest import FIELD, Sample
-from seal.data.maple import arrangement, expression_prints, image_prints
-from seal.data.maple.expression_prints import ExpressionPrint
-from seal.data.maple.image_prints import ImagePrint
+from seal.data.hest import Sample
+from seal.data.maple import expression_fingerprints, image_fingerprints
+from seal.data.maple.expression_fingerprints import ExpressionFingerprint
+from seal.data.maple.image_fingerprints import ImageFingerprint
 from seal.data.sample_files import patch_barcodes, read_counts, read_patches
 from seal.errors import SealError
-from seal.files import atomic, digest, remove_parts
+from seal.files import atomic, digest, remove_parts, sha256
 
 if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = ("sample_a", "sample_b", "kind", "share", "verdict")
-OVERLAPPING = 0.02  # of the smaller section, and `arrangement.AGREE` spots at least
-SAME = 0.5  # from here on a section's spots are in the other rather than not
-
-Kind = TypeVar("Kind", ExpressionPrint, ImagePrint)
+SAME = 0.5  # of the smaller sample
+OVERLAPPING = {"expression": 0.25, "image": 0.02}
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """A sample's two fingerprints; without an image that of its patches is empty."""
+    """One sample's fingerprints; `image` is None where it has no image."""
 
     id: str
-    expression: ExpressionPrint
-    image: ImagePrint
+    expression: ExpressionFingerprint
+    image: ImageFingerprint | None
 
 
 def of(sample: Sample) -> Fingerprint:
@@ -60,17 +55,27 @@ def of(sample: Sample) -> Fingerprint:
     Raises
     ------
     SealError
-        A file is missing or damaged, see `seal.data.sample_files`.
+        A file is missing or damaged (see `seal.data.sample_files`), or um a pixel is not known.
     """
     data = read_counts(sample)
-    positions = data.obs[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(dtype=float)
-    expression = expression_prints.of(data.X, data.var_names, positions)
+    return Fingerprint(sample.id, expression_fingerprints.of(data), _of_image(sample, data.obs))
+
+
+def _of_image(sample: Sample, obs: "pd.DataFrame") -> ImageFingerprint | None:
     if not sample.has_image:
-        return Fingerprint(sample.id, expression, image_prints.of([], positions[:0], 1.0))
-    barcodes = [name for name in patch_barcodes(sample) if name in data.obs_names]
-    chunks = read_patches(sample, barcodes, image_prints.SIDE, FIELD / image_prints.SIDE)
-    rows = data.obs_names.get_indexer(barcodes)
-    return Fingerprint(sample.id, expression, image_prints.of(chunks, positions[rows], arrangement.pitch(positions)))
+        return None
+    if not np.isfinite(sample.um_per_px) or sample.um_per_px <= 0:
+        raise SealError(
+            f"sample {sample.id}: pixel_size_um_estimated is {sample.um_per_px}",
+            expected="um a pixel of the full-resolution image, above 0",
+            do="fill the column in the metadata table",
+        )
+    barcodes = [name for name in patch_barcodes(sample) if name in obs.index]
+    if not barcodes:
+        return None
+    centres = obs.loc[barcodes, ["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(dtype=float) * sample.um_per_px
+    chunks = read_patches(sample, barcodes, image_fingerprints.SIZE, image_fingerprints.UM_PER_PX)
+    return image_fingerprints.of(chunks, centres)
 
 
 def overlaps(fingerprints: Sequence[Fingerprint]) -> "pd.DataFrame":
@@ -78,43 +83,43 @@ def overlaps(fingerprints: Sequence[Fingerprint]) -> "pd.DataFrame":
 
     Returns
     -------
-    DataFrame with sample_a, sample_b, kind ("expression", "image"), share (of the smaller section's spots) and verdict
-    ("same section", "overlapping"); a row for each pair and kind where something is shared, all others left out.
+    DataFrame, a row a pair of samples and kind of fingerprint that finds it: sample_a, sample_b, kind ("expression",
+    "image"), share (of the smaller sample) and verdict ("same section", "overlapping"). All others are left out.
     """
     import pandas as pd
-    from tqdm import tqdm
 
-    ordered = sorted(fingerprints, key=lambda one: one.id)
-    expression, image = [one.expression for one in ordered], [one.image for one in ordered]
-    screened = tqdm(expression_prints.candidates(expression), desc="expression", total=len(ordered), unit="sample")
-    pairs = [("expression", i, j) for found in screened for i, j in found]
-    pairs += [("image", i, j) for i, j in image_prints.candidates(image)]
-    rows = []
-    for kind, i, j in tqdm(pairs, desc="pairs that may overlap", unit="pair"):
-        share = _share(expression[i], expression[j]) if kind == "expression" else _share(image[i], image[j])
-        if share >= OVERLAPPING:
-            verdict = "same section" if share >= SAME else "overlapping"
-            rows.append((ordered[i].id, ordered[j].id, kind, share, verdict))
-    return pd.DataFrame(sorted(rows), columns=list(COLUMNS))
-
-
-def _share(a: Kind, b: Kind) -> float:
-    same = expression_prints.shared(a, b) if isinstance(a, ExpressionPrint) else image_prints.shared(a, b)
-    return same / min(len(a.places), len(b.places)) if same >= arrangement.AGREE else 0.0
+    if len(fingerprints) < 2:
+        return pd.DataFrame(columns=list(COLUMNS))
+    ordered = sorted(fingerprints, key=lambda f: f.id)
+    expression = [f.expression for f in ordered]
+    over_section = expression_fingerprints.shares_over_section(expression)
+    shares = {
+        # over the section a part of the noise is no sign of a part of the spots, so it counts from SAME on
+        "expression": np.maximum(
+            expression_fingerprints.shares_at_spots(expression), np.where(over_section >= SAME, over_section, 0)
+        ),
+        "image": image_fingerprints.shares([f.image for f in ordered]),
+    }
+    rows = [
+        (ordered[i].id, ordered[j].id, kind, min(float(share[i, j]), 1.0))
+        for kind, share in shares.items()
+        for i, j in np.argwhere(np.triu(share >= OVERLAPPING[kind], 1))
+    ]
+    rows = [(*row, "same section" if row[-1] >= SAME else "overlapping") for row in sorted(rows)]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def audit_files(samples: Sequence[Sample], folder: Path, workers: int = 2) -> "pd.DataFrame":
-    """Take the fingerprints that are not in `folder` yet, and compare all samples.
+    """Take the fingerprints of all samples that have none in `folder` yet, and compare all of them.
 
-    Killed, the same call goes on where it stopped. A fingerprint is taken anew when its sample's files (by size and
-    time) or the code that takes it change.
+    Killed, it goes on where it was. A fingerprint is taken again when its sample's files or these modules change.
 
     Parameters
     ----------
     folder
         Where fingerprints are kept, ID.npz.
     workers
-        Processes that read samples.
+        Processes that read files.
 
     Returns
     -------
@@ -123,7 +128,7 @@ def audit_files(samples: Sequence[Sample], folder: Path, workers: int = 2) -> "p
     Raises
     ------
     SealError
-        A sample's files are missing or damaged; the fingerprints of those before it are kept.
+        See `of`, or less than one worker; what other samples have given by then is kept.
     """
     from tqdm import tqdm
 
@@ -131,48 +136,62 @@ def audit_files(samples: Sequence[Sample], folder: Path, workers: int = 2) -> "p
         raise SealError(f"{workers} workers", expected="1 or more", do="give --workers, for example, 2")
     folder = Path(folder)
     remove_parts(folder)
-    code = dependencies.code_digest(["seal.data.maple.expression_prints", "seal.data.maple.image_prints"])
-    keys = {sample.id: _key(sample, code) for sample in samples}
-    found = {sample.id: _load(folder / f"{sample.id}.npz", sample.id, keys[sample.id]) for sample in samples}
-    waiting = [sample for sample in samples if found[sample.id] is None]
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:  # a fork beside threads can hang
-        jobs = [pool.submit(_take, sample, folder / f"{sample.id}.npz", keys[sample.id]) for sample in waiting]
+    code = _code()
+    kept = {sample.id: _load(folder, sample, code) for sample in samples}
+    waiting = [sample for sample in samples if kept[sample.id] is None]
+    # spawned, not forked: a process forked beside threads (torch, h5py) can hang
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        jobs = [pool.submit(_take, folder, sample, code) for sample in waiting]
         try:
-            for job in tqdm(as_completed(jobs), desc="fingerprints", total=len(jobs), unit="sample"):
-                one = job.result()
-                found[one.id] = one
+            for job in tqdm(as_completed(jobs), total=len(jobs), desc="fingerprints", unit="sample"):
+                fingerprint = job.result()
+                kept[fingerprint.id] = fingerprint
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return overlaps(list(found.values()))
+    return overlaps([kept[sample.id] for sample in samples])
 
 
-def _take(sample: Sample, path: Path, key: str) -> Fingerprint:
-    one = of(sample)
-    parts = {"expression": one.expression, "image": one.image}
-    arrays = {f"{kind}_{name}": array for kind, part in parts.items() for name, array in asdict(part).items()}
-    with atomic(path) as temporary:
-        np.savez_compressed(temporary, key=np.array(key), **arrays)
-    return one
+def _take(folder: Path, sample: Sample, code: str) -> Fingerprint:
+    fingerprint = of(sample)
+    _save(folder, sample, code, fingerprint)
+    return fingerprint
 
 
-def _load(path: Path, name: str, key: str) -> Fingerprint | None:
-    """The fingerprint on disk; None where there is none, or one of other files, or a damaged one."""
-    try:
-        with np.load(path) as file:
-            if str(file["key"]) != key:
-                return None
-            parts = [
-                kind(**{field.name: file[f"{prefix}_{field.name}"] for field in fields(kind)})
-                for prefix, kind in (("expression", ExpressionPrint), ("image", ImagePrint))
-            ]
-    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error):
-        return None
-    return Fingerprint(name, *parts)
+def _code() -> str:
+    return digest([sha256(Path(module.__file__)) for module in (expression_fingerprints, image_fingerprints)])
 
 
 def _key(sample: Sample, code: str) -> str:
-    """What a fingerprint depends on; a file is known by its size and time, for together they are a terabyte."""
+    """Digest of what a fingerprint depends on; a file is known by its size and time, for all make a terabyte."""
     files = [sample.st_path, sample.patches_path if sample.patches_path.is_file() else sample.wsi_path]
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files if path and path.is_file()]
     return digest([stats, sample.um_per_px, sample.normalised, code])
+
+
+def _save(folder: Path, sample: Sample, code: str, fingerprint: Fingerprint) -> None:
+    arrays = {
+        f"{kind}.{name}": value
+        for kind in ("expression", "image")
+        if getattr(fingerprint, kind) is not None
+        for name, value in vars(getattr(fingerprint, kind)).items()
+    }
+    with atomic(folder / f"{sample.id}.npz") as temporary:
+        np.savez_compressed(temporary, key=np.array(_key(sample, code)), **arrays)
+
+
+def _load(folder: Path, sample: Sample, code: str) -> Fingerprint | None:
+    """The fingerprint that is kept, None where there is none of these files or it is damaged."""
+    try:
+        with np.load(folder / f"{sample.id}.npz") as file:
+            if str(file["key"]) != _key(sample, code):
+                return None
+            expression = {f.name: file[f"expression.{f.name}"] for f in fields(ExpressionFingerprint)}
+            there = "image.hashes" in file
+            image = {f.name: file[f"image.{f.name}"] for f in fields(ImageFingerprint)} if there else None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None
+    expression["spots"] = int(expression["spots"])
+    return Fingerprint(
+        sample.id, ExpressionFingerprint(**expression), None if image is None else ImageFingerprint(**image)
+    )

@@ -1,6 +1,5 @@
 """Sections found twice in the files: made-up ones changed in every way, real ones where they are at hand."""
 
-import functools
 import io
 import itertools
 
@@ -9,299 +8,400 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from scipy.fft import dctn
 from scipy.ndimage import gaussian_filter
 from scipy.sparse import csr_matrix
 
 from seal.data import her2st, hest
-from seal.data.maple import arrangement, expression_prints, fingerprints, image_prints
+from seal.data.maple import expression_fingerprints, fingerprints, image_fingerprints
+from seal.data.maple.image_fingerprints import SIZE, ImageFingerprint
 from seal.data.sample_files import list_samples, write_sample
 from seal.errors import SealError
 
-SIDE = 12  # spots a side of the made-up array
-SPOTS = SIDE**2
-GENES = np.array([f"G{i}" for i in range(300)])
-PLACES = 100.0 * np.stack(np.divmod(np.arange(SPOTS), SIDE), axis=1)[:, ::-1]
-RNG = np.random.default_rng(0)
-FIELDS = gaussian_filter(RNG.normal(size=(SIDE, SIDE, 3)), (2, 2, 0)).reshape(SPOTS, 3)
-RATES = np.exp(4 * FIELDS @ RNG.normal(size=(3, len(GENES))) + RNG.normal(0.5, 0.7, len(GENES)))
+SIDE = 16  # spots a side of the made-up array, 100 um apart
+GENES = [f"GENE{i}" for i in range(1600)]
+ROW, COL = (v.ravel() for v in np.mgrid[:SIDE, :SIDE])
 
 
-def counted(seed):
-    """Counts of a section; another seed counts other molecules of the same tissue on the same array."""
-    return np.random.default_rng(seed).poisson(RATES).astype(np.float32)
+def rates():
+    rng = np.random.default_rng(0)
+    fields = gaussian_filter(rng.normal(size=(SIDE, SIDE, 4)), (3, 3, 0)).reshape(SIDE**2, 4)
+    weights = rng.normal(size=(4, len(GENES)))
+    return np.exp(2 * (fields / fields.std(axis=0)) @ weights * 0.2 + rng.normal(-1.5, 0.7, len(GENES)))
 
 
-@functools.cache
-def _painted(seed):
-    values = gaussian_filter(np.random.default_rng(seed).normal(size=(SPOTS, 64, 64, 3)), (0, 5, 5, 0))
-    return np.clip(120 + 500 * values, 0, 200).astype(np.uint8)
+RATES = rates()
 
 
-def painted(seed):
-    """Patches, uint8 [SPOTS, 64, 64, 3]."""
-    return _painted(seed).copy()
+def section(seed=1):
+    """Another seed counts other molecules of the same tissue on the same array, as a serial section would at best."""
+    return as_data(np.random.default_rng(seed).poisson(RATES))
 
 
-def thinned(counts, share, seed=9):
-    return np.random.default_rng(seed).binomial(counts.astype(int), share).astype(np.float32)
+def as_data(counts, genes=GENES):
+    obs = pd.DataFrame({"array_row": ROW, "array_col": COL}, index=[f"AAAC{i}-1" for i in range(SIDE**2)])
+    obs["pxl_row_in_fullres"], obs["pxl_col_in_fullres"] = 200.0 * ROW + 300, 200.0 * COL + 300  # 0.5 um a px
+    return anndata.AnnData(csr_matrix(counts.astype(np.float32)), obs=obs, var=pd.DataFrame(index=list(genes)))
 
 
-def printed(counts, genes=GENES, places=PLACES):
-    return expression_prints.of(csr_matrix(counts), genes, places)
+def thinned(data, share, seed=7):
+    data = data.copy()
+    data.X = csr_matrix(np.random.default_rng(seed).binomial(data.X.toarray().astype(int), share).astype(np.float32))
+    return data
 
 
-def pictured(patches, places=PLACES):
-    small = np.stack([np.asarray(Image.fromarray(p).resize((32, 32), Image.Resampling.LANCZOS)) for p in patches])
-    return image_prints.of([small[:100], small[100:]], places, 100.0)
+def changed(how):
+    data, rng = section(), np.random.default_rng(3)
+    if how == "order":
+        return data[rng.permutation(data.n_obs)][:, rng.permutation(data.n_vars)].copy()
+    if how == "panel":  # each gene caught as well as its probe does
+        chosen = rng.choice(data.n_vars, 400, replace=False)
+        return thinned(data[:, chosen], rng.uniform(0.4, 1, 400))
+    if how == "spots":
+        return data[rng.random(data.n_obs) < 0.9].copy()
+    if how == "genome":
+        data.var_names = [f"GRCh38_{name}" for name in data.var_names]
+        return data
+    if how == "molecules":
+        return thinned(data, 0.5)
+    moved = rng.permutation(data.n_obs)  # the same counts at other places, as where spots were pooled anew
+    data.obs[["array_row", "array_col"]] = data.obs[["array_row", "array_col"]].to_numpy()[moved]
+    return data
 
 
-def fingerprint(name, expression, image=None):
-    return fingerprints.Fingerprint(name, expression, image or image_prints.of([], PLACES[:0], 1.0))
+def by_expression(*sections):
+    prints = [
+        fingerprints.Fingerprint(f"S{i}", expression_fingerprints.of(data), None) for i, data in enumerate(sections)
+    ]
+    return fingerprints.overlaps(prints)
 
 
-def found(*prints):
-    """Kind, share and verdict of what is shared."""
-    return fingerprints.overlaps(prints)[["kind", "share", "verdict"]].to_records(index=False).tolist()
+@pytest.mark.parametrize("how", ["order", "panel", "spots", "genome", "molecules", "places"])
+def test_a_section_published_twice_is_found_by_its_counts(how):
+    (row,) = by_expression(section(), changed(how)).to_dict("records")
+    assert (row["sample_a"], row["sample_b"], row["kind"], row["verdict"]) == ("S0", "S1", "expression", "same section")
+    assert row["share"] > 0.6
 
 
-def written(root, name, counts, patches=None, barcodes=None):
-    names = [f"BARCODE{i}-1" for i in range(len(counts))] if barcodes is None else barcodes
-    data = anndata.AnnData(csr_matrix(counts), obs=pd.DataFrame(index=names), var=pd.DataFrame(index=GENES))
-    data.obs["array_row"], data.obs["array_col"] = np.divmod(np.arange(len(counts)), SIDE)
-    data.obs["pxl_col_in_fullres"], data.obs["pxl_row_in_fullres"] = PLACES[: len(counts)].T
-    data.obs["in_tissue"], data.obsm["spatial"] = 1, PLACES[: len(counts)]
-    row = dict.fromkeys(hest.COLUMNS, "x") | {"id": name, "pixel_size_um_estimated": 0.5}
-    write_sample(root, row, data, patches, hest.FIELD / 64)
+def test_serial_sections_on_one_array_share_nothing():
+    assert by_expression(section(1), section(2), section(3)).empty
+
+
+def test_a_panel_without_common_genes_is_not_compared():
+    other = section()
+    other.var_names = [f"OTHER{i}" for i in range(other.n_vars)]
+    assert by_expression(section(), other).empty
+
+
+def test_a_few_common_genes_tell_nothing():
+    other = section()
+    other.var_names = [*GENES[:4], *(f"OTHER{i}" for i in range(other.n_vars - 4))]
+    assert by_expression(section(), other).empty
+
+
+def test_a_part_of_a_section_is_in_it():
+    data = section()
+    part = data[data.obs["array_col"] < 6].copy()
+    (row,) = by_expression(data, part).to_dict("records")
+    assert row["share"] == pytest.approx(1, abs=0.1)
+
+
+def test_sections_that_share_a_third_overlap():
+    data, other = section(1), section(2)
+    counts = np.where((COL < 6)[:, None], data.X.toarray(), other.X.toarray())
+    (row,) = by_expression(data, as_data(counts)).to_dict("records")
+    assert row["verdict"] == "overlapping"
+    assert row["share"] == pytest.approx(6 / 16, abs=0.1)
+
+
+def test_the_fingerprint_does_not_depend_on_order():
+    a, b = (expression_fingerprints.of(data) for data in (section(), changed("order")))
+    np.testing.assert_array_equal(a.genes, b.genes)
+    np.testing.assert_array_equal(a.totals, b.totals)
+    np.testing.assert_allclose(a.sketch, b.sketch, atol=2e-3)
+
+
+def residuals(data):
+    """The residual of each gene at each spot, spot by spot."""
+    counts, places = data.X.toarray().astype(float), data.obs[["array_row", "array_col"]].to_numpy()
+    out = np.zeros_like(counts)
+    for s in range(len(counts)):
+        near = (np.abs(places - places[s]).max(axis=1) == 1).nonzero()[0]
+        out[s] = counts[s] - counts[s].sum() * counts[near].sum(axis=0) / counts[near].sum()
+    return out
+
+
+def test_the_share_at_spots_is_the_correlation_of_residuals():
+    a, b = section(), changed("molecules")
+    found_in_both = np.minimum(a.X.getnnz(axis=0), b.X.getnnz(axis=0)) >= expression_fingerprints.LEAST_SPOTS
+    pairs = zip(residuals(a).T[found_in_both], residuals(b).T[found_in_both], strict=True)
+    share = expression_fingerprints.shares_at_spots([expression_fingerprints.of(data) for data in (a, b)])[0, 1]
+    assert share == pytest.approx(np.mean([np.corrcoef(x, y)[0, 1] for x, y in pairs]), abs=0.02)
+    assert share == pytest.approx(np.sqrt(0.5), abs=0.05)
+
+
+def test_depth_is_no_residual():
+    depth = np.random.default_rng(0).integers(1, 90, SIDE**2)
+    assert by_expression(*[as_data(np.outer(depth, np.arange(1600) % 7))] * 2).query("share > 0").empty
+
+
+def test_a_spot_with_nothing_around_it_is_as_expected():
+    data = section()
+    data.obs.loc[data.obs_names[40], "pxl_row_in_fullres"] = 90_000
+    more = data.copy()
+    more.X[40] = more.X[40] * 50
+    a, b = (expression_fingerprints.of(one).sketch for one in (data, more))
+    np.testing.assert_allclose(a, b, atol=2e-3)
+
+
+def test_the_share_over_the_section_is_that_of_independent_counts():
+    prints = [expression_fingerprints.of(d) for d in (section(1), section(1), section(2), thinned(section(1), 0.5))]
+    shares = expression_fingerprints.shares_over_section(prints)
+    assert shares[0, 1] == 1
+    assert shares[0, 2] == pytest.approx(0, abs=0.25)
+    # variance a (1 - p) p of a count thinned to p, over a p^2 + a p of an independent one
+    assert shares[0, 3] == pytest.approx(1 - 0.5 / 1.5, abs=0.1)
+    np.testing.assert_array_equal(shares, shares.T)
+
+
+def test_genes_that_one_sample_does_not_list_are_left_out():
+    prints = [expression_fingerprints.of(d) for d in (section(), thinned(section(), 0.5)[:, :1150].copy())]
+    assert expression_fingerprints.shares_over_section(prints)[0, 1] == pytest.approx(1 - 0.5 / 1.5, abs=0.1)
+
+
+def test_counts_that_were_normalised_are_not_compared_over_the_section():
+    data = section()
+    data.X = data.X / 3
+    prints = [expression_fingerprints.of(data)] * 2
+    assert expression_fingerprints.shares_over_section(prints)[0, 1] == -np.inf
+    assert expression_fingerprints.shares_at_spots(prints)[0, 1] > 0.9
+
+
+def test_a_handful_of_spots_is_no_section():
+    few = section()[:6].copy()
+    assert not len(expression_fingerprints.of(few).sketched)
+    assert by_expression(few, few).empty
+
+
+# ---- pictures
+
+
+def tissue(seed=0, side=1800):
+    """Made-up tissue, 1 um a px: nuclei of all sizes, dark on pink."""
+    rng = np.random.default_rng(seed)
+    dark = np.zeros((side, side), dtype=np.float32)
+    for size in (2.0, 3.0, 4.0):
+        dots = np.zeros((side, side), dtype=np.float32)
+        dots[tuple(rng.integers(0, side, (2, side**2 // 700)))] = rng.uniform(0.5, 1, side**2 // 700)
+        dark += gaussian_filter(dots, size) * size**2 * 6
+    dark = np.minimum(dark, 1)[..., None]
+    return Image.fromarray(np.uint8(np.array([225, 170, 205]) * (1 - dark) + np.array([70, 50, 120]) * dark))
+
+
+TISSUE = tissue()
+
+
+def cut(image=TISSUE, um=1.0, start=(60, 60), pitch=100, size=SIZE):
+    """Patches of 112 um on a grid, their centres in um."""
+    xs, ys = (np.arange(first, length * um - 58, pitch) for first, length in zip(start, image.size, strict=True))
+    centres = np.array(list(itertools.product(xs, ys)))
+    boxes = [(x / um - 56 / um, y / um - 56 / um, x / um + 56 / um, y / um + 56 / um) for x, y in centres]
+    lanczos = Image.Resampling.LANCZOS
+    return np.stack([np.asarray(image.resize((size, size), lanczos, box=box)) for box in boxes]), centres
+
+
+def pictured(patches, centres):
+    return image_fingerprints.of([patches[:50], patches[50:]], centres)
+
+
+def share(a, b):
+    return image_fingerprints.shares([a, None, b])[0, 2]
+
+
+@pytest.fixture(scope="module")
+def original():
+    return pictured(*cut())
+
+
+def jpeg(image):
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=40)
+    return Image.open(file)
+
+
+AGAIN = {
+    "few px": lambda: cut(start=(62, 61)),
+    "grid": lambda: cut(start=(97, 81)),
+    "wider grid": lambda: cut(start=(71, 90), pitch=128),
+    "jpeg": lambda: cut(jpeg(TISSUE), start=(97, 81)),
+    "half the pixels": lambda: cut(TISSUE.resize((900, 900), Image.Resampling.BICUBIC), um=2.0, start=(97, 81)),
+    "scale": lambda: cut(um=1.015, start=(97, 81)),
+    "colour": lambda: cut(Image.fromarray(np.uint8(np.asarray(TISSUE) * [0.95, 0.8, 0.9] + 12)), start=(97, 81)),
+    "quarter turn": lambda: cut(TISSUE.transpose(Image.Transpose.ROTATE_90), start=(97, 81)),
+    "upside down": lambda: cut(TISSUE.transpose(Image.Transpose.FLIP_TOP_BOTTOM), start=(97, 81)),
+    "transposed": lambda: cut(TISSUE.transpose(Image.Transpose.TRANSPOSE), start=(97, 81)),
+}
+
+
+@pytest.mark.parametrize("how", AGAIN)
+def test_a_section_published_twice_is_found_by_its_picture(original, how):
+    assert share(original, pictured(*AGAIN[how]())) > 0.75
+
+
+def test_other_tissue_of_the_same_kind_shares_nothing(original):
+    assert share(original, pictured(*cut(tissue(1)))) == 0
+
+
+def test_the_order_of_patches_is_nothing(original):
+    patches, centres = cut()
+    order = np.random.default_rng(0).permutation(len(patches))
+    other = pictured(patches[order], centres[order])
+    np.testing.assert_array_equal(other.hashes, original.hashes)
+    np.testing.assert_allclose(other.places, original.places)
+
+
+def test_the_share_is_of_the_patches_that_are_in_both():
+    left, right = TISSUE.crop((0, 0, 1100, 1800)), TISSUE.crop((700, 0, 1800, 1800))
+    found = share(pictured(*cut(left)), pictured(*cut(right, start=(80, 60))))
+    assert found == pytest.approx(0.35, abs=0.1)
+
+
+def test_glass_has_no_points():
+    glass = np.full((60, SIZE, SIZE, 3), 235, dtype=np.uint8) + np.random.default_rng(0).integers(
+        0, 3, (60, SIZE, SIZE, 3), dtype=np.uint8
+    )
+    empty = pictured(glass, np.zeros((60, 2)))
+    assert not len(empty.hashes)
+    assert share(empty, empty) == 0
+
+
+def test_a_hash_that_occurs_twice_tells_no_place(original):
+    patches, centres = cut()
+    assert not len(pictured(np.concatenate([patches, patches]), np.concatenate([centres, centres + 9000])).hashes)
+
+
+def test_points_lie_on_nuclei():
+    image = np.full((900, 900, 3), 220, dtype=np.float32)
+    nuclei = np.random.default_rng(0).uniform(100, 800, (40, 2))
+    y, x = np.mgrid[:900, :900]
+    for one in nuclei:
+        image -= 150 * np.exp(-((x + 0.5 - one[0]) ** 2 + (y + 0.5 - one[1]) ** 2) / 50)[..., None]
+    patches, centres = cut(Image.fromarray(np.uint8(np.clip(image, 0, 255))))
+    patch, offset, _ = image_fingerprints._points(patches)
+    places = centres[patch] + offset * image_fingerprints.UM_PER_PX
+    distance = np.linalg.norm(places[:, None] - nuclei, axis=2).min(axis=1)
+    assert len(places) > 15
+    assert np.median(distance) < 0.3  # um, a seventh of a pixel
+
+
+def test_hashes_are_those_of_all_turns():
+    bits = np.random.default_rng(0).random((20, 8, 8)) > 0.5
+    plain = [
+        min(int("".join(str(int(b)) for b in np.rot90(side, q).ravel()), 2) for side in (one, one.T) for q in range(4))
+        for one in bits
+    ]
+    np.testing.assert_array_equal(image_fingerprints._hashes(bits), np.array(plain, dtype=np.uint64))
+
+
+def scattered(rng, chance, true, turn=None, skew=0.0):
+    turn = np.eye(2) if turn is None else turn
+    here = rng.uniform(0, 6500, (chance + true, 2))
+    there = rng.uniform(0, 6500, (chance + true, 2))
+    there[:true] = here[:true] @ (turn * (1 + skew)).T + (812.0, -77.0) + rng.normal(0, 2, (true, 2))
+    return here, there
+
+
+@pytest.mark.parametrize("turn", image_fingerprints._TURNS)
+def test_an_arrangement_is_found_among_chance_matches(turn):
+    here, there = scattered(np.random.default_rng(0), 400, 40, turn, skew=0.01)
+    agree = image_fingerprints._in_one_arrangement(here, there)
+    assert agree[:40].all()
+    assert agree[40:].sum() <= 3
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_chance_matches_are_no_arrangement(seed):
+    rng = np.random.default_rng(seed)
+    agree = image_fingerprints._in_one_arrangement(*scattered(rng, 2000, 0))
+    assert agree.sum() < image_fingerprints.PATCHES
+
+
+def test_fewer_than_ten_patches_are_chance(original):
+    keep = np.isin(original.patches, np.unique(original.patches)[:9])
+    few = ImageFingerprint(*(array[keep] for array in vars(original).values()))
+    assert share(original, few) == 0
+    keep = np.isin(original.patches, np.unique(original.patches)[:12])
+    assert share(original, ImageFingerprint(*(array[keep] for array in vars(original).values()))) == 1
+
+
+def test_the_index_loses_nothing(original):
+    other = pictured(*AGAIN["grid"]())
+    plain = image_fingerprints._with_partner(original, other)
+    sizes = [len(np.unique(f.patches)) for f in (original, other)]
+    assert sizes[0] <= sizes[1]
+    assert share(original, other) == plain / sizes[0]
+
+
+# ---- files
 
 
 @pytest.fixture
 def tree(tmp_path):
-    """A and B are one section; C is serial to them, on the same array; D has no image."""
-    for name, seed in (("A", 1), ("B", 1), ("C", 2)):
-        written(tmp_path / "hest", name, counted(seed), painted(seed))
-    written(tmp_path / "hest", "D", counted(3))
-    list_samples(tmp_path / "hest")
-    return tmp_path / "hest"
+    """A and B are one section, C lies beside them on the same array; D has no picture."""
+    root = tmp_path / "hest"
+    patches, _ = cut(start=(150, 150), size=112)
+    pictures = {"A": patches[: SIDE**2], "B": patches[: SIDE**2], "C": cut(tissue(1), start=(150, 150), size=112)[0]}
+    for name, seed in (("A", 1), ("B", 1), ("C", 2), ("D", 3)):
+        data = section(seed)
+        data.obs["in_tissue"] = 1
+        data.obsm["spatial"] = data.obs[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy()
+        row = dict.fromkeys(hest.COLUMNS, "x") | {"id": name, "pixel_size_um_estimated": 0.5}
+        write_sample(root, row, data, pictures.get(name), 1.0)
+    list_samples(root)
+    return root
 
 
-def changed(how, counts):
-    """Counts, genes and places of a section, published otherwise."""
-    order = np.random.default_rng(3).permutation(SPOTS)
-    genes = np.random.default_rng(4).permutation(len(GENES))
-    if how == "order":
-        return counts[order][:, genes], GENES[genes], PLACES[order]
-    if how == "panel":
-        return thinned(counts[:, genes[:150]], 0.9), GENES[genes[:150]], PLACES
-    if how == "spots":
-        kept = order[: SPOTS - 15]
-        return counts[kept], GENES, PLACES[kept]
-    if how == "molecules":
-        return thinned(counts, 0.7), GENES, PLACES
-    if how == "normalised":
-        return np.log1p(counts / counts.sum(axis=1, keepdims=True) * 1e4), GENES, PLACES
-    return counts, GENES, PLACES[:, ::-1] * [-0.37, 0.37] + [900, 50]
-
-
-@pytest.mark.parametrize("how", ["order", "panel", "spots", "molecules", "normalised", "scaled and turned"])
-def test_a_section_published_twice_is_found_by_its_counts(how):
-    a, b = printed(counted(1)), printed(*changed(how, counted(1)))
-    ((kind, share, verdict),) = found(fingerprint("A", a), fingerprint("B", b))
-    assert (kind, verdict) == ("expression", "same section")
-    assert 0.9 <= share <= 1
-
-
-def test_serial_sections_on_arrays_of_the_same_places_share_nothing():
-    sections = [fingerprint(str(seed), printed(counted(seed)), pictured(painted(seed))) for seed in range(6)]
-    assert found(*sections) == []
-    for a, b in itertools.combinations(sections, 2):  # nor without the first look that passes them over
-        assert expression_prints.shared(a.expression, b.expression) == 0
-        assert image_prints.shared(a.image, b.image) == 0
-
-
-def test_the_share_is_that_of_the_smaller_section():
-    counts, third = counted(1), SPOTS // 3
-    left, right = slice(0, 2 * third), slice(third, SPOTS)
-    a, b = printed(counts[left], places=PLACES[left]), printed(counts[right], places=PLACES[right])
-    ((_, share, verdict),) = found(fingerprint("A", a), fingerprint("B", b))
-    assert (share, verdict) == (pytest.approx(0.5, abs=0.06), "same section" if share >= 0.5 else "overlapping")
-    few = slice(SPOTS - 4 * SIDE, SPOTS)
-    c = printed(counts[few], places=PLACES[few])
-    assert found(fingerprint("A", printed(counts)), fingerprint("C", c))[0][1] > 0.9
-
-
-def test_parts_of_a_section_overlap():
-    patches, cut = painted(1), SPOTS // 2
-    a, b = pictured(patches[: cut + 24], PLACES[: cut + 24]), pictured(patches[cut:], PLACES[cut:])
-    none = printed(np.ones((12, 3)), GENES[:3], PLACES[:12])
-    assert found(fingerprint("A", none, a), fingerprint("B", none, b)) == [("image", 24 / 72, "overlapping")]
-
-
-def test_the_order_of_spots_and_genes_is_nothing():
-    a, b = printed(counted(1)), printed(*changed("order", counted(1)))
-    for name in ("genes", "bits", "places"):
-        np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
-
-
-def test_bits_match_a_plain_count():
-    counts = counted(1)
-    counts[5] = 0
-    result = printed(counts)
-    bits = np.unpackbits(result.bits, axis=1, count=len(result.genes))
-    order = np.lexsort((PLACES[:, 1], PLACES[:, 0]))
-    for spot, row in zip(order[::7], bits[::7], strict=True):
-        apart = np.abs(PLACES - PLACES[spot]).max(axis=1)
-        around = counts[(apart > 0) & (apart <= 100)]
-        for gene, bit in list(zip(result.genes, row, strict=True))[::11]:
-            g = int(gene[1:])
-            depth = max(counts[spot].sum(), 1)
-            assert bit == (counts[spot, g] / depth > around[:, g].sum() / around.sum())
-
-
-def test_spots_with_hardly_any_counts_are_not_alike():
-    sections = []
-    for seed in (1, 2):
-        counts = counted(seed)
-        counts[::5] = thinned(counts[::5], 0.02, seed)  # next to none, as at the rim of tissue
-        sections.append(printed(counts))
-    a, b = (one.values() for one in sections)
-    _, of_a, of_b = np.intersect1d(*(one.genes for one in sections), return_indices=True)
-    assert expression_prints.agreement(a[:, of_a], b[:, of_b], len(of_a)).max() < expression_prints.ALIKE
-
-
-def test_a_spot_far_from_all_others_is_compared_with_the_whole_section():
-    places = PLACES.copy()
-    places[7] = [9000, 9000]
-    counts = counted(1)
-    result = printed(counts, places=places)
-    bits = np.unpackbits(result.bits, axis=1, count=len(result.genes))[-1]  # sorted by x: the last
-    genes = [int(gene[1:]) for gene in result.genes]
-    np.testing.assert_array_equal(
-        bits, counts[7, genes] / counts[7].sum() > counts[:, genes].sum(axis=0) / counts.sum()
-    )
-
-
-def republished(how, patches):
-    if how == "jpeg":
-        out = []
-        for patch in patches:
-            file = io.BytesIO()
-            Image.fromarray(patch).save(file, "JPEG", quality=50)
-            out.append(np.asarray(Image.open(file)))
-        return np.stack(out)
-    if how == "colour":
-        return np.clip(patches * [0.95, 1.03, 0.9] + [5, -4, 8], 0, 255).astype(np.uint8)
-    if how == "scale":
-        return np.stack([np.asarray(Image.fromarray(patch).resize((41, 41))) for patch in patches])
-    return np.roll(patches, 1, axis=(1, 2))  # 1.75 um
-
-
-@pytest.mark.parametrize("how", ["jpeg", "colour", "scale", "shift"])
-def test_a_section_published_twice_is_found_by_its_patches(how):
-    patches = painted(1)
-    a, b = pictured(patches), pictured(republished(how, patches))
-    assert image_prints.candidates([a, b]) == [(0, 1)]
-    assert image_prints.shared(a, b) >= 0.9 * SPOTS
-
-
-@pytest.mark.parametrize("turn", arrangement.TURNS)
-def test_a_turned_image_is_found(turn):
-    swap, x, y = turn
-    patches = painted(1)
-    around = (np.swapaxes(patches, 1, 2) if swap else patches)[:, ::y, ::x]
-    a, b = pictured(patches), pictured(around, PLACES @ arrangement.matrix(turn).T)
-    assert image_prints.candidates([a, b]) == [(0, 1)]
-    assert image_prints.shared(a, b) >= 0.98 * SPOTS
-    assert (np.bitwise_count(image_prints.turned(a.hashes, turn) ^ b.hashes) <= 3).all()
-    np.testing.assert_array_equal(
-        image_prints.canonical(a.hashes), image_prints.canonical(image_prints.turned(a.hashes, turn))
-    )
-
-
-def test_hashes_are_signs_of_the_cosine_transform():
-    patches = painted(1)[:20, 16:48, 16:48]
-    hashes, usable = image_prints.hashes(patches)
-    assert usable.all()
-    order = sorted(((u, v) for u in range(8) for v in range(8)), key=lambda uv: (sum(uv), max(uv), uv))
-    for patch, value in zip(patches, hashes.tolist(), strict=True):
-        waves = dctn(patch.astype(float) @ [0.299, 0.587, 0.114])
-        bits = ["1" if (u or v) and waves[u, v] > 0 else "0" for u, v in order]
-        assert f"{value:064b}" == "".join(bits)
-
-
-def test_glass_and_flat_patches_have_no_hash():
-    patches = painted(1)
-    patches[0], patches[1], patches[2, :, :40] = 240, 128, 240
-    result = pictured(patches)
-    np.testing.assert_array_equal(result.places, (PLACES[3:] / 100).astype(np.float32))
-    assert len(result.hashes) == SPOTS - 3
-
-
-def test_the_index_passes_over_no_pair_that_shares_patches():
-    patches = [painted(seed) for seed in range(5)]
-    sections = [pictured(p) for p in patches]
-    sections += [pictured(republished("jpeg", patches[k])) for k in (1, 3)]
-    sections.append(pictured(np.concatenate([patches[4][:30], painted(9)[30:]])))
-    every = itertools.combinations(range(len(sections)), 2)
-    assert [pair for pair in every if image_prints.shared(*(sections[k] for k in pair))] == [(1, 5), (3, 6), (4, 7)]
-    assert image_prints.candidates(sections) == [(1, 5), (3, 6), (4, 7)]
-
-
-@pytest.mark.parametrize("turn", arrangement.TURNS)
-def test_the_map_is_found_among_chance_matches(turn):
-    rng = np.random.default_rng(0)
-    a = rng.uniform(0, 60, (300, 2))
-    b = 1.01 * a @ arrangement.matrix(turn).T + [7, -20] + rng.normal(0, 0.05, a.shape)
-    b[40:] = rng.uniform(-80, 80, (260, 2))
-    mapping = arrangement.fit(a, b)
-    np.testing.assert_allclose(np.column_stack([a[:40], np.ones(40)]) @ mapping, b[:40], atol=0.4)
-
-
-def test_scattered_matches_agree_on_no_map():
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        assert arrangement.fit(rng.uniform(0, 60, (300, 2)), rng.uniform(0, 60, (300, 2))) is None
-    same = rng.uniform(0, 60, (arrangement.AGREE, 2))
-    assert arrangement.fit(same[:-1], same[:-1]) is None
-    np.testing.assert_allclose(arrangement.fit(same, same), [[1, 0], [0, 1], [0, 0]], atol=1e-9)
-
-
-def test_partners_are_near_and_nobodys_else():
-    a, b = np.array([[0, 0], [0.2, 0], [5, 5], [9, 9]]), np.array([[5.1, 5], [0.15, 0], [30, 30]])
-    rows, columns = arrangement.partners(np.array([[1.0, 0], [0, 1], [0, 0]]), a, b)
-    assert sorted(zip(rows.tolist(), columns.tolist(), strict=True)) == [(1, 1), (2, 0)]
-
-
-def test_the_audit_reads_files_once(tree, tmp_path):
+def test_the_audit_reads_files_once_and_again_when_they_change(tree, tmp_path):
     samples, folder = hest.samples(tree), tmp_path / "prints"
-    table = fingerprints.audit_files(samples, folder, workers=2)
-    assert table.columns.tolist() == ["sample_a", "sample_b", "kind", "share", "verdict"]
-    assert table.to_records(index=False).tolist() == [
-        ("A", "B", "expression", 1.0, "same section"),
-        ("A", "B", "image", 1.0, "same section"),
+    found = fingerprints.audit_files(samples, folder)
+    assert found[["sample_a", "sample_b", "kind", "verdict"]].to_numpy().tolist() == [
+        ["A", "B", "expression", "same section"],
+        ["A", "B", "image", "same section"],
     ]
-    times = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
-    assert sorted(times) == ["A.npz", "B.npz", "C.npz", "D.npz"]
-    (folder / "A.npz").write_bytes((folder / "A.npz").read_bytes()[:2000])  # as a bad disk leaves it
-    (folder / ".B.0.part.npz").touch()
-    written(tree, "C", counted(1), painted(2))
-    again = fingerprints.audit_files(samples, folder, workers=1)
-    assert set(zip(again["sample_a"], again["sample_b"], again["kind"], strict=True)) == {
-        *(("A", "B", kind) for kind in ("expression", "image")),
-        ("A", "C", "expression"),
-        ("B", "C", "expression"),
-    }
-    kept = {path.name for path in folder.iterdir() if path.stat().st_mtime_ns == times.get(path.name)}
-    assert kept == {"B.npz", "D.npz"}
-    assert len(list(folder.iterdir())) == 4
+    assert found["share"].tolist() == pytest.approx([1, 1], abs=0.05)
+    written = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    assert sorted(written) == ["A.npz", "B.npz", "C.npz", "D.npz"]
+    (folder / "A.npz").write_bytes((folder / "A.npz").read_bytes()[:1000])
+    (tree / "patches" / "C.h5").touch()
+    (folder / ".B.1234.part.npz").write_bytes(b"half")
+    pd.testing.assert_frame_equal(fingerprints.audit_files(samples, folder, workers=1), found)
+    again = {path.name for path in folder.iterdir() if path.stat().st_mtime_ns != written.get(path.name)}
+    assert again == {"A.npz", "C.npz"}
 
 
-def test_a_damaged_sample_is_named_and_the_others_are_kept(tree, tmp_path):
-    (tree / "st" / "B.h5ad").write_bytes(b"no h5ad")
-    with pytest.raises(SealError, match=r"B\.h5ad cannot be read"):
+def test_kept_fingerprints_are_those_that_were_taken(tree, tmp_path):
+    sample, code = hest.samples(tree)[0], fingerprints._code()
+    taken = fingerprints._take(tmp_path, sample, code)
+    loaded = fingerprints._load(tmp_path, sample, code)
+    for kind in ("expression", "image"):
+        for name, value in vars(getattr(taken, kind)).items():
+            np.testing.assert_array_equal(getattr(getattr(loaded, kind), name), value)
+    assert fingerprints._load(tmp_path, sample, "other code") is None
+
+
+def test_a_damaged_sample_is_named_and_others_are_kept(tree, tmp_path):
+    path = tree / "st" / "D.h5ad"
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(SealError, match=r"D\.h5ad"):
         fingerprints.audit_files(hest.samples(tree), tmp_path / "prints", workers=1)
     assert (tmp_path / "prints" / "A.npz").is_file()
-    assert not (tmp_path / "prints" / "B.npz").exists()
+    assert not (tmp_path / "prints" / "D.npz").exists()
+
+
+def test_a_scale_that_is_not_known_is_named(tree):
+    table = pd.read_csv(tree / "metadata.csv").assign(pixel_size_um_estimated=np.nan)
+    table.to_csv(tree / "metadata.csv", index=False)
+    with pytest.raises(SealError, match="sample A: pixel_size_um_estimated is nan"):
+        fingerprints.of(hest.samples(tree)[0])
 
 
 def test_workers_are_at_least_one(tmp_path):
@@ -310,40 +410,48 @@ def test_workers_are_at_least_one(tmp_path):
 
 
 def test_nothing_to_compare_is_an_empty_table(tmp_path):
-    assert fingerprints.audit_files([], tmp_path).empty
-    assert found(fingerprint("A", printed(counted(1)))) == []
-    assert found(*(fingerprint(name, printed(counted(1)[:1], places=PLACES[:1])) for name in "AB")) == []
+    found = fingerprints.audit_files([], tmp_path)
+    assert found.empty
+    assert tuple(found.columns) == fingerprints.COLUMNS
+
+
+# ---- real sections
 
 
 @pytest.fixture(scope="module")
 def real(shared):
-    if not (shared / "her2st").is_dir():
-        pytest.skip(f"no real sections in {shared}")
-    return {section.name: section for section in her2st.local_sections(shared / "her2st")}
+    folder = shared / "her2st"
+    if not folder.is_dir():
+        pytest.skip(f"no real sections in {folder}")
+    return {section.name: section for section in her2st.local_sections(folder)}
 
 
-def real_print(data, counts):
-    return expression_prints.of(counts, data.var_names, data.obsm["spatial"])
-
-
-def test_real_serial_sections_are_apart_and_themselves(real):
-    sections = [her2st.read_section(real[name])[0] for name in ("B4", "C2", "C3", "C4")]  # B4 is the shallowest
-    prints = [real_print(data, data.X) for data in sections]
-    for a, b in itertools.combinations(prints, 2):
-        assert expression_prints.shared(a, b) == 0
-    for data, one in zip(sections, prints, strict=True):
-        half = data.X.copy()
-        half.data = thinned(half.data, 0.5)
-        other = real_print(data, half)
-        assert any(expression_prints.candidates([one, other]))
-        assert expression_prints.shared(one, other) >= 0.9 * data.n_obs
+def test_real_serial_sections_are_apart_and_found_again(real):
+    c2, c3, c4 = (her2st.read_section(real[name])[0] for name in ("C2", "C3", "C4"))
+    found = by_expression(c2, c3, c4, thinned(c3, 0.5))
+    assert found[["sample_a", "sample_b", "verdict"]].to_numpy().tolist() == [["S1", "S3", "same section"]]
 
 
 @pytest.mark.slow
-def test_real_sections_share_neither_counts_nor_patches(real, tmp_path, home):
-    for section in real.values():
-        her2st.convert(section, tmp_path)
-    list_samples(tmp_path)
-    samples = hest.samples(tmp_path)
-    assert sum(sample.has_image for sample in samples) == 4
-    assert fingerprints.audit_files(samples, tmp_path / "prints").empty
+def test_real_sections_share_neither_counts_nor_tissue(real):
+    prints = [expression_fingerprints.of(her2st.read_section(s)[0]) for s in real.values()]
+    pairs = np.triu_indices(len(prints), 1)
+    assert len(pairs[0]) == 496
+    assert expression_fingerprints.shares_at_spots(prints)[pairs].max() < 0.05
+    assert expression_fingerprints.shares_over_section(prints)[pairs].max() < 0
+
+
+@pytest.mark.slow
+def test_real_pictures_are_apart_and_found_again(real):
+    Image.MAX_IMAGE_PIXELS = None
+    um = 0.69
+    grids = {}
+    for name in ("B4", "C2", "C3", "C4"):
+        image = Image.open(real[name].image).convert("RGB")
+        grids[name] = cut(image, um, start=(1500, 1500))
+        if name == "C3":
+            grids["again"] = cut(jpeg(image), um * 1.01, start=(1537, 1521))
+    prints = {name: pictured(*grid) for name, grid in grids.items()}
+    for a, b in itertools.combinations(prints, 2):
+        expected = {a, b} == {"C3", "again"}
+        assert (share(prints[a], prints[b]) > 0.7) if expected else (share(prints[a], prints[b]) == 0)
