@@ -10,6 +10,7 @@ import importlib
 import math
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -25,7 +26,7 @@ from seal.data.genes import Aliases
 from seal.data.moments import Moments
 from seal.data.pairs import Pairs, Section, read, stored
 from seal.data.store import arrays, cluster, work
-from seal.data.store.work import DONE, PARTS, Job
+from seal.data.store.work import DONE, PARTS, AliasFile, Job
 from seal.errors import SealError
 from seal.files import atomic, digest, read_json, remove_parts, sha256, write_json
 from seal.profiles import Profile, as_dict
@@ -51,8 +52,9 @@ def assemble(profile: Profile) -> Pairs:
     """
     source = importlib.import_module(f"seal.data.{profile.source}")
     samples = hest.samples(source.prepare(profile), profile.selection)
-    aliases = os.environ.get("SEAL_ALIASES")
-    key = _key(profile, samples, Aliases.read(aliases).digest if aliases else None)
+    table = os.environ.get("SEAL_ALIASES")
+    aliases = (table, Aliases.read(table).digest) if table else None
+    key = _key(profile, samples, aliases[1] if aliases else None)
     folder = paths.pairs(profile.name)
     if _current(folder, key):
         return read(profile)
@@ -81,29 +83,37 @@ def _alone(folder: Path) -> Iterator[None]:
     """Let one process at a time assemble; the system frees the lock of one that died."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (folder.parent / f".{folder.name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"another process assembles {folder}: waiting for it", file=sys.stderr)
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _build(folder: Path, profile: Profile, samples: Sequence[hest.Sample], key: str, aliases: str | None) -> None:
+def _build(folder: Path, profile: Profile, samples: Sequence[hest.Sample], key: str, aliases: AliasFile | None) -> None:
     partial = _prepare(folder, key)
     # Samples with an image first: then row i of the counts belongs to patch i, and what follows is expression alone,
     # which only stage 1 uses.
     samples = sorted(samples, key=lambda sample: (not sample.has_image, sample.id))
     jobs = [Job(partial, s, profile.panel, profile.image_size, profile.um_per_px, aliases) for s in samples]
-    how = profile.compute.assembly
-    counts = cluster.run(work.count, jobs, how, "counting", [_size(s.st_path) for s in samples])
+    with cluster.opened(profile.compute.assembly, len(jobs)) as run:
+        _fill(folder, partial, profile, jobs, key, run)
+
+
+def _fill(folder: Path, partial: Path, profile: Profile, jobs: Sequence[Job], key: str, run: cluster.Run) -> None:
+    counts = run(work.count, jobs, "counting", [_size(job.sample.st_path) for job in jobs])
     jobs, plan = _placed(jobs, counts)
     _make_room(plan, partial)
     sizes = [
         12 * found["nnz"] + (job.stop - job.start) * plan.patch_bytes for job, found in zip(jobs, counts, strict=True)
     ]
-    cluster.run(work.place, jobs, how, "patches and counts", sizes)
+    run(work.place, jobs, "patches and counts", sizes)
     sections = _sections(jobs)
     _join_spots(jobs, partial / "spots.parquet")
     folds = _choose_panels(partial, profile, sections, plan)
     jobs = [replace(job, folds=folds, truth=plan.truth) for job in jobs]
-    cluster.run(work.write_folds, jobs, how, "folds", [12 * found["nnz"] for found in counts])
+    run(work.write_folds, jobs, "folds", [12 * found["nnz"] for found in counts])
     _finish(folder, partial, jobs, plan, key, sections)
 
 
@@ -121,8 +131,8 @@ def _prepare(folder: Path, key: str) -> Path:
     return partial
 
 
-def _size(path: Path | None) -> int:
-    return path.stat().st_size if path is not None and path.is_file() else 0
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
 
 
 @dataclass(frozen=True)

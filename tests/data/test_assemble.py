@@ -125,6 +125,17 @@ def test_aliases_settle_names(tree, tmp_path, monkeypatch):
     assert pairs.genes_counted == sorted([*(gene for gene in genes if gene != "G0"), "OFFICIAL"])
     column = pairs.genes_counted.index("OFFICIAL")
     assert [pairs.counts(section)[:, [column]].sum() for section in pairs.sections] == sums
+    table.write_text(table.read_text().replace("OFFICIAL", "ANOTHER"))
+    assert "ANOTHER" in assemble(TREE).genes_counted, "the table is read again where it was edited"
+
+
+def test_an_alias_table_edited_on_the_way_is_refused(tree, tmp_path):
+    table = tmp_path / "aliases.tsv"
+    table.write_text("symbol\talias_symbol\tprev_symbol\nOFFICIAL\tG0\t\n")
+    job = work.Job(tmp_path, hest.samples(tree)[0], TREE.panel, 28, 4.0, aliases=(str(table), "another digest"))
+    (tmp_path / work.PARTS).mkdir()
+    with pytest.raises(SealError, match="is not the alias table that this assembly began with"):
+        work.count(job)
 
 
 # ---- killed and resumed ----

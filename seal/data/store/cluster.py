@@ -7,6 +7,7 @@ same names. Without it a profile's `ComputeSettings.assembly` says "threads" or 
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from seal.errors import SealError
@@ -18,44 +19,67 @@ WAYS = ("threads", "processes")
 PATIENCE = "15s"  # to reach a scheduler, or the first of its workers
 
 
-def run(function: Callable[[Any], Any], jobs: Sequence[Any], how: str, label: str, sizes: Sequence[int]) -> list[Any]:
-    """Apply a function to each job, with a progress bar in bytes and time left.
+@contextmanager
+def opened(how: str, jobs: int) -> "Iterator[Run]":
+    """Give what runs the steps of one assembly; processes and the way to a scheduler are opened once for all of them.
 
     Parameters
     ----------
-    function
-        Of a module, so that other processes find it.
     how
         "threads" or "processes"; a scheduler that SEAL_DASK names comes first.
-    sizes
-        Bytes that each job reads or writes, for the bar.
-
-    Returns
-    -------
-    The results in the order of the jobs.
+    jobs
+        Of a step, at most: more processes are not started.
 
     Raises
     ------
     SealError
-        Another way, a scheduler that cannot be reached, or what a job raised, as it was.
+        Another way, or a scheduler that cannot be reached.
     """
     if how not in WAYS:
         raise SealError(
             f"ComputeSettings.assembly is {how!r}", expected=f"one of {', '.join(WAYS)}", do="set it to one of these"
         )
-    from tqdm import tqdm
+    if address := os.environ.get("SEAL_DASK"):
+        with _scheduler(address) as client:
+            yield Run(client)
+    elif how == "processes" and jobs > 1:
+        with _processes(jobs) as client:
+            yield Run(client)
+    else:
+        yield Run(None)
 
-    address = os.environ.get("SEAL_DASK")
-    with tqdm(total=sum(sizes), desc=label, unit="B", unit_scale=True, disable=None if jobs else True) as bar:
-        if not jobs:
-            return []
-        if address:
-            with _scheduler(address) as client:
-                return _distributed(client, function, jobs, sizes, bar)
-        if how == "processes" and len(jobs) > 1:
-            with _processes(len(jobs)) as client:
-                return _distributed(client, function, jobs, sizes, bar)
-        return _threads(function, jobs, sizes, bar)
+
+@dataclass(frozen=True)
+class Run:
+    """Applies a function to each of some jobs: ``run(function, jobs, label, sizes)``; None: in threads."""
+
+    client: "Client | None"
+
+    def __call__(self, function: Callable[[Any], Any], jobs: Sequence[Any], label: str, sizes: Sequence[int]) -> list:
+        """Do the jobs, with a progress bar in bytes and time left.
+
+        Parameters
+        ----------
+        function
+            Of a module, so that other processes find it.
+        sizes
+            Bytes that each job reads or writes, for the bar.
+
+        Returns
+        -------
+        The results in the order of the jobs.
+
+        Raises
+        ------
+        SealError
+            What a job raised, as it was.
+        """
+        from tqdm import tqdm
+
+        with tqdm(total=sum(sizes), desc=label, unit="B", unit_scale=True) as bar:
+            if self.client is None:
+                return _threads(function, jobs, sizes, bar)
+            return _distributed(self.client, function, jobs, sizes, bar)
 
 
 def _threads(function, jobs: Sequence[Any], sizes: Sequence[int], bar) -> list[Any]:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 PARTS, DONE = "parts", "done"  # folders that the finished pairs lack
+AliasFile = tuple[str, str]  # path and digest of a table of gene aliases
 COLUMNS = ("array_row", "array_col", "x", "y", "label")  # of spots.parquet
 
 
@@ -39,7 +40,7 @@ class Job:
     panel: PanelSettings
     image_size: int
     um_per_px: float
-    aliases: str | None = None
+    aliases: AliasFile | None = None
     start: int = 0
     stop: int = 0
     nnz: int = 0  # stored counts of the samples before
@@ -65,8 +66,18 @@ def _require_folder(job: Job) -> None:
 
 
 @lru_cache(maxsize=1)
-def _alias_table(path: str | None) -> Aliases | None:
-    return Aliases.read(path) if path else None
+def _alias_table(file: AliasFile | None) -> Aliases | None:
+    """The table that the assembly began with; one that was edited meanwhile is read anew, or refused."""
+    if file is None:
+        return None
+    table = Aliases.read(file[0])
+    if table.digest != file[1]:
+        raise SealError(
+            f"{file[0]} is not the alias table that this assembly began with",
+            expected="one table for all samples",
+            do="leave it alone while pairs are assembled, then run the same command again",
+        )
+    return table
 
 
 # ---- count -----------------------------------------------------------------------------------------------------
