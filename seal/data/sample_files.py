@@ -193,6 +193,22 @@ def _resized(patches: np.ndarray, size: int) -> np.ndarray:
     return np.stack([np.asarray(Image.fromarray(p).resize((size, size), lanczos)) for p in patches])
 
 
+def require_um_per_px(sample: Sample) -> None:
+    """Assert that the scale of a sample's full-resolution image is known.
+
+    Raises
+    ------
+    SealError
+        It is missing or not above 0.
+    """
+    if not np.isfinite(sample.um_per_px) or sample.um_per_px <= 0:
+        raise SealError(
+            f"sample {sample.id}: pixel_size_um_estimated is {sample.um_per_px}",
+            expected="um a pixel of the full-resolution image, above 0",
+            do="fill the column in the metadata table",
+        )
+
+
 def _cropped(sample: Sample, barcodes: Sequence[str], size: int, field: float):
     from seal.data.slides import SlideImage
 
@@ -202,12 +218,7 @@ def _cropped(sample: Sample, barcodes: Sequence[str], size: int, field: float):
             expected="one of them",
             do="fetch it, or use the sample for its expression alone",
         )
-    if not np.isfinite(sample.um_per_px) or sample.um_per_px <= 0:
-        raise SealError(
-            f"sample {sample.id}: pixel_size_um_estimated is {sample.um_per_px}",
-            expected="um a pixel of the full-resolution image, above 0",
-            do="fill the column in the metadata table",
-        )
+    require_um_per_px(sample)
     obs = read_counts(sample).obs
     rows = _positions({name: i for i, name in enumerate(obs.index)}, barcodes, sample.st_path)
     centres = obs[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(dtype=float)[rows]

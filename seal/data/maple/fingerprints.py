@@ -28,7 +28,7 @@ from seal.data.hest import Sample
 from seal.data.maple import expression_fingerprints, image_fingerprints
 from seal.data.maple.expression_fingerprints import ExpressionFingerprint
 from seal.data.maple.image_fingerprints import ImageFingerprint
-from seal.data.sample_files import patch_barcodes, read_counts, read_patches
+from seal.data.sample_files import patch_barcodes, read_counts, read_patches, require_um_per_px
 from seal.errors import SealError
 from seal.files import atomic, digest, remove_parts, sha256
 
@@ -64,12 +64,7 @@ def of(sample: Sample) -> Fingerprint:
 def _of_image(sample: Sample, obs: "pd.DataFrame") -> ImageFingerprint | None:
     if not sample.has_image:
         return None
-    if not np.isfinite(sample.um_per_px) or sample.um_per_px <= 0:
-        raise SealError(
-            f"sample {sample.id}: pixel_size_um_estimated is {sample.um_per_px}",
-            expected="um a pixel of the full-resolution image, above 0",
-            do="fill the column in the metadata table",
-        )
+    require_um_per_px(sample)
     barcodes = [name for name in patch_barcodes(sample) if name in obs.index]
     if not barcodes:
         return None
