@@ -23,9 +23,7 @@ if TYPE_CHECKING:
 
 PATCH = 224 * 224 * 3  # bytes; HEST-1k keeps patches as they are
 COUNT = 0.8  # bytes a gene and spot: a tenth of the counts is not 0, and each of those takes 8 bytes in CSR
-PIXEL = (
-    1.0  # bytes a pixel of the full image; with it all of HEST-1k v1.1.0 comes to the terabyte that its users report
-)
+PIXEL = 1.0  # bytes a pixel of the full image: all of HEST-1k v1.1.0 then comes to the terabyte its users report
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ The hub is a stand-in; the samples are the simulated atlas's sections in HEST-1k
 """
 
 import numpy as np
+import pandas as pd
 import pytest
 from huggingface_hub import constants
 
@@ -11,6 +12,7 @@ from seal import profiles, stages, tokens
 from seal.__main__ import main
 from seal.data import atlas, hest, hest_hub, sample_files
 from seal.data.assemble import assemble
+from seal.errors import SealError
 from seal.models import encoders
 from tests import hub_server
 from tests.data.maple.conftest import table
@@ -90,9 +92,9 @@ def test_from_the_hub_to_a_trained_encoder(tree, small_maple, monkeypatch, tmp_p
         assert "9 samples" in capsys.readouterr().out, "the table does not show that S8 is S0"
         assert main(["fetch", "--samples", "S9"]) == 0, "what MAPLE leaves out, for the audit"
     assert main(["audit", "--workers", "1"]) == 0
-    said = capsys.readouterr().out
-    assert "S0" in said
-    assert "S8" in said, "one section under two names"
+    found = pd.read_csv(tmp_path / "hest" / hest.OVERLAPS)
+    assert set(zip(found["sample_a"], found["sample_b"], strict=True)) == {("S0", "S8"), ("S1", "S9")}
+    assert set(found["verdict"]) == {"same section"}
     selection = hest.maple_selection(tmp_path / "hest", PROFILE.selection)
     assert selection.samples["id"].tolist() == [f"S{i}" for i in range(8)]
     pairs = assemble(PROFILE)
@@ -119,5 +121,5 @@ def test_an_altered_split_is_refused(tree, small_maple, monkeypatch):
         return samples
 
     monkeypatch.setattr(hest, "samples", leaking)
-    with pytest.raises(Exception, match="would test on donor"):
+    with pytest.raises(SealError, match="would test on donor"):
         assemble(PROFILE)
