@@ -80,6 +80,8 @@ class PatchReader:
         if outside.size:
             raise IndexError(f"there is no patch {outside[0]} among {len(self)}")
         found = self._read(wanted.ravel() % max(1, len(self)))
+        if not others:  # no second copy of a batch
+            return found.reshape(*wanted.shape, *found.shape[1:])
         # the rows that were read take the place of those that were asked for: then numpy's own rules hold for the rest
         places = 0 if wanted.ndim == 0 else np.arange(wanted.size).reshape(wanted.shape)
         return found[(places, *others)]
