@@ -7,7 +7,11 @@ reads     a random batch of 128 patches of 224 px: from patches.npy; from h5 as 
           reason where rows do not follow each other (h5py over HDF5 2.0): compare with the others. The same patches
           each way; files in the page cache ("warm") and dropped from it ("cold").
 building  `assemble` from such h5 files, some spots of which are outside tissue, against writing as many bytes in one
-          go to the same disk, with fsync; in turn, medians.
+          go to the same disk, with fsync; in turn, medians. With as few genes as a panel needs ("patches": that is
+          the store from h5) and with as many as a sample of HEST-1k counts ("whole": most of the work is then spot
+          context and the sums of genes). Each in a process of its own, after the same pause and once more at once:
+          a virtual machine gives freed memory back to its host within seconds, and the page cache that has to be
+          fetched again then decides how fast any file is written.
 memory    peak of `assemble` with ten times as many samples, each way in a process of its own.
 
     python benchmarks/data.py [--only reads building memory] [--small]
@@ -16,10 +20,12 @@ memory    peak of `assemble` with ten times as many samples, each way in a proce
 import argparse
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,15 +44,16 @@ class Size:
     batch: int = 128
     repeats: int = 7
     samples: int = 8  # building
-    spots: int = 700  # in each
-    genes: int = 2000
+    spots: int = 3000  # in each
+    genes: tuple[int, int] = (300, 17_000)
     turns: int = 3
+    pause: float = 15  # seconds
     few: int = 10  # memory: samples, and ten times as many
     memory_spots: int = 1000
     memory_genes: int = 9000
 
 
-SMALL = Size(2, 60, 16, 2, 2, 20, 40, 1, 2, 20, 40)
+SMALL = Size(2, 60, 16, 2, 2, 20, (40, 60), 1, 0, 2, 20, 40)
 
 
 def write_h5(path: Path, images: np.ndarray, barcodes: list[str]) -> None:
@@ -165,7 +172,9 @@ def make_samples(root: Path, samples: int, spots: int, genes: int, px: int) -> N
     from scipy.sparse import csr_matrix
 
     draw = np.random.default_rng(0)
-    counts = csr_matrix(draw.poisson(draw.gamma(0.3, 1.0, (spots, genes))).astype(np.float32))
+    rates = draw.lognormal(0, 1.9, genes)  # at 9,000 counts a spot a fifth of 17,000 genes is seen, as in HEST-1k
+    depth = draw.gamma(2.0, 4500.0 / rates.sum(), (spots, 1))
+    counts = csr_matrix(draw.poisson(depth * rates).astype(np.float32))
     place = np.arange(spots)
     obs = pd.DataFrame({"array_row": place // 30, "array_col": 2 * (place % 30) + place // 30 % 2})
     obs = obs.assign(in_tissue=(place % 10 > 0).astype(int))  # gaps, as real samples have them
@@ -197,39 +206,24 @@ def profile(px: int, how: str):
     )
 
 
-def child(px: int, how: str) -> None:
-    """Assemble in SEAL_HOME from SEAL_HEST; print seconds, bytes and peak memory."""
+def assembled(px: int, how: str) -> dict:
+    """Assemble in SEAL_HOME from SEAL_HEST: seconds and bytes."""
     from common import seconds
-    from memory import peak_gb
 
     from seal import paths
     from seal.data.assemble import assemble
 
+    shutil.rmtree(paths.pairs("maple"), ignore_errors=True)
     taken = seconds(lambda: assemble(profile(px, how)))
     size = sum(path.stat().st_size for path in paths.pairs("maple").rglob("*") if path.is_file())
-    print(json.dumps({"seconds": taken, "bytes": size, "peak_gb": peak_gb()}))
+    return {"seconds": taken, "bytes": size}
 
 
-def in_a_process(root: Path, px: int, how: str) -> dict:
-    """One assembly in a process and a home of its own."""
-    with tempfile.TemporaryDirectory(dir=root.parent) as home:
-        environment = os.environ | {"SEAL_HOME": home, "SEAL_HEST": str(root), "TQDM_DISABLE": "1"}
-        environment.pop("SEAL_DASK", None)
-        command = [sys.executable, __file__, "--child", how, "--px", str(px)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        if done.returncode:
-            sys.exit(done.stdout + done.stderr)
-        return json.loads(done.stdout.splitlines()[-1])
-
-
-# ---- building and its memory -----------------------------------------------------------------------------------
-
-
-def write_rate(path: Path, size: int) -> float:
-    """Bytes a second of writing a file from its beginning to its end, fsync included."""
+def written(size: int) -> dict:
+    """Write a file in SEAL_HOME from its beginning to its end, fsync included: seconds and bytes."""
     from common import seconds
 
-    piece = random_images(256, PX, 0).tobytes()
+    path, piece = Path(os.environ["SEAL_HOME"]) / "file", random_images(64, PX, 0).tobytes()
 
     def write() -> None:
         with path.open("wb", buffering=0) as file:
@@ -239,31 +233,60 @@ def write_rate(path: Path, size: int) -> float:
 
     taken = seconds(write)
     path.unlink()
-    return size / taken
+    return {"seconds": taken, "bytes": size}
+
+
+def child(arguments: argparse.Namespace) -> None:
+    """Do it as often as asked for, and print what came out and the peak memory."""
+    from memory import peak_gb
+
+    way, number = (written, arguments.bytes) if arguments.child == "disk" else (assembled, arguments.px)
+    rest = () if arguments.child == "disk" else (arguments.child,)
+    print(json.dumps({"runs": [way(number, *rest) for _ in range(arguments.runs)], "peak_gb": peak_gb()}))
+
+
+def in_a_process(folder: Path, root: Path, how: str, *options: str) -> dict:
+    """What `child` prints, from a process and a home of its own."""
+    with tempfile.TemporaryDirectory(dir=folder) as home:
+        environment = os.environ | {"SEAL_HOME": home, "SEAL_HEST": str(root), "TQDM_DISABLE": "1"}
+        environment.pop("SEAL_DASK", None)
+        command = [sys.executable, __file__, "--child", how, *options]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode:
+            sys.exit(done.stdout + done.stderr)
+        return json.loads(done.stdout.splitlines()[-1])
+
+
+# ---- building and its memory -----------------------------------------------------------------------------------
 
 
 def building(size: Size, folder: Path) -> dict:
     """MB/s of the assembly in threads and processes, and of the disk, in turn; medians."""
-    root = folder / "hest"
-    make_samples(root, size.samples, size.spots, size.genes, PX)
-    amount = size.samples * size.spots * PX * PX * 3
-    rates: dict[str, list[float]] = {"disk": [], "threads": [], "processes": []}
+    found = {}
+    for name, genes in zip(("patches", "whole"), size.genes, strict=True):
+        root = folder / name
+        make_samples(root, size.samples, size.spots, genes, PX)
+        found[name] = {"genes": genes} | rates(size, folder, root)
+        shutil.rmtree(root)
+    return {"samples": size.samples, "spots": size.spots, "pause_s": size.pause} | found
+
+
+def rates(size: Size, folder: Path, root: Path) -> dict:
+    """MB/s of the ways, after a pause and at once, and their ratios to the disk's."""
+    moments = ("after_pause", "at_once")
+    taken: dict[str, dict[str, list[float]]] = {m: {"disk": [], "threads": [], "processes": []} for m in moments}
+    amount = str(size.samples * size.spots * PX * PX * 3)
     for _ in range(size.turns):
-        rates["disk"].append(write_rate(folder / "disk", amount) / 1e6)
-        for how in ("threads", "processes"):
-            found = in_a_process(root, PX, how)
-            rates[how].append(found["bytes"] / found["seconds"] / 1e6)
-    middle = {name: statistics.median(values) for name, values in rates.items()}
-    return {
-        "samples": size.samples,
-        "spots": size.spots,
-        "genes": size.genes,
-        "bytes": amount,
-        "source_in_page_cache": True,
-        "mb_per_s": middle,
-        "mb_per_s_each_turn": rates,
-        "ratio": {how: middle[how] / middle["disk"] for how in ("threads", "processes")},
-    }
+        for how in ("disk", "threads", "processes"):
+            for path in root.rglob("*.h5*"):  # the sources lie in the page cache
+                path.read_bytes()
+            time.sleep(size.pause)
+            runs = in_a_process(folder, root, how, "--px", str(PX), "--bytes", amount, "--runs", "2")["runs"]
+            for moment, run in zip(moments, runs, strict=True):
+                taken[moment][how].append(run["bytes"] / run["seconds"] / 1e6)
+    middle = {m: {how: statistics.median(values) for how, values in ways.items()} for m, ways in taken.items()}
+    ratio = {m: {how: ways[how] / ways["disk"] for how in ("threads", "processes")} for m, ways in middle.items()}
+    return {"mb_per_s": middle, "mb_per_s_each_turn": taken, "ratio": ratio}
 
 
 def memory(size: Size, folder: Path) -> dict:
@@ -271,7 +294,7 @@ def memory(size: Size, folder: Path) -> dict:
     found = {}
     for number in (size.few, 10 * size.few):
         make_samples(folder / f"hest{number}", number, size.memory_spots, size.memory_genes, 28)
-        found[str(number)] = in_a_process(folder / f"hest{number}", 28, "threads")["peak_gb"]
+        found[str(number)] = in_a_process(folder, folder / f"hest{number}", "threads", "--px", "28")["peak_gb"]
     few, many = found.values()
     return {
         "spots": size.memory_spots,
@@ -289,12 +312,14 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(ways), default=list(ways))
     parser.add_argument("--folder", type=Path, help="on the disk to measure; the system's temporary folder by default")
     parser.add_argument("--small", action="store_true", help="a quick check that it works")
-    parser.add_argument("--child", choices=["threads", "processes"], help=argparse.SUPPRESS)
+    parser.add_argument("--child", choices=["disk", "threads", "processes"], help=argparse.SUPPRESS)
     parser.add_argument("--px", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--bytes", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--runs", type=int, default=1, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     sys.path.insert(0, str(Path(__file__).parent))
     if arguments.child:
-        child(arguments.px, arguments.child)
+        child(arguments)
         return
     from common import report
 

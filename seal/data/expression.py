@@ -98,12 +98,12 @@ def neighbours(array_row: np.ndarray, array_col: np.ndarray, grid: str):
         for dr, dc in STEPS[grid]
         if (row + dr, col + dc) in where
     ]
-    source, target = np.array(edges, dtype=np.int64).reshape(-1, 2).T
+    source, target = np.array(edges, dtype=np.int32).reshape(-1, 2).T
     n = len(where)
     return csr_array((np.ones(len(edges), dtype=np.float32), (source, target)), shape=(n, n))
 
 
-def spot_context(counts, adjacency, own_weight: float):
+def spot_context(counts, adjacency, own_weight: float, spots: slice = slice(None)):
     """Mix a spot's counts with the mean over its neighbours.
 
     x'_i = a x_i + (1 - a) mean_{j in N(i)} x_j, with a = `own_weight` (0.5); a spot without neighbours
@@ -115,21 +115,47 @@ def spot_context(counts, adjacency, own_weight: float):
         Sparse counts of one section, [n, genes].
     adjacency
         From `neighbours`, [n, n].
+    spots
+        Those whose context is wanted; all of a large section at once take much memory.
+
+    Returns
+    -------
+    scipy.sparse.csr_array, float32, [spots, genes].
 
     Source: release (a = 0.5); the neighbourhood is ours: all true neighbours of the grid, where the
     release's radius reaches four of Visium's six.
     """
-    from scipy.sparse import csr_array, diags_array
+    from scipy.sparse import csr_array, eye_array
 
-    degree = np.asarray(adjacency.sum(axis=1)).ravel()
+    near = adjacency[spots]
+    degree = np.asarray(near.sum(axis=1)).ravel()
     own = np.where(degree > 0, own_weight, 1.0)
     share = np.divide(1 - own, degree, out=np.zeros_like(degree, dtype=float), where=degree > 0)
-    mixed = diags_array(own) @ counts + diags_array(share) @ (adjacency @ counts)
-    return csr_array(mixed.astype(np.float32))
+    # One product gives both: the neighbours' sum as the real part, the spot's own counts as the imaginary one.
+    itself = eye_array(adjacency.shape[0], dtype=np.complex64, format="csr")[spots]
+    sums = (near.astype(np.complex64) + 1j * itself) @ counts
+    sums = sums.tocsc().tocsr()  # the genes within a spot in order, faster than by sorting
+    stored = np.diff(sums.indptr)
+    mixed = np.repeat(own, stored)
+    mixed *= sums.data.imag
+    mixed += np.repeat(share, stored) * sums.data.real
+    return csr_array((mixed.astype(np.float32), sums.indices, sums.indptr), shape=sums.shape)
 
 
-def normalise(counts, target_sum: float):
+def totals(counts) -> np.ndarray:
+    """Counts of each spot, in the counts' own precision, [n]."""
+    return np.asarray(counts.sum(axis=1)).ravel()
+
+
+def normalise(counts, target_sum: float, total: np.ndarray | None = None):
     """Total-count normalisation and log: log(1 + x * target_sum / sum(x)), natural logarithm.
+
+    Parameters
+    ----------
+    counts
+        Sparse, [n, genes].
+    total
+        Counts of each spot, [n]; needed where `counts` are some of the genes alone.
 
     Returns
     -------
@@ -145,7 +171,7 @@ def normalise(counts, target_sum: float):
     from scipy.sparse import csr_array
 
     counts = csr_array(counts, dtype=np.float32, copy=True)
-    total = np.asarray(counts.sum(axis=1)).ravel()
+    total = totals(counts) if total is None else total
     if (total <= 0).any():
         raise SealError(
             f"{int((total <= 0).sum())} of {len(total)} spots have no counts",

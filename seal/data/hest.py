@@ -141,7 +141,7 @@ def _completed(frame: "pd.DataFrame") -> "pd.DataFrame":
     """Add what is ours, and donors where the table has none: then a whole study counts as one donor."""
     import pandas as pd
 
-    square = frame["st_technology"].eq("Spatial Transcriptomics")
+    square = frame["st_technology"].isin(["Spatial Transcriptomics", "Visium HD"])  # HD's bins have four neighbours
     study = "study: " + frame["dataset_title"].fillna(frame["id"]).astype(str)
     ours = {
         "grid": square.map({True: "square", False: "visium"}),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import h5py
 import numpy as np
 
+from seal.data import grid
 from seal.data.hest import FIELD, Sample
 from seal.errors import SealError
 from seal.files import atomic, read_json, write_json
@@ -15,7 +16,7 @@ from seal.files import atomic, read_json, write_json
 if TYPE_CHECKING:
     from anndata import AnnData
 
-CHUNK = 256  # patches read at a time
+CHUNK = 64  # patches read at a time: their memory is used again and stays in the processor's cache
 OBS = ("array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres")
 
 
@@ -24,13 +25,15 @@ def read_counts(sample: Sample) -> "AnnData":
 
     Returns
     -------
-    AnnData with X as CSR, barcodes as obs_names, gene symbols as var_names.
+    AnnData with X as CSR, barcodes as obs_names, gene symbols as var_names. The grid positions of Visium HD are those
+    that the pixel positions give (`seal.data.grid`).
 
     Raises
     ------
     SealError
-        Missing, truncated or corrupt file; no spots; duplicate barcodes; missing positions; NaN, negative or
-        fractional counts (fractions are let through where the table says `normalised`).
+        Missing, truncated or corrupt file; no spots; duplicate barcodes; missing positions, two spots at one, or
+        positions on the grid and in the image that contradict each other; NaN, negative or fractional counts
+        (fractions are let through where the table says `normalised`).
     """
     import anndata
     from scipy.sparse import csr_matrix
@@ -46,6 +49,15 @@ def read_counts(sample: Sample) -> "AnnData":
             do="the file is missing, truncated or corrupt: delete it and fetch or make the sample again",
         ) from error
     check_counts(data, path, sample.normalised)
+    if sample.technology == "Visium HD" and (places := grid.lattice(data.obs)) is not None:
+        data.obs[places.columns] = places
+    share = grid.astray(data.obs, sample.grid)
+    if share > grid.ASTRAY:
+        raise SealError(
+            f"{path}: of the spots that are neighbours on the {sample.grid} grid, {share:.0%} are none in the image",
+            expected="array_row and array_col that belong to pxl_row_in_fullres and pxl_col_in_fullres",
+            do="correct the positions or the `grid` of the metadata table, or leave the sample out of the table",
+        )
     return data
 
 
@@ -77,6 +89,8 @@ def _problem(data: "AnnData", normalised: bool) -> str | None:
     positions = data.obs[list(OBS)].to_numpy(dtype=float)
     if not np.isfinite(positions).all():
         return f"spot {data.obs_names[~np.isfinite(positions).all(axis=1)][0]} has no position"
+    if (again := data.obs.duplicated(list(OBS[:2]))).any():
+        return f"spot {data.obs_names[again][0]} has the array_row and array_col of another"
     values = data.X.data
     if not np.isfinite(values).all():
         return "counts hold NaN or infinity"
@@ -139,7 +153,7 @@ def read_patches(sample: Sample, barcodes: Sequence[str], size: int, um_per_px: 
 
     Returns
     -------
-    Chunks of up to 256, uint8 [n, size, size, 3].
+    Chunks of up to 64, uint8 [n, size, size, 3].
 
     Raises
     ------

@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 
 from seal import paths, profiles
-from seal.data import hest, panel, sample_files
+from seal.data import hest, moments, panel, sample_files
 from seal.data.assemble import assemble
+from seal.data.expression import neighbours, normalise, spot_context
 from seal.data.pairs import read
 from seal.data.store import arrays, cluster, work
 from seal.errors import SealError
@@ -87,6 +88,29 @@ def test_equals_the_plain_assembly_on_samples_of_different_genes(tree):
     assert [s.sample for s in pairs.sections] == ["S0", "S1", "S3", "S2"], "with an image first"
     assert (pairs.n_pairs, pairs.n_spots) == (23, 31)
     require_equal(pairs, assembled(hest.samples(tree), TREE, pairs.sections))
+
+
+def test_some_spots_at_a_time_give_the_sums_of_all(tree, monkeypatch):
+    monkeypatch.setattr(work, "SPOTS", 3)
+    pairs = assemble(TREE)
+    require_equal(pairs, assembled(hest.samples(tree), TREE, pairs.sections))
+    frame = pairs.frame()
+    for section in pairs.sections:
+        spots = frame[frame["sample"] == section.sample]
+        own = pairs.counts(section)
+        adjacency = neighbours(spots["array_row"].to_numpy(), spots["array_col"].to_numpy(), section.grid)
+        smooth = normalise(spot_context(own, adjacency, TREE.panel.own_weight), TREE.panel.target_sum)
+        found = vars(moments.load(pairs.folder / "moments" / f"{section.sample}.npz"))
+        plain = vars(moments.of(own, smooth, found["measured"] > 0))
+        for name, value in found.items():
+            np.testing.assert_allclose(value, plain[name], rtol=1e-12, err_msg=name)
+
+
+def test_a_system_that_takes_no_advice(tree, monkeypatch):
+    expected = hashes(assemble(TREE).folder)
+    shutil.rmtree(paths.pairs(TREE.name))
+    monkeypatch.delattr(os, "posix_fadvise")
+    assert hashes(assemble(TREE).folder) == expected
 
 
 @pytest.mark.slow

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, diags_array
 
-from seal.data.expression import clean_genes, neighbours, normalise, spot_context
+from seal.data.expression import clean_genes, neighbours, normalise, spot_context, totals
 from seal.data.genes import Aliases
 from seal.errors import SealError
 
@@ -77,6 +77,42 @@ def test_context_is_half_own_half_mean_of_neighbours():
     counts = csr_array(np.array([[4.0, 0], [0, 8], [2, 2], [5, 5]]))
     mixed = spot_context(counts, neighbours(row, col, "square"), 0.5).toarray()
     np.testing.assert_allclose(mixed, [[2, 4], [1.5, 4.5], [1, 5], [5, 5]])
+
+
+@pytest.mark.parametrize("kind", ["visium", "square"])
+def test_context_equals_the_plain_formula(kind):
+    """One product instead of three, to the last bit: a I x + (1 - a) D^-1 A x."""
+    draw = np.random.default_rng(1)
+    row, col = np.divmod(draw.permutation(400)[:150], 20)  # gaps, alone standing spots, no order
+    col = 2 * col + row % 2 if kind == "visium" else col
+    adjacency = neighbours(row, col, kind)
+    counts = csr_array(draw.poisson(0.7, (150, 90)).astype(np.float32))
+    degree = adjacency.sum(axis=1).astype(float)
+    share = np.where(degree > 0, (1 - 0.7) / np.maximum(degree, 1), 0)
+    plain = diags_array(np.where(degree > 0, 0.7, 1.0)) @ counts + diags_array(share) @ (adjacency @ counts)
+    plain = csr_array(plain.astype(np.float32))
+    plain.sort_indices()
+    mixed = spot_context(counts, adjacency, 0.7)
+    assert (degree == 0).any()
+    assert mixed.has_sorted_indices
+    for name in ("data", "indices", "indptr"):
+        np.testing.assert_array_equal(getattr(mixed, name), getattr(plain, name))
+
+
+@pytest.mark.parametrize("spots", [slice(0, 7), slice(7, 40), slice(36, 99)])
+def test_context_of_some_spots_is_that_of_all(spots):
+    row, col = np.divmod(np.random.default_rng(3).permutation(60)[:40], 8)
+    counts = csr_array(np.random.default_rng(4).poisson(1.0, (40, 9)).astype(np.float32))
+    adjacency = neighbours(row, col, "square")
+    whole = spot_context(counts, adjacency, 0.5).toarray()
+    np.testing.assert_array_equal(spot_context(counts, adjacency, 0.5, spots).toarray(), whole[spots])
+
+
+def test_some_genes_alone_need_the_totals_of_all():
+    counts = csr_array(np.random.default_rng(2).poisson(2.0, (30, 12)).astype(np.float32))
+    columns = [7, 0, 3]
+    some = normalise(counts[:, columns], 1e4, totals(counts))
+    np.testing.assert_array_equal(some.toarray(), normalise(counts, 1e4)[:, columns].toarray())
 
 
 def test_normalise():

@@ -10,6 +10,8 @@ import numpy as np
 
 from seal.errors import SealError
 
+BEHIND = 1 << 26  # bytes before the last one written that the kernel is reminded of
+
 
 def create(path: Path, dtype: str, shape: tuple[int, ...]) -> None:
     """Make an npy file of zeros; its room on the disk is taken when it is written."""
@@ -100,6 +102,16 @@ class Rows:
         except OSError as error:
             raise full(self.path, error) from error
         self._row += len(values)
+        self._let_go(place)
+
+    def _let_go(self, end: int) -> None:
+        """Have the kernel write what it still holds, and forget what is on the disk.
+
+        Otherwise the disk idles until `close`, and the page cache fills with what nobody reads soon.
+        """
+        if hasattr(os, "posix_fadvise"):
+            begin = max(self._offset, end - BEHIND)
+            os.posix_fadvise(self._file, begin, end - begin, os.POSIX_FADV_DONTNEED)
 
     def close(self) -> dict[str, Any]:
         """Make sure that the rows are on the disk; give their checksum.

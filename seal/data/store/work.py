@@ -5,6 +5,7 @@ does not do it again. All of it works in `folder`, the pairs that are being asse
 """
 
 import socket
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from seal.data import moments, sample_files, simulated_truth
-from seal.data.expression import clean_genes, neighbours, normalise, spot_context
+from seal.data.expression import clean_genes, neighbours, normalise, spot_context, totals
 from seal.data.genes import Aliases
 from seal.data.hest import Sample
 from seal.data.panel import Panel
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 PARTS, DONE = "parts", "done"  # folders that the finished pairs lack
+SPOTS = 128  # whose context is held at a time: it stays in the processor's cache
 AliasFile = tuple[str, str]  # path and digest of a table of gene aliases
 COLUMNS = ("array_row", "array_col", "x", "y", "label")  # of spots.parquet
 
@@ -180,7 +182,7 @@ def place(job: Job) -> None:
         write_rows(job.folder, "counts/indices.npy", job.nnz, counts.indices, job.sample.id),
         write_rows(job.folder, "counts/indptr.npy", job.start + 1, counts.indptr[1:] + job.nnz, job.sample.id),
     ]
-    moments.of(counts, _smooth(job, counts), listed).save(job.folder / "moments" / f"{job.sample.id}.npz")
+    _sum_up(job, counts, listed)
     if job.sample.has_image:
         blocks.append(_place_patches(job))
     write_json(job.done("place"), blocks)
@@ -200,12 +202,25 @@ def _spots(job: Job):
     return pd.read_parquet(job.part(".parquet"))
 
 
-def _smooth(job: Job, counts: "csr_array") -> "csr_array":
-    """Spot context within the section, normalised, log."""
+def _sum_up(job: Job, counts: "csr_array", listed: np.ndarray) -> None:
+    """Write the sums that panels are chosen from, and put each spot's totals aside; some spots at a time."""
+    adjacency, own, mixed = _adjacency(job), totals(counts), np.empty(counts.shape[0], dtype=np.float32)
+
+    def parts() -> Iterator[moments.Moments]:
+        for start in range(0, len(mixed), SPOTS):
+            spots = slice(start, start + SPOTS)
+            context = spot_context(counts, adjacency, job.panel.own_weight, spots)
+            mixed[spots] = totals(context)
+            yield moments.of(counts[spots], normalise(context, job.panel.target_sum), listed)
+
+    moments.total(parts()).save(job.folder / "moments" / f"{job.sample.id}.npz")
+    with atomic(job.part(".totals.npz")) as temporary, temporary.open("wb") as file:
+        np.savez(file, own=own, context=mixed)
+
+
+def _adjacency(job: Job) -> "csr_array":
     spots = _spots(job)
-    grid = spots["array_row"].to_numpy(), spots["array_col"].to_numpy()
-    mixed = spot_context(counts, neighbours(*grid, job.sample.grid), job.panel.own_weight)
-    return normalise(mixed, job.panel.target_sum)
+    return neighbours(spots["array_row"].to_numpy(), spots["array_col"].to_numpy(), job.sample.grid)
 
 
 # ---- folds -----------------------------------------------------------------------------------------------------
@@ -217,13 +232,18 @@ def write_folds(job: Job) -> None:
     if job.done("folds").is_file():
         return
     genes = read_json(job.folder / "genes.json")
-    where = {gene: column for column, gene in enumerate(genes)}
-    counts, _ = counted(job, genes)
-    smooth, own = _smooth(job, counts), normalise(counts, job.panel.target_sum)
+    panels = {f"folds/{name}": load_panel(job.folder / "folds" / name / "panel.json") for name in job.folds}
+    # Only the genes that a panel has; what the others add to a spot's total was kept.
+    used = sorted({gene for panel in panels.values() for gene in panel.genes})
+    where = {gene: column for column, gene in enumerate(used)}
+    counts = counted(job, genes)[0][:, np.searchsorted(np.array(genes, dtype=str), np.array(used, dtype=str))]
+    with np.load(job.part(".totals.npz")) as total:
+        context = spot_context(counts, _adjacency(job), job.panel.own_weight)
+        smooth = normalise(context, job.panel.target_sum, total["context"])
+        own = normalise(counts, job.panel.target_sum, total["own"])
     truth = _truth(job)
     blocks = []
-    for folder in (f"folds/{name}" for name in job.folds):
-        panel = load_panel(job.folder / folder / "panel.json")
+    for folder, panel in panels.items():
         columns = np.array([where[gene] for gene in panel.genes])
         tables = {"context": smooth[:, columns].toarray(), "measured": own[:, columns[panel.test_columns]].toarray()}
         tables |= {
