@@ -142,5 +142,7 @@ def test_data():
     reads, building, memory = lines("data", "--small")
     assert reads["same_patches"]
     assert set(reads["warm"]["ratio"]) == set(reads["cold"]["ratio"])
-    assert set(building["ratio"]) == {"threads", "processes"}
+    for genes in ("patches", "whole"):
+        for moment in ("after_pause", "at_once"):
+            assert set(building[genes]["ratio"][moment]) == {"threads", "processes"}
     assert len(memory["peak_gb_by_samples"]) == 2
