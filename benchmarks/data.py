@@ -178,7 +178,7 @@ def make_samples(root: Path, samples: int, spots: int, genes: int, px: int) -> N
     place = np.arange(spots)
     obs = pd.DataFrame({"array_row": place // 30, "array_col": 2 * (place % 30) + place // 30 % 2})
     obs = obs.assign(in_tissue=(place % 10 > 0).astype(int))  # gaps, as real samples have them
-    obs = obs.assign(pxl_row_in_fullres=100.0 * (place // 30), pxl_col_in_fullres=100.0 * (place % 30))
+    obs = obs.assign(pxl_row_in_fullres=3**0.5 / 2 * 100 * obs["array_row"], pxl_col_in_fullres=50.0 * obs["array_col"])
     obs.index = [f"spot{i}" for i in place]
     data = anndata.AnnData(counts, obs=obs, var=pd.DataFrame(index=[f"GENE{i}" for i in range(genes)]))
     (root / "st").mkdir(parents=True)

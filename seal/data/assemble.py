@@ -93,6 +93,9 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def _build(folder: Path, profile: Profile, samples: Sequence[hest.Sample], key: str, aliases: AliasFile | None) -> None:
     partial = _prepare(folder, key)
+    if (partial / "pairs.json").is_file():  # the last one was killed when all was written
+        _settle(partial, folder)
+        return
     # Samples with an image first: then row i of the counts belongs to patch i, and what follows is expression alone,
     # which only stage 1 uses.
     samples = sorted(samples, key=lambda sample: (not sample.has_image, sample.id))
@@ -279,12 +282,12 @@ def _scored(trained: Sequence[Section], tested: Sequence[str]) -> dict[str, list
 def _finish(
     folder: Path, partial: Path, jobs: Sequence[Job], plan: _Plan, key: str, sections: Sequence[Section]
 ) -> None:
-    """Gather the checksums, take away what was put aside, and give the folder its name."""
+    """Gather the checksums and write the record, then give the folder its name."""
     parts = [block for job in jobs for step in ("place", "folds") for block in read_json(job.done(step))]
     in_parts = {block["file"] for block in parts} | set(plan.arrays)
-    shutil.rmtree(partial / PARTS)
     names = sorted(str(path.relative_to(partial)) for path in partial.rglob("*") if path.is_file())
-    whole = [name for name in names if name not in in_parts and not name.startswith(f"{DONE}/")]
+    left_over = (f"{PARTS}/", f"{DONE}/", "checksums.json")
+    whole = [name for name in names if name not in in_parts and not name.startswith(left_over)]
     checksums = {
         "parts": parts,
         "heads": {name: arrays.head(partial / name) for name in sorted(in_parts)},
@@ -299,6 +302,13 @@ def _finish(
         "sections": [asdict(section) for section in sections],
         "checksums": sha256(partial / "checksums.json"),
     }
-    shutil.rmtree(partial / DONE)
     write_json(partial / "pairs.json", record | {"digest": digest(record)})
+    _settle(partial, folder)
+
+
+def _settle(partial: Path, folder: Path) -> None:
+    """Take away what was put aside, and give the folder its name; a killed one does it again."""
+    for name in (PARTS, DONE):
+        if (partial / name).is_dir():
+            shutil.rmtree(partial / name)
     partial.rename(folder)

@@ -1,26 +1,36 @@
 """Where a section's spots lie on the array's grid, held against where they lie in the image."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from seal.data.expression import neighbours
+from seal.errors import SealError
 
 if TYPE_CHECKING:
     import pandas as pd
 
+PLACES = ["array_row", "array_col"]
 PIXELS = ["pxl_col_in_fullres", "pxl_row_in_fullres"]
-NEAR = 1.3  # times the distance to the nearest: no farther than the four neighbours, nearer than those across
-FAR = 1.5  # times the usual distance of two neighbours
-ASTRAY = 0.05  # of the pairs of neighbours may be farther apart, or nearer, in the image
+POOLED = 128.0  # um a side of HEST-1k's bins of Visium HD (mahmoodlab/HEST, readers.py)
+SHAPE = {"visium": (np.sqrt(3) / 2, 0.5), "square": (1.0, 1.0)}  # pitches from row to row and from column to column
+NEAR = 1.3  # times the distance to the nearest: no farther than the next neighbours, nearer than those across
+STRETCH = 1.3  # times as far in the image, or as near, as usual
+ASTRAY = 0.05  # of the pairs may be
 OFF = 0.25  # of a pitch, that a place may lie beside the lattice
 
 
-def lattice(obs: "pd.DataFrame") -> "pd.DataFrame | None":
+def lattice(obs: "pd.DataFrame", um_per_px: float) -> "pd.DataFrame | None":
     """Read a square grid's rows and columns off the spots' pixel positions.
 
     HEST-1k pools Visium HD into bins of 128 um along the image's sides, drops the empty ones and then counts the rest
-    through: its array_row and array_col are no places (mahmoodlab/HEST, src/hest/readers.py, pool_bins_visiumhd).
+    through: its array_row and array_col are no places (mahmoodlab/HEST, readers.py, pool_bins_visiumhd).
+
+    Parameters
+    ----------
+    um_per_px
+        Of the image; where it is known and no two bins of 128 um touch, their pitch follows from it.
 
     Returns
     -------
@@ -39,6 +49,8 @@ def lattice(obs: "pd.DataFrame") -> "pd.DataFrame | None":
     # the nearest of four is nearer than they are on average
     beside = tree.query_pairs(NEAR * nearest, output_type="ndarray")
     pitch = np.linalg.norm(places[beside[:, 0]] - places[beside[:, 1]], axis=1).mean()
+    if um_per_px > 0 and pitch > NEAR * POOLED / um_per_px:
+        pitch = POOLED / um_per_px
     steps = (places - places.min(axis=0)) / pitch
     found = np.rint(steps).astype(np.int64)
     if np.abs(steps - found).max() > OFF or len(np.unique(found, axis=0)) < len(found):
@@ -47,17 +59,62 @@ def lattice(obs: "pd.DataFrame") -> "pd.DataFrame | None":
 
 
 def astray(obs: "pd.DataFrame", kind: str) -> float:
-    """Share of the grid's neighbours whose distance in the image is not what is usual in this section, 0 to 1.
+    """Share of pairs of spots that are next to each other, on the grid or in the image, but not in both.
+
+    A pair's distance in the image over its distance on the grid is one number for a whole section, however it is
+    turned or mirrored; a pair is astray where it is more than 1.3 times the median, or less than 1 / 1.3 of it.
+
+    Returns
+    -------
+    0 to 1; 0 for a single spot.
 
     Raises
     ------
     SealError
         As `neighbours`.
     """
-    pairs = neighbours(obs["array_row"].to_numpy(), obs["array_col"].to_numpy(), kind).tocoo()
-    if not pairs.nnz:
+    from scipy.spatial import cKDTree
+
+    if len(obs) < 2:
         return 0.0
-    places = obs[PIXELS].to_numpy(dtype=float)
-    distance = np.linalg.norm(places[pairs.row] - places[pairs.col], axis=1)
-    usual = np.median(distance)
-    return float(((distance > FAR * usual) | (distance < usual / FAR)).mean())
+    on_grid = neighbours(obs["array_row"].to_numpy(), obs["array_col"].to_numpy(), kind).tocoo()
+    at, places = obs[PLACES].to_numpy(dtype=float) * SHAPE[kind], obs[PIXELS].to_numpy(dtype=float)
+    distance, others = cKDTree(places).query(places, k=min(7, len(places)))
+    spot, k = np.nonzero(distance[:, 1:] <= NEAR * distance[:, 1:2])
+    first, second = np.append(spot, on_grid.row), np.append(others[spot, k + 1], on_grid.col)
+    apart = first != second  # of spots at one pixel, the first found may be the spot itself or the other
+    first, second = first[apart], second[apart]
+    ratio = np.linalg.norm(places[first] - places[second], axis=1) / np.linalg.norm(at[first] - at[second], axis=1)
+    usual = np.median(ratio)
+    return float(((ratio > STRETCH * usual) | (ratio < usual / STRETCH)).mean())
+
+
+def require_places(obs: "pd.DataFrame", kind: str, path: Path) -> None:
+    """Assert that a section's grid positions are its own and belong to its pixel positions.
+
+    Parameters
+    ----------
+    kind
+        "visium" or "square".
+    path
+        Where the positions come from.
+
+    Raises
+    ------
+    SealError
+        Two spots at one place of the grid, or more than 5 % of the pairs astray.
+    """
+    again = obs.duplicated(PLACES)
+    share = 0.0 if again.any() else astray(obs, kind)
+    if not again.any() and share <= ASTRAY:
+        return
+    what = (
+        f"spot {obs.index[again][0]} has the array_row and array_col of another"
+        if again.any()
+        else f"of the pairs of spots that touch on the {kind} grid or in the image, {share:.0%} do so in one alone"
+    )
+    raise SealError(
+        f"{path}: {what}",
+        expected="array_row and array_col, one place a spot, that belong to pxl_row_in_fullres and pxl_col_in_fullres",
+        do="correct the positions or the table's `grid`, or leave the sample out of the metadata table",
+    )

@@ -31,9 +31,8 @@ def read_counts(sample: Sample) -> "AnnData":
     Raises
     ------
     SealError
-        Missing, truncated or corrupt file; no spots; duplicate barcodes; missing positions, two spots at one, or
-        positions on the grid and in the image that contradict each other; NaN, negative or fractional counts
-        (fractions are let through where the table says `normalised`).
+        Missing, truncated or corrupt file; no spots; duplicate barcodes; missing positions; NaN, negative or
+        fractional counts (fractions are let through where the table says `normalised`).
     """
     import anndata
     from scipy.sparse import csr_matrix
@@ -49,15 +48,9 @@ def read_counts(sample: Sample) -> "AnnData":
             do="the file is missing, truncated or corrupt: delete it and fetch or make the sample again",
         ) from error
     check_counts(data, path, sample.normalised)
-    if sample.technology == "Visium HD" and (places := grid.lattice(data.obs)) is not None:
-        data.obs[places.columns] = places
-    share = grid.astray(data.obs, sample.grid)
-    if share > grid.ASTRAY:
-        raise SealError(
-            f"{path}: of the spots that are neighbours on the {sample.grid} grid, {share:.0%} are none in the image",
-            expected="array_row and array_col that belong to pxl_row_in_fullres and pxl_col_in_fullres",
-            do="correct the positions or the `grid` of the metadata table, or leave the sample out of the table",
-        )
+    data.obs[grid.PLACES] = data.obs[grid.PLACES].astype(np.int64)
+    if sample.technology == "Visium HD" and (places := grid.lattice(data.obs, sample.um_per_px)) is not None:
+        data.obs[grid.PLACES] = places
     return data
 
 
@@ -89,8 +82,9 @@ def _problem(data: "AnnData", normalised: bool) -> str | None:
     positions = data.obs[list(OBS)].to_numpy(dtype=float)
     if not np.isfinite(positions).all():
         return f"spot {data.obs_names[~np.isfinite(positions).all(axis=1)][0]} has no position"
-    if (again := data.obs.duplicated(list(OBS[:2]))).any():
-        return f"spot {data.obs_names[again][0]} has the array_row and array_col of another"
+    between = (positions[:, :2] != np.rint(positions[:, :2])).any(axis=1)
+    if between.any():
+        return f"spot {data.obs_names[between][0]} lies between the places of the grid"
     values = data.X.data
     if not np.isfinite(values).all():
         return "counts hold NaN or infinity"

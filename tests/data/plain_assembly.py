@@ -53,7 +53,7 @@ def assembled(samples, profile, sections):
 
 def _kept(sample):
     data = sample_files.read_counts(sample)
-    keep = np.asarray(data.X.sum(axis=1)).ravel() >= 1
+    keep = np.asarray(data.X[:, clean_genes(data.var_names)[1]].sum(axis=1)).ravel() >= 1
     if sample.has_image:
         keep &= data.obs_names.isin(sample_files.patch_barcodes(sample))
     if "in_tissue" in data.obs:

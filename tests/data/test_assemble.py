@@ -8,9 +8,11 @@ import subprocess
 import sys
 import textwrap
 
+import anndata
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.sparse import csr_matrix
 
 from seal import paths, profiles
 from seal.data import hest, moments, panel, sample_files
@@ -106,11 +108,19 @@ def test_some_spots_at_a_time_give_the_sums_of_all(tree, monkeypatch):
             np.testing.assert_allclose(value, plain[name], rtol=1e-12, err_msg=name)
 
 
-def test_a_system_that_takes_no_advice(tree, monkeypatch):
+@pytest.mark.parametrize("how", ["lacks it", "refuses"])
+def test_a_system_that_takes_no_advice(tree, monkeypatch, how):
     expected = hashes(assemble(TREE).folder)
     shutil.rmtree(paths.pairs(TREE.name))
-    monkeypatch.delattr(os, "posix_fadvise")
+    if how == "lacks it":
+        monkeypatch.delattr(os, "posix_fadvise")
+    else:
+        monkeypatch.setattr(os, "posix_fadvise", _refusing)
     assert hashes(assemble(TREE).folder) == expected
+
+
+def _refusing(*_):
+    raise OSError(22, "Invalid argument")
 
 
 @pytest.mark.slow
@@ -224,6 +234,55 @@ def _noting(function, notes):
         return function(*arguments)
 
     return noted
+
+
+def test_killed_before_it_has_its_name(tree, monkeypatch):
+    undisturbed = hashes(assemble(TREE).folder)
+    shutil.rmtree(paths.pairs("maple"))
+
+    def dying(partial, _):
+        shutil.rmtree(partial / work.PARTS)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("seal.data.assemble._settle", dying)
+        with pytest.raises(KeyboardInterrupt):
+            assemble(TREE)
+    again = []
+    monkeypatch.setattr(sample_files, "read_counts", _noting(sample_files.read_counts, again))
+    assert hashes(assemble(TREE).folder) == undisturbed
+    assert not again
+
+
+def test_a_sample_whose_grid_is_not_that_of_its_image(tree):
+    path = next(sample for sample in hest.samples(tree) if sample.id == "S1").st_path
+    data = anndata.read_h5ad(path)
+    data.obs["array_col"] = 2 * np.random.default_rng(0).permutation(data.n_obs)
+    data.write_h5ad(path)
+    with pytest.raises(SealError, match="visium grid") as error:
+        assemble(TREE)
+    assert str(path) in str(error.value)
+
+
+def test_places_of_spots_outside_tissue_are_nothing(tree):
+    sample = hest.samples(tree)[0]
+    before = assemble(TREE).n_spots
+    data = anndata.read_h5ad(sample.st_path)
+    data.obs.iloc[-2:, data.obs.columns.get_indexer(["array_row", "array_col", "in_tissue"])] = 0
+    data.write_h5ad(sample.st_path)
+    assert assemble(TREE).n_spots == before - 2
+
+
+def test_spots_with_control_probes_alone_are_none(tree):
+    sample = hest.samples(tree)[0]
+    before = assemble(TREE).n_spots
+    data = anndata.read_h5ad(sample.st_path)
+    data.var_names = ["BLANK-1", *data.var_names[1:]]
+    values = data.X.toarray()
+    values[3], values[3, 0] = 0, 9
+    data.X = csr_matrix(values)
+    data.write_h5ad(sample.st_path)
+    assert assemble(TREE).n_spots == before - 1
 
 
 def test_what_is_stale_goes(tree):

@@ -14,7 +14,7 @@ from PIL import Image
 from scipy.sparse import csr_matrix
 
 from seal import paths, profiles
-from seal.data import hest, sample_files
+from seal.data import grid, hest, sample_files
 from seal.errors import SealError
 
 ROW = {
@@ -243,10 +243,8 @@ def bad(data, kind):
         data.obs.loc["spot3", "array_row"] = np.nan
     elif kind == "twice":
         data.obs_names = ["spot0", "spot1", "spot1", "spot3", "spot4", "spot5"]
-    elif kind == "same place":
-        data.obs.loc["spot3", "array_col"] = 2
-    elif kind == "other place":
-        data.obs["array_col"] = [0, 6, 2, 10, 4, 8]
+    elif kind == "between":
+        data.obs["array_col"] = 2 * np.arange(6) + [0, 0, 0.5, 0, 0, 0]
     elif kind == "no column":
         del data.obs["array_col"]
     data.X = csr_matrix(values)
@@ -262,8 +260,7 @@ def bad(data, kind):
         ("fraction", "1.25"),
         ("no place", "spot3"),
         ("twice", "barcode spot1 occurs twice"),
-        ("same place", "spot spot3 has the array_row and array_col of another"),
-        ("other place", "of the spots that are neighbours on the visium grid"),
+        ("between", "spot spot2 lies between the places of the grid"),
         ("no column", "array_col"),
         ("no spots", "0 spots"),
     ],
@@ -280,15 +277,27 @@ def test_visium_hd_is_counted_through_and_put_in_its_place(root):
     data, kept = counts(11), np.delete(np.arange(12), 5)  # three rows of four bins, one of them empty
     data.obs["array_row"], data.obs["array_col"] = np.divmod(np.arange(11), 4)
     data.obs["pxl_row_in_fullres"], data.obs["pxl_col_in_fullres"] = 90 + 467.5 * np.array(np.divmod(kept, 4))
-    sample_files.write_sample(root, ROW | {"st_technology": "Visium HD"}, data, pictures(11), 0.5)
+    row = {"st_technology": "Visium HD", "pixel_size_um_estimated": 128 / 467.5}
+    sample_files.write_sample(root, ROW | row, data, pictures(11), 0.5)
     (sample,) = hest.samples(root)
     assert sample.grid == "square"
     obs = sample_files.read_counts(sample).obs
     assert obs["array_row"].tolist() == (kept // 4).tolist()
     assert obs["array_col"].tolist() == (kept % 4).tolist()
-    other = replace(sample, technology="Spatial Transcriptomics")
-    with pytest.raises(SealError, match="are none in the image"):
-        sample_files.read_counts(other)
+    grid.require_places(obs, "square", sample.st_path)
+    other = sample_files.read_counts(replace(sample, technology="Spatial Transcriptomics")).obs
+    with pytest.raises(SealError, match="touch on the square grid or in the image"):
+        grid.require_places(other, "square", sample.st_path)
+
+
+@pytest.mark.parametrize("kind", [str, float])
+def test_places_are_whole_numbers_however_they_are_written(sample, kind):
+    data = counts()
+    data.obs["array_col"] = data.obs["array_col"].astype(kind)
+    data.write_h5ad(sample.st_path)
+    obs = sample_files.read_counts(sample).obs
+    assert obs["array_col"].dtype == obs["array_row"].dtype == np.int64
+    assert obs["array_col"].tolist() == [0, 2, 4, 6, 8, 10]
 
 
 def test_fractions_pass_where_the_table_says_normalised(sample):

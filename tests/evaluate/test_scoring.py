@@ -47,8 +47,8 @@ def sample(organ: str, number: int):
     place = {
         "array_row": row,
         "array_col": 2 * col + row % 2,
-        "pxl_row_in_fullres": row * 8.0,
-        "pxl_col_in_fullres": col * 8.0,
+        "pxl_row_in_fullres": row * 8.0 * np.sqrt(3) / 2,
+        "pxl_col_in_fullres": (2 * col + row % 2) * 4.0,
     }
     data = anndata.AnnData(
         csr_matrix(counts.astype(np.float32)),

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from seal.data import grid, sample_files
 from seal.data.hest import Sample
 from seal.data.maple import expression_fingerprints, image_fingerprints
 from seal.data.maple.expression_fingerprints import ExpressionFingerprint
@@ -50,7 +51,7 @@ class Fingerprint:
 
 
 def of(sample: Sample) -> Fingerprint:
-    """Read a sample's files and take its fingerprints; patches are read 256 at a time.
+    """Read a sample's files and take its fingerprints; patches are read a few at a time.
 
     Raises
     ------
@@ -154,14 +155,16 @@ def _take(folder: Path, sample: Sample, code: str) -> Fingerprint:
 
 
 def _code() -> str:
-    return digest([sha256(Path(module.__file__)) for module in (expression_fingerprints, image_fingerprints)])
+    return digest(
+        [sha256(Path(module.__file__)) for module in (expression_fingerprints, image_fingerprints, sample_files, grid)]
+    )
 
 
 def _key(sample: Sample, code: str) -> str:
     """Digest of what a fingerprint depends on; a file is known by its size and time, for all make a terabyte."""
     files = [sample.st_path, sample.patches_path if sample.patches_path.is_file() else sample.wsi_path]
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files if path and path.is_file()]
-    return digest([stats, sample.um_per_px, sample.normalised, code])
+    return digest([stats, sample.um_per_px, sample.normalised, sample.technology, code])
 
 
 def _save(folder: Path, sample: Sample, code: str, fingerprint: Fingerprint) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import math
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -105,13 +106,14 @@ class Rows:
         self._let_go(place)
 
     def _let_go(self, end: int) -> None:
-        """Have the kernel write what it still holds, and forget what is on the disk.
+        """Have the kernel write what it still holds, and forget what is on the disk but for the last of it.
 
         Otherwise the disk idles until `close`, and the page cache fills with what nobody reads soon.
         """
-        if hasattr(os, "posix_fadvise"):
-            begin = max(self._offset, end - BEHIND)
-            os.posix_fadvise(self._file, begin, end - begin, os.POSIX_FADV_DONTNEED)
+        begin = max(self._offset, end - BEHIND)
+        if hasattr(os, "posix_fadvise") and end > begin:
+            with suppress(OSError):  # not every file system takes advice
+                os.posix_fadvise(self._file, begin, end - begin, os.POSIX_FADV_DONTNEED)
 
     def close(self) -> dict[str, Any]:
         """Make sure that the rows are on the disk; give their checksum.

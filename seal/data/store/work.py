@@ -6,6 +6,7 @@ does not do it again. All of it works in `folder`, the pairs that are being asse
 
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seal.data import moments, sample_files, simulated_truth
+from seal.data import grid, moments, sample_files, simulated_truth
 from seal.data.expression import clean_genes, neighbours, normalise, spot_context, totals
 from seal.data.genes import Aliases
 from seal.data.hest import Sample
@@ -88,8 +89,8 @@ def _alias_table(file: AliasFile | None) -> Aliases | None:
 def count(job: Job) -> dict[str, Any]:
     """Read a sample's counts, keep the spots that are used, and put them aside.
 
-    Kept are spots with counts, under tissue and, of a sample with an image, with a patch; genes are cleaned, in order
-    of their symbols.
+    Kept are spots with counts of these genes, under tissue and, of a sample with an image, with a patch; genes are
+    cleaned, in order of their symbols.
 
     Returns
     -------
@@ -98,7 +99,7 @@ def count(job: Job) -> dict[str, Any]:
     Raises
     ------
     SealError
-        No spot is left, or as `sample_files.read_counts`.
+        No spot is left, or as `sample_files.read_counts` and `grid.require_places`.
     """
     _require_folder(job)
     if job.done("count").is_file():
@@ -107,7 +108,10 @@ def count(job: Job) -> dict[str, Any]:
 
     sample = job.sample
     data = sample_files.read_counts(sample)
-    keep = np.asarray(data.X.sum(axis=1)).ravel() >= job.panel.min_spot_counts
+    genes, positions = clean_genes(data.var_names, _alias_table(job.aliases))
+    used = np.zeros(data.n_vars)
+    used[positions] = 1
+    keep = data.X @ used >= job.panel.min_spot_counts
     if sample.has_image:
         keep &= data.obs_names.isin(sample_files.patch_barcodes(sample))
     if "in_tissue" in data.obs:
@@ -118,7 +122,7 @@ def count(job: Job) -> dict[str, Any]:
             expected="at least one",
             do=f"check {sample.st_path} and its patches, or take the sample out of the metadata table",
         )
-    genes, positions = clean_genes(data.var_names, _alias_table(job.aliases))
+    grid.require_places(data.obs[keep], sample.grid, sample.st_path)
     order = np.argsort(np.array(genes, dtype=str))
     counts = csr_array(data.X[np.flatnonzero(keep)][:, positions[order]], dtype=np.float32)
     counts.sum_duplicates()
@@ -237,21 +241,33 @@ def write_folds(job: Job) -> None:
     used = sorted({gene for panel in panels.values() for gene in panel.genes})
     where = {gene: column for column, gene in enumerate(used)}
     counts = counted(job, genes)[0][:, np.searchsorted(np.array(genes, dtype=str), np.array(used, dtype=str))]
-    with np.load(job.part(".totals.npz")) as total:
-        context = spot_context(counts, _adjacency(job), job.panel.own_weight)
-        smooth = normalise(context, job.panel.target_sum, total["context"])
-        own = normalise(counts, job.panel.target_sum, total["own"])
-    truth = _truth(job)
-    blocks = []
-    for folder, panel in panels.items():
-        columns = np.array([where[gene] for gene in panel.genes])
-        tables = {"context": smooth[:, columns].toarray(), "measured": own[:, columns[panel.test_columns]].toarray()}
-        tables |= {
-            name: shares.log_expression(panel.test_genes, job.panel.target_sum) for name, shares in truth.items()
-        }
-        for name, values in tables.items():
+    columns = {folder: np.array([where[gene] for gene in panel.genes]) for folder, panel in panels.items()}
+    blocks = _write_expression(job, counts, columns, panels)
+    for name, shares in _truth(job).items():
+        for folder, panel in panels.items():
+            values = shares.log_expression(panel.test_genes, job.panel.target_sum)
             blocks.append(write_rows(job.folder, f"{folder}/{name}.npy", job.start, values, job.sample.id))
     write_json(job.done("folds"), blocks)
+
+
+def _write_expression(
+    job: Job, counts: "csr_array", columns: dict[str, np.ndarray], panels: dict[str, Panel]
+) -> list[dict[str, Any]]:
+    """Write context and measured of each fold, some spots at a time."""
+    adjacency, target = _adjacency(job), job.panel.target_sum
+    names = [f"{folder}/{table}.npy" for folder in panels for table in ("context", "measured")]
+    with ExitStack() as files, np.load(job.part(".totals.npz")) as stored:
+        total = {name: stored[name] for name in ("own", "context")}
+        rows = {name: files.enter_context(Rows(job.folder, name, job.start, job.stop, job.sample.id)) for name in names}
+        for start in range(0, counts.shape[0], SPOTS):
+            spots = slice(start, start + SPOTS)
+            context = spot_context(counts, adjacency, job.panel.own_weight, spots)
+            smooth = normalise(context, target, total["context"][spots])
+            own = normalise(counts[spots], target, total["own"][spots])
+            for folder, chosen in columns.items():
+                rows[f"{folder}/context.npy"].write(smooth[:, chosen].toarray())
+                rows[f"{folder}/measured.npy"].write(own[:, chosen[panels[folder].test_columns]].toarray())
+        return [written.close() for written in rows.values()]
 
 
 def _truth(job: Job) -> dict[str, simulated_truth.Shares]:
