@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 CHUNK = 64  # patches read at a time: their memory is used again and stays in the processor's cache
-OBS = ("array_row", "array_col", "pxl_row_in_fullres", "pxl_col_in_fullres")
+OBS = (*grid.PLACES, *grid.PIXELS)
 
 
 def read_counts(sample: Sample) -> "AnnData":
@@ -229,7 +229,7 @@ def _cropped(sample: Sample, barcodes: Sequence[str], size: int, field: float):
     require_um_per_px(sample)
     obs = read_counts(sample).obs
     rows = _positions({name: i for i, name in enumerate(obs.index)}, barcodes, sample.st_path)
-    centres = obs[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(dtype=float)[rows]
+    centres = obs[grid.PIXELS].to_numpy(dtype=float)[rows]
     image = SlideImage(sample.wsi_path)
     side = field / sample.um_per_px
     for i in range(0, len(rows), CHUNK):

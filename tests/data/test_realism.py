@@ -55,7 +55,7 @@ def test_spectrum_of_noise_stays_below_the_edge_and_a_factor_rises_above_it():
 
 def lattice(grid: str, side_um: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Array rows and columns of a square field, and um positions."""
-    dx, dy = expression.LATTICE[grid]
+    dx, dy = {"visium": (50.0, 50.0 * 3**0.5), "square": (200.0, 200.0)}[grid]
     cols, rows = np.meshgrid(np.arange(int(side_um / dx)), np.arange(int(side_um / dy)))
     keep = (rows + cols) % 2 == 0 if grid == "visium" else np.ones(rows.shape, dtype=bool)
     return rows[keep], cols[keep], np.column_stack([cols[keep] * dx, rows[keep] * dy])

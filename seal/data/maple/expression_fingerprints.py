@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from seal.data import grid
 from seal.data.expression import clean_genes
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def _expected(data: "AnnData", total: np.ndarray):
     from scipy.sparse import csr_array, diags_array
     from scipy.spatial import KDTree
 
-    places = data.obs[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(dtype=float)
+    places = data.obs[grid.PIXELS].to_numpy(dtype=float)
     tree = KDTree(places)
     pitch = np.median(tree.query(places, k=2)[0][:, 1])
     a, b = tree.query_pairs(AROUND * pitch, output_type="ndarray").T

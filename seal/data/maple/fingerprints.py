@@ -69,7 +69,7 @@ def _of_image(sample: Sample, obs: "pd.DataFrame") -> ImageFingerprint | None:
     barcodes = [name for name in patch_barcodes(sample) if name in obs.index]
     if not barcodes:
         return None
-    centres = obs.loc[barcodes, ["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy(dtype=float) * sample.um_per_px
+    centres = obs.loc[barcodes, grid.PIXELS].to_numpy(dtype=float) * sample.um_per_px
     chunks = read_patches(sample, barcodes, image_fingerprints.SIZE, image_fingerprints.UM_PER_PX)
     return image_fingerprints.of(chunks, centres)
 

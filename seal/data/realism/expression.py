@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from seal.data.expression import clean_genes, normalise
+from seal.data.grid import SHAPE
 from seal.data.hest import Sample
 from seal.data.realism.statistic import NAN, Statistic
 from seal.data.sample_files import read_counts
@@ -24,8 +25,6 @@ CORRELATED = 200  # common genes with the largest share of counts, whose correla
 VARIABLE = 100  # most variable genes, whose smoothness is looked at
 TARGET = 1e4  # counts a spot before the logarithm
 
-# um a step of array_col and of array_row. Visium's next column of the same row is two steps away.
-LATTICE = {"visium": (50.0, 50.0 * 3**0.5), "square": (200.0, 200.0)}
 PITCH = {"visium": 100.0, "square": 200.0}  # um between next spots
 
 
@@ -221,7 +220,7 @@ def spots_apart(array_row: np.ndarray, array_col: np.ndarray, grid: str, lag: fl
     from scipy.sparse import csr_matrix
     from scipy.spatial import KDTree
 
-    tree = KDTree(np.column_stack([array_col, array_row]) * np.array(LATTICE[grid]))
+    tree = KDTree(np.column_stack([array_row, array_col]) * SHAPE[grid] * PITCH[grid])
     near = tree.sparse_distance_matrix(tree, 1.1 * lag, output_type="coo_matrix")
     kept = near.data > 0.9 * lag
     return csr_matrix((np.ones(kept.sum()), (near.row[kept], near.col[kept])), shape=near.shape)
