@@ -240,9 +240,10 @@ def child(arguments: argparse.Namespace) -> None:
     """Do it as often as asked for, and print what came out and the peak memory."""
     from memory import peak_gb
 
-    way, number = (written, arguments.bytes) if arguments.child == "disk" else (assembled, arguments.px)
-    rest = () if arguments.child == "disk" else (arguments.child,)
-    print(json.dumps({"runs": [way(number, *rest) for _ in range(arguments.runs)], "peak_gb": peak_gb()}))
+    def once() -> dict:
+        return written(arguments.bytes) if arguments.child == "disk" else assembled(arguments.px, arguments.child)
+
+    print(json.dumps({"runs": [once() for _ in range(arguments.runs)], "peak_gb": peak_gb()}))
 
 
 def in_a_process(folder: Path, root: Path, how: str, *options: str) -> dict:
