@@ -15,7 +15,7 @@ from seal.data.assemble import assemble
 from seal.errors import SealError
 from seal.models import encoders
 from tests import hub_server
-from tests.data.maple.conftest import table
+from tests.seal.data.maple.conftest import table
 
 PROFILE = profiles.changed(
     profiles.MAPLE,

@@ -22,7 +22,7 @@ from seal.data import fetch, hest, hest_hub
 from seal.models.registry import UNI2_H
 from seal.register import REGISTER
 from tests import hub_server
-from tests.data.maple.conftest import table
+from tests.seal.data.maple.conftest import table
 
 DONORS = 8
 SMALL = replace(profiles.MAPLE, selection=profiles.SelectionSettings(test_organs=1, test_spots=2000))

@@ -22,8 +22,8 @@ from seal.data.pairs import read
 from seal.data.store import arrays, cluster, work
 from seal.errors import SealError
 from seal.files import sha256
-from tests.data.plain_assembly import assembled
-from tests.data.test_hest import ROW, counts, pictures
+from tests.seal.data.plain_assembly import assembled
+from tests.seal.data.test_hest import ROW, counts, pictures
 
 TREE = profiles.changed(
     profiles.MAPLE,
@@ -178,7 +178,7 @@ KILLED = """
     import os, signal, sys
     from seal.data.assemble import assemble
     from seal.data.store import work
-    from tests.data.test_assemble import TREE
+    from tests.seal.data.test_assemble import TREE
 
     step, number = sys.argv[1], int(sys.argv[2])
     function, made = getattr(work, step), []
@@ -305,7 +305,7 @@ def test_a_changed_sample_is_assembled_anew(tree):
 
 def test_two_at_once_wait_for_each_other(tree, tmp_path):
     script = tmp_path / "script.py"
-    lines = ("from seal.data.assemble import assemble", "from tests.data.test_assemble import TREE")
+    lines = ("from seal.data.assemble import assemble", "from tests.seal.data.test_assemble import TREE")
     script.write_text("\n".join([*lines, "print(assemble(TREE).key)"]))
     environment = {**os.environ, "PYTHONPATH": str(paths.PROJECT)}
     both = [

@@ -12,7 +12,7 @@ from seal.data.maple import audit, bench, donors, report, rules, testset
 from seal.errors import SealError
 from seal.files import sha256
 from seal.profiles import SelectionSettings
-from tests.data.maple.conftest import table
+from tests.seal.data.maple.conftest import table
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from seal import files, profiles
 from seal.data import fetch, fetch_plan, hest, hest_hub, sample_files
 from seal.errors import SealError
 from tests import hub_server
-from tests.data.maple.conftest import table
+from tests.seal.data.maple.conftest import table
 
 IDS = ("S0", "S1")
 SETTINGS = profiles.SelectionSettings(test_organs=1, test_spots=2000)

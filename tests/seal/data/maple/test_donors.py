@@ -6,7 +6,7 @@ import pytest
 from seal.data import maple
 from seal.data.maple import donors
 from seal.errors import SealError
-from tests.data.maple.conftest import table
+from tests.seal.data.maple.conftest import table
 
 
 def together(frame, overlaps=None, of="donor"):

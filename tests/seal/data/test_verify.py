@@ -8,7 +8,7 @@ import pytest
 from seal.data.assemble import assemble
 from seal.data.store.verify import verify
 from seal.errors import SealError
-from tests.data.test_assemble import TREE, write_tree
+from tests.seal.data.test_assemble import TREE, write_tree
 
 
 @pytest.fixture
