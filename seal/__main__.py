@@ -158,7 +158,7 @@ def _audit(arguments: argparse.Namespace) -> None:
 
 def _embed(arguments: argparse.Namespace) -> None:
     from seal import slide_embeddings
-    from seal.data.patching import PatchSettings
+    from seal.slides.patches import PatchSettings
 
     settings = PatchSettings(size=arguments.size, um_per_px=arguments.um_per_px, overlap=arguments.overlap)
     given = arguments.slides, arguments.model, arguments.out, settings, arguments.slide_um_per_px, arguments.precision

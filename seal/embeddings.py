@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from seal import paths
-from seal.data import trident
 from seal.data.pairs import Pairs
 from seal.errors import SealError
+from seal.slides import trident
 
 
 def folder(pairs: Pairs, method: str) -> Path:
@@ -56,7 +56,7 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
     Raises
     ------
     SealError
-        As `seal.data.trident.read_features`.
+        As `seal.slides.trident.read_features`.
     """
     found = trident.read_features(path)
     return found.features, found.coords

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 
 from seal import hub, parallel, saved
-from seal.data import patching, trident
-from seal.data.patching import Patches, PatchSettings
 from seal.errors import SealError
 from seal.files import digest, remove_parts
 from seal.models import encoders, weights
 from seal.models.encoders import VisionEncoder
+from seal.slides import patches as patching
+from seal.slides import trident
+from seal.slides.patches import Patches, PatchSettings
 
 # One file a slide; of a DICOM slide, which is many, name one.
 SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".svslide", ".bif", ".vms", ".vmu")

@@ -19,10 +19,10 @@ import numpy as np
 from seal import dependencies, paths
 from seal.data import hest
 from seal.data.sample_files import check_counts, write_sample
-from seal.data.slides import SlideImage
 from seal.errors import SealError
 from seal.files import atomic, digest, read_json, sha256
 from seal.profiles import Profile
+from seal.slides.image import SlideImage
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -218,7 +218,7 @@ def require_um_per_px(sample: Sample) -> None:
 
 
 def _cropped(sample: Sample, barcodes: Sequence[str], size: int, field: float):
-    from seal.data.slides import SlideImage
+    from seal.slides.image import SlideImage
 
     if sample.wsi_path is None:
         raise SealError(

@@ -9,15 +9,16 @@ import torch
 from skimage import data as pictures
 
 from seal import dropin, profiles, slide_embeddings
-from seal.data import patching, trident
 from seal.data.panel import Panel
-from seal.data.patching import PatchSettings
-from seal.data.tissue import TissueSettings
 from seal.errors import SealError
 from seal.models import encoders
 from seal.models.omics import SealOmics
 from seal.models.vision import SealVision
 from seal.profiles import OmicsSettings, VisionSettings
+from seal.slides import patches as patching
+from seal.slides import trident
+from seal.slides.patches import PatchSettings
+from seal.slides.tissue import TissueSettings
 
 SETTINGS = PatchSettings(size=56, tissue=TissueSettings(speck_um2=500))
 SCALE = "20x_56px_0px_overlap"

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from seal.data import trident
 from seal.data.atlas import expression, render, scanners, sections, stains, tables, tiff, tissue
 from seal.data.atlas.cohort import Patient
 from seal.data.atlas.tissue import Morphology, Tissue
 from seal.files import write_json
+from seal.slides import trident
 
 PATCH = 224  # px, 112 um at 0.5 um/px, as HEST-1k's
 COORDS = trident.scale_folder(render.UM_PER_PX, PATCH, 0)

@@ -8,8 +8,8 @@ import numpy as np
 
 from seal.data.atlas import cohorts, oracle
 from seal.data.hest import Sample
-from seal.data.slides import SlideImage
 from seal.profiles import AtlasSettings
+from seal.slides.image import SlideImage
 
 if TYPE_CHECKING:
     import pandas as pd

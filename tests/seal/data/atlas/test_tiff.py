@@ -5,8 +5,8 @@ import tifffile
 from skimage import data as pictures
 
 from seal.data.atlas import tiff
-from seal.data.slides import SlideImage
 from seal.files import sha256
+from seal.slides.image import SlideImage
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from seal.data.slides import SlideImage
 from seal.errors import SealError
+from seal.slides.image import SlideImage
 
 _BINS = 256
 

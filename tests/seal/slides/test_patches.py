@@ -9,12 +9,12 @@ from PIL import Image
 from skimage import data as pictures
 from torch.utils.data import DataLoader
 
-from seal.data import patching
-from seal.data.patching import Patches, PatchSettings
-from seal.data.slides import SlideImage
-from seal.data.tissue import TissueSettings
 from seal.errors import SealError
 from seal.paths import PROJECT
+from seal.slides import patches as patching
+from seal.slides.image import SlideImage
+from seal.slides.patches import Patches, PatchSettings
+from seal.slides.tissue import TissueSettings
 
 WSI = PROJECT.parent / "shared" / "wsi"
 CMU, TCGA = WSI / "CMU-1-Small-Region.svs", WSI / "TCGA-CR-7395-01A-01-TS1.svs"
@@ -86,7 +86,7 @@ def test_a_coarser_level_gives_nearly_what_level_0_gives(tmp_path, picture, um, 
 @pytest.mark.parametrize("tile", [(256, 256), None])
 @pytest.mark.parametrize("block", [100, 700, 2048])
 def test_an_overview_read_in_blocks_has_no_seams(tmp_path, picture, monkeypatch, tile, block):
-    monkeypatch.setattr("seal.data.slides._BLOCK", block)
+    monkeypatch.setattr("seal.slides.image._BLOCK", block)
     found = SlideImage(write(tmp_path / "slide.tif", picture, tile=tile)).overview(7.3)
     assert found.shape == (141, 176, 3)
     expected = np.asarray(Image.fromarray(picture).resize((176, 141), Image.Resampling.LANCZOS))

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from seal.data import tissue
-from seal.data.slides import SlideImage
-from seal.data.tissue import Tissue, TissueSettings
 from seal.errors import SealError
+from seal.slides import tissue
+from seal.slides.image import SlideImage
+from seal.slides.tissue import Tissue, TissueSettings
 
 SQUARE = 0.01  # by how much the sides of a pixel may differ
 PLAUSIBLE = (0.05, 10.0)  # um/px; 72 and 96 dpi, which image programs write unasked, are 353 and 265

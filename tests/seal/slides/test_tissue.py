@@ -7,10 +7,10 @@ from PIL import Image
 from skimage import data as pictures
 from skimage.filters import threshold_otsu
 
-from seal.data import tissue
-from seal.data.slides import SlideImage
-from seal.data.tissue import Tissue, TissueSettings
 from seal.errors import SealError
+from seal.slides import tissue
+from seal.slides.image import SlideImage
+from seal.slides.tissue import Tissue, TissueSettings
 
 GLASS, STAIN = (242, 240, 243), (200, 90, 150)
 UM = 2.0  # um/px of the test's slides

@@ -5,9 +5,9 @@ import pytest
 import tifffile
 from PIL import Image
 
-from seal.data.slides import SlideImage
 from seal.errors import SealError
 from seal.paths import PROJECT
+from seal.slides.image import SlideImage
 
 WSI = PROJECT.parent / "shared" / "wsi"
 

@@ -7,9 +7,9 @@ import h5py
 import numpy as np
 import pytest
 
-from seal.data import trident
-from seal.data.trident import Grid
 from seal.errors import SealError
+from seal.slides import trident
+from seal.slides.trident import Grid
 
 COORDS = np.array([[0, 448], [448, 0], [448, 448], [896, 1344]], dtype=np.int64)
 GRID = trident.grid("S1", (5000, 4000), 0.25, 0.5, 224)
