@@ -99,7 +99,7 @@ def _run_command(arguments: argparse.Namespace) -> None:
 
         print(reference.save(profile))
     elif arguments.command == "verify":
-        from seal.data.store.verify import verify
+        from seal.data.verify import verify
 
         print(verify(profile))
     else:

@@ -1,6 +1,6 @@
 """From samples in the HEST-1k layout to pairs (`seal.data.pairs`), whole or not at all.
 
-Work is done by sample (`seal.data.store.work`), so memory does not grow with their number: first all are counted,
+Work is done by sample (`seal.data.assemble_sample`), so memory does not grow with their number: first all are counted,
 then each is written into its place, then each fold's panel is chosen from sums over spots, then each sample's columns
 of the folds are written. A killed assembly goes on from there and ends in the same bytes.
 """
@@ -19,14 +19,13 @@ from pathlib import Path
 import numpy as np
 
 from seal import dependencies, paths
-from seal.data import hest, moments
+from seal.data import assemble_sample, cluster, hest, moments, store
 from seal.data import panel as panels
+from seal.data.assemble_sample import DONE, PARTS, AliasFile, Job
 from seal.data.folds import left_out
 from seal.data.genes import Aliases
 from seal.data.moments import Moments
 from seal.data.pairs import Pairs, Section, read, stored
-from seal.data.store import arrays, cluster, work
-from seal.data.store.work import DONE, PARTS, AliasFile, Job
 from seal.errors import SealError
 from seal.files import atomic, digest, read_json, remove_parts, sha256, write_json
 from seal.profiles import Profile, as_dict
@@ -105,18 +104,18 @@ def _build(folder: Path, profile: Profile, samples: Sequence[hest.Sample], key: 
 
 
 def _fill(folder: Path, partial: Path, profile: Profile, jobs: Sequence[Job], key: str, run: cluster.Run) -> None:
-    counts = run(work.count, jobs, "counting", [_size(job.sample.st_path) for job in jobs])
+    counts = run(assemble_sample.count, jobs, "counting", [_size(job.sample.st_path) for job in jobs])
     jobs, plan = _placed(jobs, counts)
     _make_room(plan, partial)
     sizes = [
         12 * found["nnz"] + (job.stop - job.start) * plan.patch_bytes for job, found in zip(jobs, counts, strict=True)
     ]
-    run(work.place, jobs, "patches and counts", sizes)
+    run(assemble_sample.place, jobs, "patches and counts", sizes)
     sections = _sections(jobs)
     _join_spots(jobs, partial / "spots.parquet")
     folds = _choose_panels(partial, profile, sections, plan)
     jobs = [replace(job, folds=folds, truth=plan.truth) for job in jobs]
-    run(work.write_folds, jobs, "folds", [12 * found["nnz"] for found in counts])
+    run(assemble_sample.write_folds, jobs, "folds", [12 * found["nnz"] for found in counts])
     _finish(folder, partial, jobs, plan, key, sections)
 
 
@@ -191,7 +190,7 @@ def _make_room(plan: _Plan, partial: Path) -> None:
     for name, (dtype, shape) in plan.arrays.items():
         if not (partial / name).is_file():
             with atomic(partial / name) as temporary:
-                arrays.create(temporary, dtype, shape)
+                store.create(temporary, dtype, shape)
     write_json(partial / "genes.json", list(plan.genes))
 
 
@@ -264,10 +263,10 @@ def _choose_panels(partial: Path, profile: Profile, sections: Sequence[Section],
         panel = panels.select(_ByDonor(partial, trained), plan.genes, scored, profile.panel)
         if not (home / "panel.json").is_file() or panels.load(home / "panel.json") != panel:
             panel.save(home / "panel.json")
-        for table, shape in work.fold_tables(panel, plan.n_spots, plan.n_pairs, plan.truth).items():
+        for table, shape in assemble_sample.fold_tables(panel, plan.n_spots, plan.n_pairs, plan.truth).items():
             if not (home / f"{table}.npy").is_file():
                 with atomic(home / f"{table}.npy") as temporary:
-                    arrays.create(temporary, "<f4", shape)
+                    store.create(temporary, "<f4", shape)
         names.append(name)
     return tuple(names)
 
@@ -290,7 +289,7 @@ def _finish(
     whole = [name for name in names if name not in in_parts and not name.startswith(left_over)]
     checksums = {
         "parts": parts,
-        "heads": {name: arrays.head(partial / name) for name in sorted(in_parts)},
+        "heads": {name: store.head(partial / name) for name in sorted(in_parts)},
         "whole": {name: sha256(partial / name) for name in whole},
     }
     write_json(partial / "checksums.json", checksums)

@@ -8,7 +8,7 @@ One folder a profile::
     genes.json           the columns of the counts: the union over all samples, a gene that a sample lacks counts 0
     spots.parquet        the index, one row a spot: sample, barcode, donor, organ, position, label
     moments/             sums over each sample's spots, from which any fold's panel is chosen (`seal.data.moments`)
-    checksums.json       SHA-256 of everything, by sample (`seal.data.store.verify`)
+    checksums.json       SHA-256 of everything, by sample (`seal.data.verify`)
     pairs.json           sections and the key of all inputs; written last
     folds/NAME/panel.json        the panel and each organ's test genes, chosen on the fold's training donors
     folds/NAME/context.npy       float32 [spots, panel]: spot context, normalised, log: what SEAL learns

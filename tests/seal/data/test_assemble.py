@@ -15,11 +15,10 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from seal import paths, profiles
-from seal.data import hest, moments, panel, sample_files
+from seal.data import assemble_sample, cluster, hest, moments, panel, sample_files, store
 from seal.data.assemble import assemble
 from seal.data.expression import neighbours, normalise, spot_context
 from seal.data.pairs import read
-from seal.data.store import arrays, cluster, work
 from seal.errors import SealError
 from seal.files import sha256
 from tests.seal.data.plain_assembly import assembled
@@ -93,7 +92,7 @@ def test_equals_the_plain_assembly_on_samples_of_different_genes(tree):
 
 
 def test_some_spots_at_a_time_give_the_sums_of_all(tree, monkeypatch):
-    monkeypatch.setattr(work, "SPOTS", 3)
+    monkeypatch.setattr(assemble_sample, "SPOTS", 3)
     pairs = assemble(TREE)
     require_equal(pairs, assembled(hest.samples(tree), TREE, pairs.sections))
     frame = pairs.frame()
@@ -166,10 +165,12 @@ def test_aliases_settle_names(tree, tmp_path, monkeypatch):
 def test_an_alias_table_edited_on_the_way_is_refused(tree, tmp_path):
     table = tmp_path / "aliases.tsv"
     table.write_text("symbol\talias_symbol\tprev_symbol\nOFFICIAL\tG0\t\n")
-    job = work.Job(tmp_path, hest.samples(tree)[0], TREE.panel, 28, 4.0, aliases=(str(table), "another digest"))
-    (tmp_path / work.PARTS).mkdir()
+    job = assemble_sample.Job(
+        tmp_path, hest.samples(tree)[0], TREE.panel, 28, 4.0, aliases=(str(table), "another digest")
+    )
+    (tmp_path / assemble_sample.PARTS).mkdir()
     with pytest.raises(SealError, match="is not the alias table that this assembly began with"):
-        work.count(job)
+        assemble_sample.count(job)
 
 
 # ---- killed and resumed ----
@@ -241,7 +242,7 @@ def test_killed_before_it_has_its_name(tree, monkeypatch):
     shutil.rmtree(paths.pairs("maple"))
 
     def dying(partial, _):
-        shutil.rmtree(partial / work.PARTS)
+        shutil.rmtree(partial / assemble_sample.PARTS)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
@@ -438,8 +439,8 @@ def test_a_scheduler_that_is_not_there(tree, monkeypatch, address):
 
 def test_a_worker_that_does_not_see_the_folder(tree, tmp_path):
     sample = hest.samples(tree)[0]
-    job = work.Job(tmp_path / "elsewhere", sample, TREE.panel, 28, 4.0)
-    for step in (work.count, work.place, work.write_folds):
+    job = assemble_sample.Job(tmp_path / "elsewhere", sample, TREE.panel, 28, 4.0)
+    for step in (assemble_sample.count, assemble_sample.place, assemble_sample.write_folds):
         with pytest.raises(SealError, match="does not see"):
             step(job)
 
@@ -448,8 +449,8 @@ def test_a_worker_that_does_not_see_the_folder(tree, tmp_path):
 
 
 def test_rows_are_written_once_and_whole(tmp_path):
-    arrays.create(tmp_path / "a.npy", "<f4", (5, 2))
-    with arrays.Rows(tmp_path, "a.npy", 1, 3, "S1") as rows:
+    store.create(tmp_path / "a.npy", "<f4", (5, 2))
+    with store.Rows(tmp_path, "a.npy", 1, 3, "S1") as rows:
         rows.write(np.ones((1, 2)))
         with pytest.raises(SealError, match="S1: 1 of 2 rows"):
             rows.close()
@@ -464,9 +465,9 @@ def test_rows_are_written_once_and_whole(tmp_path):
 
 
 def test_an_empty_array_is_an_array(tmp_path):
-    arrays.create(tmp_path / "a.npy", "u1", (0, 4, 4, 3))
+    store.create(tmp_path / "a.npy", "u1", (0, 4, 4, 3))
     assert np.load(tmp_path / "a.npy").shape == (0, 4, 4, 3)
-    assert arrays.layout(tmp_path / "a.npy")[2] == (0, 4, 4, 3)
+    assert store.layout(tmp_path / "a.npy")[2] == (0, 4, 4, 3)
 
 
 def test_expression_alone_has_no_pairs(tmp_path, monkeypatch):

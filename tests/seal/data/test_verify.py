@@ -6,7 +6,7 @@ import re
 import pytest
 
 from seal.data.assemble import assemble
-from seal.data.store.verify import verify
+from seal.data.verify import verify
 from seal.errors import SealError
 from tests.seal.data.test_assemble import TREE, write_tree
 
@@ -71,7 +71,7 @@ def test_a_stranger_is_named(pairs):
 
 def test_a_gap_in_the_checksums_is_no_pass(pairs, monkeypatch):
     """A file whose parts were not all listed would be half-checked: refused."""
-    import seal.data.store.verify as module
+    import seal.data.verify as module
 
     checksums = json.loads((pairs.folder / "checksums.json").read_text())
     for drop in (0, len(checksums["parts"]) - 1):

@@ -20,7 +20,7 @@ from seal.data.genes import Aliases
 from seal.data.hest import Sample
 from seal.data.panel import Panel
 from seal.data.panel import load as load_panel
-from seal.data.store.arrays import Rows, write_rows
+from seal.data.store import Rows, write_rows
 from seal.errors import SealError
 from seal.files import atomic, read_json, write_json
 from seal.profiles import PanelSettings

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seal import paths
+from seal.data import store
+from seal.data.cluster import cores
 from seal.data.pairs import stored
-from seal.data.store import arrays
-from seal.data.store.cluster import cores
 from seal.errors import SealError
 from seal.files import read_json, sha256
 from seal.profiles import Profile
@@ -71,7 +71,7 @@ def _blocks(folder: Path, checksums: dict) -> Iterator[_Block]:
     for name, head in checksums["heads"].items():
         if not (folder / name).is_file():
             raise _bad(folder / name, "is missing")
-        arrays.layout(folder / name)  # the size that its header says
+        store.layout(folder / name)  # the size that its header says
         reached[name] = head["bytes"]
         yield _Block(name, 0, head["bytes"], head["sha256"])
     for part in sorted(checksums["parts"], key=lambda part: (part["file"], part["rows"])):
@@ -93,7 +93,7 @@ def _blocks(folder: Path, checksums: dict) -> Iterator[_Block]:
 
 def _row(path: Path) -> tuple[int, int]:
     """Where the data begin, and bytes a row."""
-    offset, _, shape = arrays.layout(path)
+    offset, _, shape = store.layout(path)
     return offset, (path.stat().st_size - offset) // max(1, shape[0])
 
 
