@@ -29,13 +29,14 @@ import torch
 from common import alternate, make_patches, relative, report, seconds
 from torch import Tensor, nn
 
-from seal import parallel, profiles, tokens
+from seal import profiles
 from seal.models import architecture
 from seal.models.dropout import Dropout
 from seal.models.encoders import REGISTRY, VisionEncoder
 from seal.models.omics import SealOmics
 from seal.models.vision import SealVision, add_lora
 from seal.profiles import OmicsSettings, VisionSettings
+from seal.train import parallel, tokens
 
 GENES, BLOCKS = 300, 1
 

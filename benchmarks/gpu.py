@@ -52,19 +52,19 @@ from maple import Resident, Setup
 from torch import Tensor
 from watch import Busy, filesystem, forget, watched
 
-from seal import parallel, tokens
 from seal.data.augment import augmented
 from seal.models import encoders
-from seal.steps import VisionTask
-from seal.token_file import TokenFile
-from seal.tokens import StoredTokens, TokenSource
+from seal.train import parallel, tokens
+from seal.train.steps import VisionTask
+from seal.train.token_file import TokenFile
+from seal.train.tokens import StoredTokens, TokenSource
 
 ATLAS_PAIRS, ATLAS_EPOCHS = 720_000, 10
 
 
 @torch.no_grad()
 def trunk(setup: Setup) -> dict:
-    """Autocast, as seal.tokens does, against weights and images in bfloat16 from the start."""
+    """Autocast, as seal.train.tokens does, against weights and images in bfloat16 from the start."""
     images, encoder, n = setup.images(setup.batch), setup.encoder, setup.blocks
     cast = copy.deepcopy(encoder).bfloat16()
     some = images[:8]
@@ -91,7 +91,7 @@ def trunk(setup: Setup) -> dict:
 
 
 def auto(run: Callable, images: Tensor, n: int) -> Callable[[], Tensor]:
-    """A pass through the trunk as seal.tokens makes it."""
+    """A pass through the trunk as seal.train.tokens makes it."""
 
     def work() -> Tensor:
         with parallel.autocast("bfloat16"):
@@ -224,7 +224,7 @@ def streamed(setup: Setup) -> dict:
 
 
 def cached(setup: Setup, found: dict[str, dict]) -> dict:
-    """All views through the trunk once, as seal.tokens.build does it, and an epoch from disk, read for the first time.
+    """All views through the trunk once, as seal.train.tokens.build does it, and an epoch from disk, read for the first time.
 
     As many pairs as there is room for on the disk, and as fit into 0.4 of the time that is left.
     """

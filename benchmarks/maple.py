@@ -12,17 +12,18 @@ import torch
 from common import Patches, make_patches, seconds
 from torch import Tensor
 
-from seal import parallel, profiles
+from seal import profiles
 from seal.models import architecture
 from seal.models.encoders import VisionEncoder
 from seal.models.omics import SealOmics
 from seal.models.registry import UNI2_H, Geometry
 from seal.models.vision import SealVision
 from seal.profiles import OmicsSettings, Profile
-from seal.steps import VisionTask
-from seal.token_file import Request
-from seal.tokens import RecomputedTokens, TokenSource
-from seal.train import Schedule, fit
+from seal.train import parallel
+from seal.train.loop import Schedule, fit
+from seal.train.steps import VisionTask
+from seal.train.token_file import Request
+from seal.train.tokens import RecomputedTokens, TokenSource
 
 
 @dataclass(frozen=True)

@@ -67,15 +67,15 @@ def epoch(folder: Path, n: int, size: int, limit: float) -> dict:
     import numpy as np
     import torch
 
-    from seal import tokens
     from seal.models import architecture
     from seal.models.encoders import REGISTRY, VisionEncoder
     from seal.models.omics import SealOmics
     from seal.models.vision import SealVision
     from seal.profiles import OmicsSettings
-    from seal.steps import VisionTask
-    from seal.token_file import TokenFile
-    from seal.train import Schedule, fit
+    from seal.train import tokens
+    from seal.train.loop import Schedule, fit
+    from seal.train.steps import VisionTask
+    from seal.train.token_file import TokenFile
 
     sys.path.insert(0, str(Path(__file__).parent))
     from common import Patches

@@ -21,16 +21,17 @@ import numpy as np
 import torch
 from common import make_patches, report
 
-from seal import parallel, profiles
+from seal import profiles
 from seal.models import architecture
 from seal.models.encoders import VisionEncoder
 from seal.models.omics import SealOmics
 from seal.models.registry import UNI2_H
 from seal.models.vision import SealVision
 from seal.profiles import OmicsSettings, VisionSettings
-from seal.steps import OmicsTask, VisionTask
-from seal.tokens import RecomputedTokens
-from seal.train import Schedule, fit
+from seal.train import parallel
+from seal.train.loop import Schedule, fit
+from seal.train.steps import OmicsTask, VisionTask
+from seal.train.tokens import RecomputedTokens
 
 
 def compare(folder: Path) -> dict:

@@ -22,13 +22,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from seal import parallel, token_file
 from seal.models import architecture
 from seal.models.encoders import REGISTRY, VisionEncoder
 from seal.models.omics import SealOmics
 from seal.models.vision import SealVision
 from seal.profiles import OmicsSettings, VisionSettings
-from seal.steps import BLOCK
+from seal.train import parallel, token_file
+from seal.train.steps import BLOCK
 
 GENES, EPOCHS = 300, 10
 
@@ -54,7 +54,7 @@ def whole(model: SealVision, images: Tensor) -> Tensor:
 
 
 def in_blocks(model: SealVision, tokens: Tensor) -> Tensor:
-    """The fast way, as `seal.steps` does it: block by block."""
+    """The fast way, as `seal.train.steps` does it: block by block."""
     return torch.cat([model.embed(block) for block in tokens.split(BLOCK)])
 
 

@@ -4,7 +4,7 @@
     >>> profile = seal.profile("demo")
     >>> model, transform = seal.load("folder")  # a trained encoder, see seal.dropin
 
-Submodules load on demand: `seal.data`, `seal.models`, `seal.stages`, `seal.evaluate`, `seal.artefacts`.
+Submodules load on demand: `seal.data`, `seal.models`, `seal.train.runs`, `seal.evaluate`, `seal.artefacts`.
 """
 
 from typing import Any

@@ -114,8 +114,8 @@ def _run_command(arguments: argparse.Namespace) -> None:
 
 def _train(arguments: argparse.Namespace) -> None:
     """Train what is not trained yet; started by torchrun or accelerate, this is one of their processes."""
-    from seal import launch, parallel, stages, tokens
     from seal.data.assemble import assemble
+    from seal.train import launch, parallel, runs, tokens
 
     processes = arguments.processes or launch.gpus_to_share()
     if processes > 1 and not parallel.is_one_of_many():
@@ -128,9 +128,9 @@ def _train(arguments: argparse.Namespace) -> None:
     source = tokens.build(pairs)
     for fold in folds:
         for seed in arguments.seed or profile.evaluation.seeds:
-            stages.train_vision(pairs, fold, seed, source, arguments.method)
+            runs.train_vision(pairs, fold, seed, source, arguments.method)
             if parallel.is_main():
-                print(stages.run_folder(pairs, fold, seed, arguments.method))
+                print(runs.run_folder(pairs, fold, seed, arguments.method))
 
 
 def _doctor(arguments: argparse.Namespace) -> None:

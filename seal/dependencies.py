@@ -92,7 +92,7 @@ def module_files(name: str) -> list[Path]:
     Parameters
     ----------
     name
-        Dotted, e.g. "seal.stages". Nothing is imported; imports inside functions count, and so do data files
+        Dotted, e.g. "seal.train.runs". Nothing is imported; imports inside functions count, and so do data files
         of the package that the source names.
 
     Returns

@@ -2,11 +2,12 @@
 
 import torch
 
-from seal import profiles, stages
+from seal import profiles
 from seal.data.folds import left_out
 from seal.data.pairs import Pairs
 from seal.models import architecture, encoders
 from seal.profiles import Profile, VisionSettings
+from seal.train import runs
 
 _ENCODER_FIELDS = ("name", "label", "hub", "dim", "pooling", "precision", "gated", "licence")
 
@@ -110,11 +111,11 @@ def training_curves(pairs: Pairs):
     frames = []
     for fold in pairs.folds():
         for seed in pairs.profile.evaluation.seeds:
-            for name in ("omics", *stages.METHODS):
-                folder = stages.run_folder(pairs, fold, seed, name)
+            for name in ("omics", *runs.METHODS):
+                folder = runs.run_folder(pairs, fold, seed, name)
                 if not (folder / "run.json").is_file():
                     continue
-                log = pd.DataFrame(stages.read_log(folder)).drop(columns="lr")
+                log = pd.DataFrame(runs.read_log(folder)).drop(columns="lr")
                 long = log.melt(["epoch", "step"], var_name="term")
                 stage, method = ("omics", "seal") if name == "omics" else ("vision", name)
                 frames.append(long.assign(stage=stage, method=method, fold=fold.name, seed=seed))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from seal import hub, parallel, saved
+from seal import hub, saved
 from seal.errors import SealError
 from seal.files import digest, remove_parts
 from seal.models import encoders, weights
@@ -17,6 +17,7 @@ from seal.models.encoders import VisionEncoder
 from seal.slides import patches as patching
 from seal.slides import trident
 from seal.slides.patches import Patches, PatchSettings
+from seal.train import parallel
 
 # One file a slide; of a DICOM slide, which is many, name one.
 SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".svslide", ".bif", ".vms", ".vmu")
@@ -132,7 +133,7 @@ def embed(
     slide_um_per_px
         Of the slides whose files do not say it.
     precision
-        "float32" or "bfloat16", see `seal.parallel.autocast`.
+        "float32" or "bfloat16", see `seal.train.parallel.autocast`.
 
     Returns
     -------

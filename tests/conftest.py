@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from seal import paths, profiles, results, tokens
+from seal import paths, profiles, results
 from seal.data.assemble import assemble
 from seal.evaluate.patch import Evaluation
 from seal.models import encoders
+from seal.train import tokens
 
 
 @pytest.fixture(autouse=True)

@@ -8,12 +8,13 @@ import pandas as pd
 import pytest
 from huggingface_hub import constants
 
-from seal import profiles, stages, tokens
+from seal import profiles
 from seal.__main__ import main
 from seal.data import atlas, hest, hest_hub, sample_files
 from seal.data.assemble import assemble
 from seal.errors import SealError
 from seal.models import encoders
+from seal.train import runs, tokens
 from tests import hub_server
 from tests.seal.data.maple.conftest import table
 
@@ -104,7 +105,7 @@ def test_from_the_hub_to_a_trained_encoder(tree, small_maple, monkeypatch, tmp_p
     assert (len(fold.train), len(fold.test)) == (72, 24)
     assert not set(donors[fold.train]) & set(donors[fold.test])
     assert pairs.panel(fold).test.keys() == {"Breast"}
-    model = stages.train_vision(pairs, fold, 0, tokens.build(pairs))
+    model = runs.train_vision(pairs, fold, 0, tokens.build(pairs))
     assert all(parameter.isfinite().all() for parameter in model.parameters())
 
 

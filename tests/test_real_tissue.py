@@ -5,11 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from seal import artefacts, paths, profiles, provenance, results, tokens
+from seal import artefacts, paths, profiles, provenance, results
 from seal.data.assemble import assemble
 from seal.errors import SealError
 from seal.evaluate import ablation, patch, scoring
 from seal.models import encoders
+from seal.train import tokens
 
 
 @pytest.fixture
@@ -85,13 +86,13 @@ def test_nothing_of_the_test_donor_reaches_a_model(her2st):
     """With the left-out patient's counts replaced by other counts, the other fold's panel and weights are the same."""
     from safetensors.torch import load_file
 
-    from seal import stages
+    from seal.train import runs
 
     def train():
         pairs = assemble(her2st)
         fold = pairs.fold("HER2ST-B")
-        stages.train_vision(pairs, fold, 0, tokens.build(pairs))
-        folder = stages.run_folder(pairs, fold, 0, "seal")
+        runs.train_vision(pairs, fold, 0, tokens.build(pairs))
+        folder = runs.run_folder(pairs, fold, 0, "seal")
         return pairs.panel(fold), load_file(folder / "adapter" / "adapter_model.safetensors")
 
     import anndata

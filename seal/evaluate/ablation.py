@@ -7,13 +7,14 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from seal import profiles, stages
+from seal import profiles
 from seal.data.pairs import Fold, Pairs
 from seal.evaluate import geometry
 from seal.evaluate.patch import Evaluation, predict
 from seal.evaluate.scoring import summary
 from seal.models.vision import SealVision
-from seal.tokens import embed
+from seal.train import runs
+from seal.train.tokens import embed
 
 FULL, FROZEN = "full", "frozen"
 
@@ -102,11 +103,11 @@ class Ablation(Evaluation):
 
     def _train(self, name: str, fold: Fold, seed: int):
         if name == FULL:
-            return stages.train_vision(self.pairs, fold, seed, self.source)
+            return runs.train_vision(self.pairs, fold, seed, self.source)
         variant = VARIANTS[name]
         pairs = varied(self.pairs, name)
         part = fold if variant.pairs == 1 else fold.part(variant.pairs, seed)
-        return stages.train_vision(pairs, part, seed, self.source)
+        return runs.train_vision(pairs, part, seed, self.source)
 
     def _shape(self, name: str, fold: Fold, model: SealVision | None, z_v: np.ndarray) -> dict[str, Any]:
         """How the embeddings of the fold's training and test spots lie, and how well they find their own spot."""

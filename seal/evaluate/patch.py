@@ -5,12 +5,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from seal import stages
 from seal.data.pairs import Fold, Pairs
 from seal.data.simulated_truth import TRUTH
 from seal.evaluate.probe import ridge_probe, validation
 from seal.models import baselines, encoders
-from seal.tokens import TokenSource, embed, embed_patches, embed_tokens
+from seal.train import runs as stages
+from seal.train.tokens import TokenSource, embed, embed_patches, embed_tokens
 
 # name -> what it is; the order is that of figures and tables
 METHODS = {

@@ -193,5 +193,5 @@ class SealVision(nn.Module):
         return losses.gene_loss(self.omics.settings.gene_loss, x_hat, x, self.gene_mean, self.gene_sd)
 
     def losses(self, tokens: Tensor, x: Tensor) -> dict[str, Tensor]:
-        """Embed and score one batch in one go; the plain twin of the step in `seal.steps`."""
+        """Embed and score one batch in one go; the plain twin of the step in `seal.train.steps`."""
         return self.objective(self.embed(tokens), x)

@@ -6,9 +6,10 @@ import sys
 
 import pytest
 
-from seal import launch, paths, stages
+from seal import paths
 from seal.__main__ import main
 from seal.data.assemble import assemble
+from seal.train import launch, runs
 
 HEAVY = "numpy torch timm peft h5py safetensors pandas matplotlib scanpy papermill nbformat"
 
@@ -78,11 +79,11 @@ def test_train_leaves_a_whole_run_and_does_not_train_it_again(small, capsys, mon
     pairs = assemble(small)
     fold = pairs.folds()[1]
     assert train(small, "--fold", fold.name) == 0
-    folder = stages.run_folder(pairs, fold, 0, "seal")
+    folder = runs.run_folder(pairs, fold, 0, "seal")
     assert capsys.readouterr().out == f"{folder}\n"
     assert (folder / "run.json").is_file()
     assert [p.name for p in folder.parent.parent.parent.iterdir()] == [fold.name]
-    monkeypatch.setattr(stages, "fit", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(runs, "fit", lambda *_: pytest.fail("trained again"))
     assert train(small, "--fold", fold.name) == 0
     assert capsys.readouterr().out == f"{folder}\n"
 
@@ -90,7 +91,7 @@ def test_train_leaves_a_whole_run_and_does_not_train_it_again(small, capsys, mon
 def test_train_with_processes_starts_the_same_command_in_all_of_them(small, monkeypatch):
     started = []
     monkeypatch.setattr(launch, "again", lambda words, processes: started.append((words, processes)))
-    monkeypatch.setattr(stages, "train_vision", lambda *_: pytest.fail("trained here"))
+    monkeypatch.setattr(runs, "train_vision", lambda *_: pytest.fail("trained here"))
     assert train(small, "--processes", "2", "--method", "seal_shuffled") == 0
     ((words, processes),) = started  # once, not once a run: each start costs reading everything anew
     assert processes == 2

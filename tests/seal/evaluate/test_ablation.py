@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from seal import profiles, provenance, results, stages, tokens
+from seal import profiles, provenance, results
 from seal.data.assemble import assemble
 from seal.data.pairs import Pairs
 from seal.data.panel import Panel
@@ -17,6 +17,8 @@ from seal.evaluate.ablation import VARIANTS, Ablation
 from seal.evaluate.patch import predict
 from seal.files import read_json
 from seal.models import encoders
+from seal.train import runs as stages
+from seal.train import tokens
 
 OWN_STAGE_1 = {"heads", "no_flows", "masking", "mse", "third_panel", "half_pairs"}  # the others take the full method's
 GROUPS = ("atlas", "panel", "omics", "vision", "compute", "evaluation")

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from seal import profiles, tokens
+from seal import profiles
 from seal.data.assemble import assemble
 from seal.data.augment import augmented
 from seal.errors import SealError
 from seal.models import encoders
 from seal.models.omics import SealOmics
 from seal.models.vision import SealVision
+from seal.train import tokens
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What one step of each stage does; `seal.train` repeats it.
+"""What one step of each stage does; `seal.train.loop` repeats it.
 
 A batch is embedded in blocks of a few patches, each of which draws its dropout from its own seed. So a step can
 be cut twice without changing its result. Over processes: each embeds its blocks, the embeddings are gathered,
@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seal import parallel
 from seal.models.omics import Rows, SealOmics
 from seal.models.vision import SealVision
-from seal.token_file import Request
-from seal.tokens import TokenSource
-from seal.train import Batch, seeded
+from seal.train import parallel
+from seal.train.loop import Batch, seeded
+from seal.train.token_file import Request
+from seal.train.tokens import TokenSource
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seal import parallel
 from seal.errors import SealError
 from seal.files import read_json, write_json
+from seal.train import parallel
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _NUMPY = {"float32": np.float32, "float16": np.float16, "bfloat16": np.uint16}

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from seal import dropin, stages, tokens, train
+from seal import dropin
 from seal.data.assemble import assemble
 from seal.errors import SealError
 from seal.models import encoders
+from seal.train import loop, runs, tokens
 
 
 @pytest.fixture
@@ -27,21 +28,21 @@ def embed(model, pairs):
 
 def test_a_run_is_trained_once_and_read_back_to_the_bit(way, monkeypatch):
     pairs, fold, store = way
-    trained = stages.train_vision(pairs, fold, 0, store)
-    folder = stages.run_folder(pairs, fold, 0, "seal")
+    trained = runs.train_vision(pairs, fold, 0, store)
+    folder = runs.run_folder(pairs, fold, 0, "seal")
     assert {p.name for p in folder.iterdir()} == {
         *("adapter", "vision.safetensors", "omics.safetensors", "panel.json", "log.json", "run.json")
     }
-    monkeypatch.setattr(stages, "fit", lambda *_: pytest.fail("trained again"))
-    read = stages.train_vision(pairs, fold, 0, store)
+    monkeypatch.setattr(runs, "fit", lambda *_: pytest.fail("trained again"))
+    read = runs.train_vision(pairs, fold, 0, store)
     assert trained.state_dict().keys() == read.state_dict().keys()
     assert all(torch.equal(v, read.state_dict()[k]) for k, v in trained.state_dict().items())
-    assert set(stages.read_log(folder)[0]) == {"epoch", "step", "lr", "info", "rec_omics", "rec_vision", "total"}
+    assert set(runs.read_log(folder)[0]) == {"epoch", "step", "lr", "info", "rec_omics", "rec_vision", "total"}
 
 
 def test_only_adapters_decoder_and_omics_train(way):
     pairs, fold, store = way
-    model = stages.train_vision(pairs, fold, 0, store)
+    model = runs.train_vision(pairs, fold, 0, store)
     base = encoders.build(pairs.profile.encoder, image_size=56).model.state_dict()
     merged = dropin.merged_state(model)
     changed = {name for name, value in merged.items() if not torch.equal(value, base[name])}
@@ -51,7 +52,7 @@ def test_only_adapters_decoder_and_omics_train(way):
 def test_stage_two_losses_equal_training_on_the_whole_encoder(way):
     """The fast way (tokens, tail) against the plain way (pixels, whole encoder): same losses, same gradients."""
     pairs, fold, store = way
-    model = stages.train_vision(pairs, fold, 0, store).eval()
+    model = runs.train_vision(pairs, fold, 0, store).eval()
     rows = fold.train[:8]
     x = torch.from_numpy(np.array(pairs.context(fold)[rows]))
 
@@ -76,67 +77,67 @@ def test_stage_two_losses_equal_training_on_the_whole_encoder(way):
 
 def test_shuffled_pairs_keep_no_partner_and_use_each_once(way):
     fold = way[1]
-    partners = stages._partners(fold, 0, "seal_shuffled")
+    partners = runs._partners(fold, 0, "seal_shuffled")
     assert sorted(partners) == sorted(fold.train)
     assert not (partners == fold.train).any()
-    assert not (partners == stages._partners(fold, 1, "seal_shuffled")).all()
-    assert (stages._partners(fold, 0, "seal") == fold.train).all()
+    assert not (partners == runs._partners(fold, 1, "seal_shuffled")).all()
+    assert (runs._partners(fold, 0, "seal") == fold.train).all()
 
 
 def test_settings_decide_whether_a_run_is_current(way, small):
     pairs, fold, _ = way
-    stages.train_omics(pairs, fold, 0, 8)
-    run = stages.run_folder(pairs, fold, 0, "omics") / "run.json"
+    runs.train_omics(pairs, fold, 0, 8)
+    run = runs.run_folder(pairs, fold, 0, "omics") / "run.json"
     before = run.read_text()
     longer = dataclasses.replace(small, omics=dataclasses.replace(small.omics, epochs=3))
-    stages.train_omics(assemble(longer), fold, 0, 8)
+    runs.train_omics(assemble(longer), fold, 0, 8)
     assert run.read_text() != before
 
 
 def test_wrong_or_damaged_weights_are_named(way):
     pairs, fold, store = way
-    stages.train_vision(pairs, fold, 0, store)
-    folder = stages.run_folder(pairs, fold, 0, "seal")
+    runs.train_vision(pairs, fold, 0, store)
+    folder = runs.run_folder(pairs, fold, 0, "seal")
     adapter = folder / "adapter" / "adapter_model.safetensors"
     whole = adapter.read_bytes()
     adapter.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(SealError, match=r"adapter_model\.safetensors cannot be read"):
-        stages.train_vision(pairs, fold, 0, store)
+        runs.train_vision(pairs, fold, 0, store)
     adapter.write_bytes(whole)
     vision = folder / "vision.safetensors"
     vision.write_bytes((folder / "omics.safetensors").read_bytes())
     with pytest.raises(SealError, match=r"vision\.safetensors does not fit SealVision"):
-        stages.train_vision(pairs, fold, 0, store)
+        runs.train_vision(pairs, fold, 0, store)
 
 
 def test_an_adapter_of_another_encoder_is_refused(way):
     pairs, fold, store = way
-    stages.train_vision(pairs, fold, 0, store)
-    adapter = stages.run_folder(pairs, fold, 0, "seal") / "adapter" / "adapter_model.safetensors"
-    state = stages.load_weights(adapter)
-    stages._save_tensors(adapter, {k.replace("blocks.3", "blocks.2"): v for k, v in state.items()})
+    runs.train_vision(pairs, fold, 0, store)
+    adapter = runs.run_folder(pairs, fold, 0, "seal") / "adapter" / "adapter_model.safetensors"
+    state = runs.load_weights(adapter)
+    runs._save_tensors(adapter, {k.replace("blocks.3", "blocks.2"): v for k, v in state.items()})
     with pytest.raises(SealError, match="does not fit the adapter of this encoder"):
-        stages.train_vision(pairs, fold, 0, store)
+        runs.train_vision(pairs, fold, 0, store)
 
 
 def test_a_stage_two_run_that_is_stopped_resumes_to_the_same_bits(way, monkeypatch):
-    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
     pairs, fold, store = way
-    whole = stages.train_vision(pairs, fold, 1, store)
-    folder = stages.run_folder(pairs, fold, 1, "seal")
+    whole = runs.train_vision(pairs, fold, 1, store)
+    folder = runs.run_folder(pairs, fold, 1, "seal")
     (folder / "run.json").unlink()
-    save, saved = train._save, []
+    save, saved = loop._save, []
 
     def dying(*args):
         save(*args)
         saved.append(args)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train, "_save", dying)
+    monkeypatch.setattr(loop, "_save", dying)
     with pytest.raises(KeyboardInterrupt):
-        stages.train_vision(pairs, fold, 1, store)
-    monkeypatch.setattr(train, "_save", save)
-    resumed = stages.train_vision(pairs, fold, 1, store)
+        runs.train_vision(pairs, fold, 1, store)
+    monkeypatch.setattr(loop, "_save", save)
+    resumed = runs.train_vision(pairs, fold, 1, store)
     assert len(saved) == 1
     assert all(torch.equal(v, resumed.state_dict()[k]) for k, v in whole.state_dict().items())
 
@@ -145,18 +146,18 @@ def test_a_stage_two_run_that_is_stopped_resumes_to_the_same_bits(way, monkeypat
 def test_a_model_with_its_genes_in_another_order_is_refused(way, stage):
     """The file is whole and its hash is right; only the order is another."""
     pairs, fold, store = way
-    stages.train_vision(pairs, fold, 0, store)
+    runs.train_vision(pairs, fold, 0, store)
     panel = pairs.panel(fold)
     swapped = (panel.genes[1], panel.genes[0], *panel.genes[2:])
-    folder = stages.run_folder(pairs, fold, 0, stage)
+    folder = runs.run_folder(pairs, fold, 0, stage)
     dataclasses.replace(panel, genes=swapped).save(folder / "panel.json")
     with pytest.raises(SealError, match=f"{stage} differs at position 0: {panel.genes[1]}.*another order"):
-        stages.train_vision(pairs, fold, 0, store)
+        runs.train_vision(pairs, fold, 0, store)
 
 
 def test_unknown_method(way):
     with pytest.raises(SealError, match="'seals'"):
-        stages.train_vision(*way[:2], 0, way[2], "seals")
+        runs.train_vision(*way[:2], 0, way[2], "seals")
 
 
 @pytest.mark.slow

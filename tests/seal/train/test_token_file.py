@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from seal import token_file
 from seal.errors import SealError
-from seal.token_file import build
+from seal.train import token_file
+from seal.train.token_file import build
 
 SHAPE, TOKENS = (2, 10), (3, 4)
 

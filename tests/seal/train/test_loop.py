@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from seal import train
 from seal.errors import SealError
-from seal.train import Schedule, fit, trained_state
+from seal.train import loop
+from seal.train.loop import Schedule, fit, trained_state
 
 SCHEDULE = Schedule(epochs=4, batch=8, lr=1e-2, weight_decay=0.1, seed=3)
 
@@ -94,15 +94,15 @@ def test_same_seed_same_weights_other_seed_others(tmp_path):
 @pytest.mark.parametrize("killed_at", [1, 3, 6])
 def test_a_killed_run_resumes_to_the_same_bits(tmp_path, killed_at, seconds, monkeypatch):
     whole, log = run(tmp_path / "whole")
-    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", seconds)
-    step, steps = train._step, iter(range(100))
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", seconds)
+    step, steps = loop._step, iter(range(100))
 
     def dying(*args):
         if next(steps) == killed_at:
             raise KeyboardInterrupt
         return step(*args)
 
-    monkeypatch.setattr(train, "_step", dying)
+    monkeypatch.setattr(loop, "_step", dying)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "killed")
     assert (tmp_path / "killed" / "checkpoint.pt").is_file() == (seconds == 0)
@@ -115,7 +115,7 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path, killed_at, seconds, mon
 
 
 def test_a_checkpoint_of_other_settings_is_not_resumed(tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
     run(tmp_path, key="old")
     model, log = run(tmp_path, key="new")
     assert len(log) == 8
@@ -123,7 +123,7 @@ def test_a_checkpoint_of_other_settings_is_not_resumed(tmp_path, monkeypatch):
 
 
 def test_a_truncated_checkpoint_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
     run(tmp_path)
     path = tmp_path / "checkpoint.pt"
     path.write_bytes(path.read_bytes()[:100])

@@ -14,9 +14,10 @@ from collections.abc import Sequence
 
 import torch
 
-from seal import parallel, profiles
+from seal import profiles
 from seal.errors import SealError
 from seal.profiles import Profile
+from seal.train import parallel
 
 
 def gpus_to_share() -> int:

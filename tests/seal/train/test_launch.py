@@ -7,9 +7,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from seal import launch, parallel, profiles, stages, tokens
+from seal import profiles
 from seal.data.assemble import assemble
 from seal.errors import SealError
+from seal.train import launch, parallel, runs, tokens
 
 CHANGES = [
     {},
@@ -94,15 +95,15 @@ def test_several_gpus_train_and_the_caller_reads_what_they_left(small, monkeypat
         launched.append((profile, name, seed, method, processes))
         with monkeypatch.context() as there:
             there.setattr(launch, "gpus_to_share", lambda: 0)
-            launched.append(stages.train_vision(pairs, pairs.fold(name), seed, source, method))
-        monkeypatch.setattr(stages, "fit", lambda *_: pytest.fail("trained here too"))
+            launched.append(runs.train_vision(pairs, pairs.fold(name), seed, source, method))
+        monkeypatch.setattr(runs, "fit", lambda *_: pytest.fail("trained here too"))
 
     monkeypatch.setattr(launch, "gpus_to_share", lambda: 2)
     monkeypatch.setattr(launch, "train", in_other_processes)
-    read = stages.train_vision(pairs, fold, 0, source, "seal_shuffled")
+    read = runs.train_vision(pairs, fold, 0, source, "seal_shuffled")
     what, trained = launched
     assert what == (small, fold.name, 0, "seal_shuffled", 2)
     state = read.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in trained.state_dict().items())
-    stages.train_vision(pairs, fold, 0, source, "seal_shuffled")
+    runs.train_vision(pairs, fold, 0, source, "seal_shuffled")
     assert len(launched) == 2, "a run that is current is not launched again"

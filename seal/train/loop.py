@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seal import parallel
 from seal.errors import SealError
 from seal.files import atomic, remove_parts, write_json
+from seal.train import parallel
 
 CHECKPOINT_SECONDS = 60.0  # a checkpoint at the first step that ends this long after the last one
 

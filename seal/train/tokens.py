@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seal import dependencies, parallel, paths, token_file
+from seal import dependencies, paths
 from seal.data.augment import augmented
 from seal.data.pairs import Pairs
 from seal.errors import SealError
@@ -22,7 +22,8 @@ from seal.files import digest
 from seal.models import encoders, weights
 from seal.models.encoders import VisionEncoder
 from seal.profiles import Profile
-from seal.token_file import Request, TokenFile
+from seal.train import parallel, token_file
+from seal.train.token_file import Request, TokenFile
 
 AUGMENTATION_SEED = 42  # release's seed; the views are the same for every fold and training seed
 CHUNK = {"cpu": 64, "cuda": 256}  # patches a forward pass
@@ -251,7 +252,7 @@ def _key(pairs: Pairs) -> str:
         compute.token_dtype,
         compute.precision,
     ]
-    return digest([pairs.key, spec, AUGMENTATION_SEED, dependencies.code_digest(["seal.tokens"])])
+    return digest([pairs.key, spec, AUGMENTATION_SEED, dependencies.code_digest(["seal.train.tokens"])])
 
 
 # --- embedding --------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from seal import dependencies, launch, parallel, paths, profiles
+from seal import dependencies, paths, profiles
 from seal.data import panel as panels
 from seal.data.pairs import Fold, Pairs
 from seal.errors import SealError
@@ -21,9 +21,10 @@ from seal.files import atomic, digest, read_json
 from seal.models.omics import SealOmics, gene_statistics, in_gene_units
 from seal.models.vision import SealVision
 from seal.models.weights import differences
-from seal.steps import Expression, OmicsTask, VisionTask
-from seal.tokens import TokenSource
-from seal.train import Schedule, finish, fit
+from seal.train import launch, parallel
+from seal.train.loop import Schedule, finish, fit
+from seal.train.steps import Expression, OmicsTask, VisionTask
+from seal.train.tokens import TokenSource
 
 METHODS = ("seal", "seal_shuffled")
 
@@ -156,7 +157,7 @@ def _statistics(x: Expression, current: bool) -> tuple[Tensor, Tensor]:
 
 
 def _omics_key(pairs: Pairs, fold: Fold, seed: int, dim: int) -> str:
-    code = dependencies.code_digest(["seal.stages"])
+    code = dependencies.code_digest(["seal.train.runs"])
     rows = digest(fold.omics.tolist())
     return digest([pairs.key, fold.name, rows, seed, dim, asdict(pairs.profile.omics), pairs.panel(fold).hash, code])
 

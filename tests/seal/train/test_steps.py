@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from seal import steps, tokens
 from seal.data.assemble import assemble
 from seal.models.omics import SealOmics, gene_statistics
 from seal.models.vision import SealVision
 from seal.profiles import OmicsSettings, VisionSettings
-from seal.train import Batch
+from seal.train import steps, tokens
+from seal.train.loop import Batch
 
 
 @pytest.fixture
