@@ -2,7 +2,7 @@
 
     >>> import seal
     >>> profile = seal.profile("demo")
-    >>> model, transform = seal.load("folder")  # a trained encoder, see seal.dropin
+    >>> model, transform = seal.load("folder")  # a trained encoder, see seal.export.save
 
 Submodules load on demand: `seal.data`, `seal.models`, `seal.train.runs`, `seal.evaluate`, `seal.artefacts`.
 """
@@ -18,7 +18,7 @@ __all__ = ["SealError", "__version__", "load", "profile"]
 
 def __getattr__(name: str) -> Any:
     if name == "load":  # on demand: it imports torch
-        from seal.saved import load
+        from seal.export.load import load
 
         return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

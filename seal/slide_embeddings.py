@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from seal import hub, saved
 from seal.errors import SealError
+from seal.export import hub, load
 from seal.files import digest, remove_parts
 from seal.models import encoders, weights
 from seal.models.encoders import VisionEncoder
@@ -51,7 +51,7 @@ class Model:
     @cached_property
     def encoder(self) -> VisionEncoder:
         """The encoder on this process's device."""
-        built = encoders.build(self.name) if self.folder is None else saved.load(self.folder).model
+        built = encoders.build(self.name) if self.folder is None else load.load(self.folder).model
         return built.to(parallel.device()).eval()
 
 
@@ -75,7 +75,7 @@ def find_model(name_or_folder: str | Path) -> Model:
                 do="correct --model",
             )
         folder = hub.fetch(name)
-    record = saved.read_record(folder)
+    record = load.read_record(folder)
     return Model(f"{record['encoder']['name']}_seal", digest(record), folder, record["image_size"], record["um_per_px"])
 
 

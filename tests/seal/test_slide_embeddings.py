@@ -8,9 +8,10 @@ import tifffile
 import torch
 from skimage import data as pictures
 
-from seal import dropin, profiles, slide_embeddings
+from seal import profiles, slide_embeddings
 from seal.data.panel import Panel
 from seal.errors import SealError
+from seal.export import save
 from seal.models import encoders
 from seal.models.omics import SealOmics
 from seal.models.vision import SealVision
@@ -228,7 +229,7 @@ def saved(tmp_path_factory):
         for parameter in (p for p in model.parameters() if p.requires_grad):
             parameter.data += 0.3 * torch.randn(parameter.shape)
         folder = tmp_path_factory.mktemp("saved") / "model"
-        dropin.save(model, folder, profile=profile, panel=Panel(tuple("ABCD"), {"o": ("A",)}, ("d",)))
+        save.save(model, folder, profile=profile, panel=Panel(tuple("ABCD"), {"o": ("A",)}, ("d",)))
         folders.append(folder)
     return folders
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from seal import dropin
 from seal.data.assemble import assemble
 from seal.errors import SealError
+from seal.export import save as dropin
 from seal.models import encoders
 from seal.train import loop, runs, tokens
 

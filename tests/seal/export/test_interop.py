@@ -12,9 +12,10 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
-from seal import dropin, interop, profiles
+from seal import profiles
 from seal.data.panel import Panel
 from seal.errors import SealError
+from seal.export import interop, save
 from seal.models import encoders
 from seal.models.omics import SealOmics
 from seal.models.registry import REGISTRY
@@ -38,7 +39,7 @@ def stored(request, tmp_path_factory):
     for parameter in (p for p in model.parameters() if p.requires_grad):
         parameter.data += 0.3 * torch.randn(parameter.shape)
     folder = tmp_path_factory.mktemp(name) / "model"
-    dropin.save(model, folder, profile=profile, panel=Panel(tuple("ABCD"), {"o": ("A",)}, ("d",)))
+    save.save(model, folder, profile=profile, panel=Panel(tuple("ABCD"), {"o": ("A",)}, ("d",)))
     with torch.no_grad():
         return folder, encoder(encoder.preprocess(PATCHES)).numpy()
 

@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from seal.card import may_share_derivatives
 from seal.data import panel as panels
 from seal.data.panel import Panel
 from seal.errors import SealError
+from seal.export.card import may_share_derivatives
 from seal.files import digest, read_json, sha256
 from seal.models import architecture, weights
 from seal.models.encoders import VisionEncoder, preprocess
@@ -122,12 +122,12 @@ def _folder(path_or_repo: str | Path) -> Path:
     if Path(path_or_repo).is_dir():
         return Path(path_or_repo)
     if isinstance(path_or_repo, str) and _REPOSITORY.fullmatch(path_or_repo):
-        from seal import hub
+        from seal.export import hub
 
         return hub.fetch(path_or_repo)
     raise SealError(
         f"{path_or_repo} is no folder",
-        expected='a folder that seal.dropin.save wrote, or a repository as "user/name"',
+        expected='a folder that seal.export.save.save wrote, or a repository as "user/name"',
         do="correct the path",
     )
 
@@ -144,7 +144,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     if not isinstance(record, dict) or not isinstance(record.get("format"), int):
         raise SealError(
             f"{folder} is not a SEAL model: {RECORD} {'is missing' if record is None else 'says nothing of a format'}",
-            expected="a folder that seal.dropin.save wrote",
+            expected="a folder that seal.export.save.save wrote",
             do="give that folder; a plain encoder is loaded with seal.models.encoders.build",
         )
     if record["format"] != FORMAT:

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from seal.card import may_share_derivatives
 from seal.errors import SealError
+from seal.export.card import may_share_derivatives
+from seal.export.load import MERGED, RECORD, read_record
 from seal.hub_errors import explain
-from seal.saved import MERGED, RECORD, read_record
 
 
 def fetch(repository: str) -> Path:

@@ -15,17 +15,17 @@ from typing import Any
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from seal import card
 from seal.data.panel import Panel
 from seal.errors import SealError
+from seal.export import card
+from seal.export.hub import push
+from seal.export.load import FORMAT, MERGED, RECORD, Loaded, load, load_decoder, plain
 from seal.files import atomic, digest, read_json, sha256, write_json
-from seal.hub import push
 from seal.models import weights
 from seal.models.encoders import VisionEncoder
 from seal.models.registry import EncoderSpec
 from seal.models.vision import SealVision
 from seal.profiles import Profile
-from seal.saved import FORMAT, MERGED, RECORD, Loaded, load, load_decoder, plain
 
 __all__ = ["Loaded", "load", "load_decoder", "merged_state", "push", "save", "timm_config"]
 

@@ -20,9 +20,10 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import seal
-from seal import card, dropin, hub, profiles, saved
+from seal import profiles
 from seal.data.panel import Panel
 from seal.errors import SealError
+from seal.export import card, hub, load, save
 from seal.files import digest, sha256
 from seal.models import architecture, encoders
 from seal.models.omics import SealOmics
@@ -80,7 +81,7 @@ def models(tmp_path_factory):
         if (name, adapter) not in made:
             model = build(name, adapter)
             facts = {"fold": "donor1", "seed": 0}
-            folder = dropin.save(
+            folder = save.save(
                 model, home / f"{name}-{adapter}", profile=profile(model), panel=PANEL, results=RESULTS, training=facts
             )
             made[name, adapter] = model, folder
@@ -175,7 +176,7 @@ def test_timm_makes_the_same_model_from_the_folder(models, name):
 @pytest.mark.parametrize("name", [*TIMM, "dinov2s_derived"])
 def test_timm_makes_the_full_size_of_the_registry(name):
     spec = REGISTRY[name]
-    config = json.loads(json.dumps(dropin.timm_config(spec, spec.image_size)))
+    config = json.loads(json.dumps(save.timm_config(spec, spec.image_size)))
     with torch.device("meta"):
         ours = architecture.plain(spec, spec.image_size)
         theirs = timm.create_model(config["architecture"], **config["model_args"])
@@ -214,7 +215,7 @@ def test_the_transform_is_the_encoders_preprocessing(models, side):
 
 def test_decoder_outputs_have_names(models):
     model, folder = models("uni2_h")
-    decoder, panel = dropin.load_decoder(folder)
+    decoder, panel = save.load_decoder(folder)
     z = torch.randn(3, model.encoder.dim)
     with torch.no_grad():
         assert torch.equal(decoder(z), model.decoder(z))
@@ -242,7 +243,7 @@ def test_the_record_holds_what_a_reader_needs(models):
 
 def test_saving_twice_gives_the_same_files(models, tmp_path):
     model, folder = models("uni2_h")
-    again = dropin.save(model, tmp_path / "again", profile=profile(model), panel=PANEL, results=RESULTS)
+    again = save.save(model, tmp_path / "again", profile=profile(model), panel=PANEL, results=RESULTS)
     assert (
         json.loads((again / "seal.json").read_text())["files"]
         == json.loads((folder / "seal.json").read_text())["files"]
@@ -260,34 +261,34 @@ def test_an_encoder_that_the_registry_does_not_know_can_be_loaded(models, monkey
 
 def test_an_earlier_model_is_replaced_and_nothing_else(models, copy):
     model, _ = models("dinov2_s", "bottleneck")
-    dropin.save(model, copy, profile=profile(model), panel=PANEL)
+    save.save(model, copy, profile=profile(model), panel=PANEL)
     assert not (copy / "adapter").exists()
     seal.load(copy)
     (copy / "seal.json").unlink()
     with pytest.raises(SealError, match="not a SEAL model"):
-        dropin.save(model, copy, profile=profile(model), panel=PANEL)
+        save.save(model, copy, profile=profile(model), panel=PANEL)
     assert (copy / "model.safetensors").is_file()
 
 
 def test_a_failed_save_leaves_nothing(models, tmp_path, monkeypatch):
     model, _ = models("dinov2_s")
-    monkeypatch.setattr(dropin, "sha256", lambda _: 1 / 0)
+    monkeypatch.setattr(save, "sha256", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        dropin.save(model, tmp_path / "new", profile=profile(model), panel=PANEL)
+        save.save(model, tmp_path / "new", profile=profile(model), panel=PANEL)
     assert not list(tmp_path.glob("*new*"))
 
 
 def test_another_profile_panel_or_spec_is_refused(models, tmp_path):
     model, _ = models("dinov2_s")
     with pytest.raises(SealError, match=r"number of genes is 8\n.*: 9, with"):
-        dropin.save(model, tmp_path / "a", profile=profile(model), panel=Panel(GENES[:8], {}, ()))
+        save.save(model, tmp_path / "a", profile=profile(model), panel=Panel(GENES[:8], {}, ()))
     for change in ({"vision__rank": 4}, {"omics__epochs": 3}, {"encoder": "uni2_h"}, {"image_size": 56}):
         with pytest.raises(SealError, match=next(iter(change)).split("__")[0] + " is .*\n.*with which the model"):
-            dropin.save(model, tmp_path / "a", profile=profile(model, **change), panel=PANEL)
+            save.save(model, tmp_path / "a", profile=profile(model, **change), panel=PANEL)
     wrong = build("dinov2_s")
     wrong.encoder.spec = REGISTRY["uni2_h"]
     with pytest.raises(SealError, match="not the one that its spec describes"):
-        dropin.save(wrong, tmp_path / "b", profile=profile(wrong), panel=PANEL)
+        save.save(wrong, tmp_path / "b", profile=profile(wrong), panel=PANEL)
 
 
 # --- damage ---
@@ -315,7 +316,7 @@ def test_an_edited_panel_is_refused(copy):
     panel["genes"][:2] = panel["genes"][1::-1]
     (copy / "panel.json").write_text(json.dumps({**panel, "hash": digest(panel["genes"])}))
     with pytest.raises(SealError, match=r"panel\.json was changed"):
-        dropin.load_decoder(copy)
+        save.load_decoder(copy)
 
 
 def test_an_edited_card_is_fine(copy):
@@ -387,7 +388,7 @@ def test_the_card_says_what_it_is(models, tmp_path):
     assert "| 2, SEAL-vision | rank | 8 | release |" in text
     assert "| 1, SEAL-omics | epochs |" in text
     assert "| fold | donor1 |" in text
-    real = dropin.save(model, tmp_path / "real", profile=profile(model, "her2st"), panel=PANEL)
+    real = save.save(model, tmp_path / "real", profile=profile(model, "her2st"), panel=PANEL)
     text = (real / "README.md").read_text()
     assert "Not evaluated." in text
     assert "SIMULATED" not in text
@@ -401,7 +402,7 @@ def test_nothing_private_is_published(models, tmp_path):
         assert str(folder.parent) not in text
     for secret in ("/home/someone/run", "C:\\Users\\someone", "~/run", "hf_" + "a" * 30):
         with pytest.raises(SealError, match="local path or a token"):
-            dropin.save(model, tmp_path / "new", profile=profile(model), panel=PANEL, training={"note": secret})
+            save.save(model, tmp_path / "new", profile=profile(model), panel=PANEL, training={"note": secret})
     assert not (tmp_path / "new").exists()
 
 
@@ -479,14 +480,14 @@ def api(monkeypatch):
 
 def test_push_uploads_all_files(models, api):
     _, folder = models("dinov2_s")
-    assert dropin.push(folder, "user/name") == "https://huggingface.co/user/name"
+    assert save.push(folder, "user/name") == "https://huggingface.co/user/name"
     assert api.uploaded == sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
 
 
 @pytest.mark.parametrize("adapter", ["lora", "bottleneck"])
 def test_a_licence_without_derivatives_keeps_merged_weights_back(models, api, adapter, tmp_path, monkeypatch):
     model, folder = models("uni2_h", adapter)
-    dropin.push(folder, "user/name")
+    save.push(folder, "user/name")
     assert "model.safetensors" not in api.uploaded
     assert {"README.md", "decoder.safetensors", "panel.json", "seal.json"} <= set(api.uploaded)
 
@@ -512,23 +513,23 @@ def test_a_licence_without_derivatives_keeps_merged_weights_back(models, api, ad
 
 def test_weights_that_may_not_be_shared_are_not(models, api):
     with pytest.raises(SealError, match="forbids sharing changed weights"):
-        dropin.push(models("h0_mini", "full")[1], "user/name")
+        save.push(models("h0_mini", "full")[1], "user/name")
     assert api.uploaded is None
 
 
 def test_nothing_goes_to_a_public_repository_unasked(models, api):
     api.private = False
     with pytest.raises(SealError, match="is public"):
-        dropin.push(models("dinov2_s")[1], "user/name")
+        save.push(models("dinov2_s")[1], "user/name")
     assert api.uploaded is None
-    dropin.push(models("dinov2_s")[1], "user/name", private=False)
+    save.push(models("dinov2_s")[1], "user/name", private=False)
     assert api.uploaded
 
 
 def test_a_damaged_folder_is_not_uploaded(copy, api):
     (copy / "decoder.safetensors").unlink()
     with pytest.raises(SealError, match=r"decoder\.safetensors is missing"):
-        dropin.push(copy, "user/name")
+        save.push(copy, "user/name")
     assert api.uploaded is None
 
 
@@ -553,7 +554,7 @@ def answered(status: int) -> Exception:
 def test_the_hubs_errors_are_explained(models, api, monkeypatch, error, message):
     api.error = error
     with pytest.raises(SealError, match=message) as caught:
-        dropin.push(models("dinov2_s")[1], "user/name")
+        save.push(models("dinov2_s")[1], "user/name")
     assert "hf_secret" not in str(caught.value)
 
     def download(_):
@@ -577,13 +578,13 @@ def test_import_seal_stays_light():
     subprocess.run([sys.executable, "-c", code], check=True)
     with pytest.raises(AttributeError, match="no attribute 'lode'"):
         seal.lode
-    assert seal.load is saved.load is dropin.load
+    assert seal.load is load.load is save.load
 
 
 def test_what_was_put_beside_a_model_is_not_uploaded(copy, api):
     """The card tells users to try a patch; a patient's patch must not leave with the model."""
     (copy / "patch.png").write_bytes(b"a patient's tissue")
-    dropin.push(copy, "user/name")
+    save.push(copy, "user/name")
     assert "patch.png" not in api.uploaded
     assert "seal.json" in api.uploaded
 

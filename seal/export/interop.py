@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from seal.errors import SealError
-from seal.saved import Loaded, load
+from seal.export.load import Loaded, load
 
 
 class FloatEmbedding(nn.Module):
