@@ -157,7 +157,7 @@ def _audit(arguments: argparse.Namespace) -> None:
 
 
 def _embed(arguments: argparse.Namespace) -> None:
-    from seal import slide_embeddings
+    from seal import embed as slide_embeddings
     from seal.slides.patches import PatchSettings
 
     settings = PatchSettings(size=arguments.size, um_per_px=arguments.um_per_px, overlap=arguments.overlap)

@@ -11,7 +11,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from seal import paths, provenance
+from seal import paths
+from seal import results as provenance
 from seal.errors import SealError
 from seal.files import atomic, digest, read_json, sha256, write_json
 from seal.profiles import Profile

@@ -14,7 +14,7 @@ from seal.errors import SealError
 from seal.files import digest, read_json, sha256
 
 # Settings enter every key by value, and provenance only describes: neither is a reason to train again.
-NOT_IN_KEYS = ("seal.profiles", "seal.provenance")
+NOT_IN_KEYS = ("seal.profiles", "seal.results")
 
 
 def _source(name: str) -> Path | None:
@@ -110,7 +110,7 @@ def module_files(name: str) -> list[Path]:
 def code_digest(modules: Iterable[str]) -> str:
     """SHA-256 of the sources of modules and of everything in this package that they import.
 
-    Leaves out `seal.profiles` (settings belong in a key by value) and `seal.provenance` (it only describes).
+    Leaves out `seal.profiles` (settings belong in a key by value) and `seal.results` (it only describes).
     """
     return _files_digest(_closure(modules, NOT_IN_KEYS))
 

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from seal import downloads, paths, profiles, provenance
+from seal import downloads, paths, profiles, results
 from seal.artefacts import ranges
 from seal.data import hest, hest_hub
 from seal.downloads import Download
@@ -54,7 +54,7 @@ def report() -> dict[str, Any]:
 
 
 def _machine() -> dict[str, Any]:
-    hardware = provenance.hardware()
+    hardware = results.hardware()
     places = {"SEAL_HOME": paths.home(), "SEAL_HEST": hest.home()}
     fault = _torch_fault()
     torch, cuda, gpus = (None, None, []) if fault else _torch()
@@ -227,7 +227,7 @@ def _artefacts() -> list[dict[str, Any]]:
     """Figures and tables, those together that the same profiles can produce and that lack the same."""
     groups: dict[tuple[Any, ...], list[str]] = {}
     for artefact in REGISTER.values():
-        sources = {provenance.RESULTS[name].data for name in artefact.results}
+        sources = {results.RESULTS[name].data for name in artefact.results}
         key = (artefact.profiles, sources == {"none"}, "" if artefact.draw else artefact.lacks)
         groups.setdefault(key, []).append(artefact.id)
     return [

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from seal import paths, provenance
+from seal import paths, results
 from seal.errors import SealError
 from seal.files import atomic
 from seal.profiles import Profile
@@ -23,12 +23,12 @@ def path(profile: Profile) -> Path:
 def save(profile: Profile) -> Path:
     """Take the profile's present results as the reference, rounded to four decimals."""
     columns = [*_KEYS, "mean", "difference"]
-    beside = provenance.read_result(profile, BESIDE)
+    beside = results.read_result(profile, BESIDE)
     beside = beside.loc[beside["organ"] == "all", ["table", "label", "mean", "low", "high", *_DIFFERENCES]]
     with atomic(path(profile).with_name(f"{BESIDE}.csv")) as temporary:
         beside.round(4).to_csv(temporary, index=False)
     with atomic(path(profile)) as temporary:
-        provenance.read_result(profile, RESULT)[columns].round(4).to_csv(temporary, index=False)
+        results.read_result(profile, RESULT)[columns].round(4).to_csv(temporary, index=False)
     return path(profile)
 
 
@@ -42,7 +42,7 @@ def gaps(profile: Profile):
     """
     import pandas as pd
 
-    new = provenance.read_result(profile, RESULT).set_index(_KEYS)["mean"]
+    new = results.read_result(profile, RESULT).set_index(_KEYS)["mean"]
     old = pd.read_csv(path(profile)).set_index(_KEYS)["mean"]
     if set(new.index) != set(old.index):
         odd = sorted(set(new.index) ^ set(old.index))[0]

@@ -1,123 +1,265 @@
-"""Tidy tables about data, settings and training; what evaluation adds lies in `seal.evaluate`."""
+"""Where a result comes from: stamps, results that carry theirs, and digests of the code behind them."""
 
-import torch
+import datetime
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from seal import profiles
-from seal.data.folds import left_out
-from seal.data.pairs import Pairs
-from seal.models import architecture, encoders
-from seal.profiles import Profile, VisionSettings
-from seal.train import runs
+from seal import paths, profiles
+from seal.dependencies import code_digest, module_files, notebook_digest
+from seal.errors import SealError
+from seal.files import atomic, digest, read_json, sha256, write_json
+from seal.profiles import Profile
 
-_ENCODER_FIELDS = ("name", "label", "hub", "dim", "pooling", "precision", "gated", "licence")
-
-
-def samples(pairs: Pairs):
-    """One row a section, with the fold that leaves it out (None: none does).
-
-    Returns
-    -------
-    DataFrame with id, organ, disease_state, donor, technology, spots, pairs, dataset, licence, simulated, fold.
-    """
+if TYPE_CHECKING:
     import pandas as pd
 
-    out = left_out(pairs.sections, pairs.profile.evaluation)
-    fold_of = {section.sample: name for name, inside in out.items() for section in inside}
-    rows = [
-        {
-            "id": s.sample,
-            "organ": s.organ,
-            "disease_state": s.disease_state,
-            "donor": s.donor,
-            "technology": s.technology,
-            "spots": s.stop - s.start,
-            "pairs": (s.stop - s.start) * s.has_image,
-            "dataset": s.dataset,
-            "licence": s.licence,
-            "simulated": pairs.profile.simulated,
-            "fold": fold_of.get(s.sample),
-        }
-        for s in pairs.sections
-    ]
-    return pd.DataFrame(rows)
+__all__ = [
+    "RESULTS",
+    "Result",
+    "code_digest",
+    "commit",
+    "data_label",
+    "hardware",
+    "module_files",
+    "notebook_digest",
+    "read_result",
+    "read_stamp",
+    "result_path",
+    "stamp",
+    "versions",
+    "write_result",
+]
+
+PACKAGES = (
+    *("torch", "torchvision", "timm", "peft", "safetensors", "h5py", "numpy", "scipy"),
+    *("pandas", "scikit-learn", "anndata", "scanpy", "matplotlib"),
+)
 
 
-def panel(pairs: Pairs):
-    """One row a fold and gene, in panel order: fold, rank, gene, test, organs (those it is scored in)."""
-    import pandas as pd
+@dataclass(frozen=True)
+class Result:
+    """A tidy table: the notebook that writes it, the columns a reader relies on, and whose data it holds."""
 
-    rows = []
-    for fold in pairs.folds():
-        genes = pairs.panel(fold)
-        organs = {gene: [o for o, scored in genes.test.items() if gene in scored] for gene in genes.test_genes}
-        rows += [
-            {"fold": fold.name, "rank": rank, "gene": gene, "test": gene in organs}
-            | {"organs": ", ".join(organs.get(gene, []))}
-            for rank, gene in enumerate(genes.genes, start=1)
-        ]
-    return pd.DataFrame(rows)
+    notebook: str
+    columns: tuple[str, ...]
+    data: str = "profile"  # "profile": simulated or real as the profile is; "real": always; "none": no data
 
 
-def settings(profile: Profile):
-    """One row a setting: stage, setting, symbol, value, default, source."""
-    import pandas as pd
-
-    rows = profiles.setting_rows(profile)
-    return pd.DataFrame([{k: str(v) if isinstance(v, tuple) else v for k, v in row.items()} for row in rows])
+def _result(notebook: str, columns: str, data: str = "profile") -> Result:
+    return Result(notebook, tuple(columns.split()), data)
 
 
-def encoder_table(profile: Profile):
-    """One row an encoder of the registry, with all its parameters and those that the profile's adapter would train.
+RESULTS = {
+    "samples": _result(
+        "01_dataset",
+        "id organ disease_state donor technology spots pairs dataset licence simulated fold",
+    ),
+    "hest_metadata": _result("01_dataset", "id organ disease_state technology spots study donor role", "real"),
+    "maple_waterfall": _result(
+        "01_dataset", "rule reason source samples_out spots_out samples_left spots_left", "real"
+    ),
+    "slide_tasks": _result("01_dataset", "task group type strength metric cases oracle low high chance gained"),
+    "gene_truth": _result("01_dataset", "gene visible hidden counting oracle_pcc ceiling_pcc"),
+    "panel": _result("01_dataset", "fold rank gene test organs"),
+    "realism": _result("01_dataset", "statistic unit source simulated group organ x value low high"),
+    "encoders": _result(
+        "00_overview",
+        "name label hub geometry dim pooling mean std precision gated licence parameters trainable adapter",
+        "none",
+    ),
+    "settings": _result("00_overview", "stage setting symbol value source", "none"),
+    "training_curves": _result("04_patch_level", "stage method fold seed epoch step term value"),
+    "patch_level": _result("04_patch_level", "task encoder method organ fold donor seed metric value"),
+    "patch_level_summary": _result(
+        "04_patch_level",
+        "task encoder method organ metric mean low high difference difference_low difference_high "
+        "folds donors seeds split dealt resample",
+    ),
+    "patch_level_genes": _result("04_patch_level", "gene organ method fold donor seed metric value"),
+    "maps": _result("04_patch_level", "fold donor sample barcode x y gene measured frozen seal"),
+    "ablations": _result(
+        "04_patch_level",
+        "table label task encoder method organ metric mean low high difference difference_low difference_high "
+        "folds donors seeds split dealt resample",
+    ),
+    "ablation_shapes": _result(
+        "04_patch_level",
+        "method fold effective_rank_train uniformity_train alignment_train recall10_train chance10_train "
+        "effective_rank_test uniformity_test alignment_test recall10_test chance10_test",
+    ),
+}
 
-    Both are counted on the true geometry on torch's meta device: nothing is downloaded or allocated.
 
-    Returns
-    -------
-    DataFrame with name, label, hub, geometry, dim, pooling, mean, std, precision, gated, licence, parameters,
-    trainable, adapter, used (whether this profile runs it).
-    """
-    import pandas as pd
+def _run(*command: str) -> str | None:
+    try:
+        done = subprocess.run(command, cwd=paths.PROJECT, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
 
-    rows = []
-    for name, spec in encoders.REGISTRY.items():
-        with torch.device("meta"):
-            encoder = encoders.VisionEncoder(spec, architecture.plain(spec, spec.image_size))
-        row = {field: getattr(spec, field) for field in _ENCODER_FIELDS}
-        rows.append(
-            row
-            | {"geometry": str(spec.geometry), "mean": str(spec.mean), "std": str(spec.std)}
-            | {"parameters": sum(p.numel() for p in encoder.model.parameters())}
-            | {"trainable": _trainable(encoder, profile.vision), "adapter": profile.vision.adapter}
-            | {"used": name == profile.encoder}
+
+def commit() -> dict[str, Any]:
+    """The commit of the project's own repository, and whether files differ from it; None without git."""
+    top = _run("git", "rev-parse", "--show-toplevel")
+    if top is None or Path(top).resolve() != paths.PROJECT:
+        return {"commit": None, "dirty": None}
+    return {
+        "commit": _run("git", "rev-parse", "--verify", "--quiet", "HEAD"),
+        "dirty": bool(_run("git", "status", "--porcelain")),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on, those that are installed."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, the cores this process may use, memory in GB, GPUs (empty without NVIDIA's driver)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    gpus = _run("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
+    return {
+        "cpu": _cpu(),
+        "cores": cores,
+        "memory_gb": _memory_gb(),
+        "gpus": gpus.splitlines() if gpus else [],
+    }
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return _run("sysctl", "-n", "machdep.cpu.brand_string") or platform.processor() or platform.machine()
+
+
+def _memory_gb() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def stamp(profile: Profile, inputs: dict[str, Any]) -> dict[str, Any]:
+    """Say where something comes from: profile, data, seeds, commit, inputs, versions, hardware, UTC time."""
+    return {
+        "profile": profile.name,
+        "data": profile.label,
+        "settings": digest(profiles.as_dict(profile)),
+        "seeds": list(profile.evaluation.seeds),
+        **commit(),
+        "inputs": inputs,
+        "versions": versions(),
+        "hardware": hardware(),
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def result_path(profile: Profile, name: str) -> Path:
+    """Where a result lies: results/PROFILE/NAME.csv."""
+    return paths.results(profile.name) / f"{name}.csv"
+
+
+def _result_entry(name: str) -> Result:
+    if name not in RESULTS:
+        raise SealError(
+            f"unknown result {name!r}",
+            expected=f"one of {', '.join(RESULTS)}",
+            do="correct the name, or add the table to RESULTS in seal/results.py",
         )
-    return pd.DataFrame(rows)
+    return RESULTS[name]
 
 
-def _trainable(encoder: encoders.VisionEncoder, settings: VisionSettings) -> int:
-    """What the adapter trains: r (d_in + d_out) a linear by LoRA, the last blocks, or 2 d h + h + d beside them."""
-    if settings.adapter == "lora":
-        linears = [encoder.model.get_submodule(name) for name in encoder.lora_targets(settings.blocks)]
-        return sum(settings.rank * (m.in_features + m.out_features) for m in linears)
-    if settings.adapter == "full":
-        return sum(p.numel() for p in encoder.tail_parameters(settings.blocks))
-    d, h = encoder.dim, settings.bottleneck
-    return 2 * d * h + h + d
+def _check_columns(frame: "pd.DataFrame", name: str, origin: str) -> None:
+    missing = [column for column in _result_entry(name).columns if column not in frame.columns]
+    if missing:
+        raise SealError(
+            f"{origin} lacks the columns {', '.join(missing)}",
+            expected=f"the columns {', '.join(RESULTS[name].columns)}",
+            do=f"run notebook {RESULTS[name].notebook} again",
+        )
 
 
-def training_curves(pairs: Pairs):
-    """Loss terms of every finished run of this profile: stage, method, fold, seed, epoch, step, term, value."""
+def write_result(profile: Profile, name: str, frame: "pd.DataFrame", inputs: dict[str, Any]) -> Path:
+    """Write a tidy table as results/PROFILE/NAME.csv with its stamp, NAME.csv.json, beside it.
+
+    Parameters
+    ----------
+    name
+        A key of `RESULTS`.
+    inputs
+        What the table was made from: names with digests or other plain values.
+
+    Returns
+    -------
+    Path of the csv.
+
+    Raises
+    ------
+    SealError
+        An unknown name, or columns are missing.
+    """
+    path = result_path(profile, name)
+    _check_columns(frame, name, f"the table {name!r}")
+    with atomic(path) as temporary:
+        frame.to_csv(temporary, index=False)
+    entry = {"sha256": sha256(path), "rows": len(frame), **stamp(profile, inputs)}
+    write_json(path.with_suffix(".csv.json"), {**entry, "data": data_label(profile, [name])})
+    return path
+
+
+def read_result(profile: Profile, name: str) -> "pd.DataFrame":
+    """Read a tidy table.
+
+    Raises
+    ------
+    SealError
+        It is missing, differs from its stamp, or lacks columns; the error names the notebook that makes it.
+    """
     import pandas as pd
 
-    frames = []
-    for fold in pairs.folds():
-        for seed in pairs.profile.evaluation.seeds:
-            for name in ("omics", *runs.METHODS):
-                folder = runs.run_folder(pairs, fold, seed, name)
-                if not (folder / "run.json").is_file():
-                    continue
-                log = pd.DataFrame(runs.read_log(folder)).drop(columns="lr")
-                long = log.melt(["epoch", "step"], var_name="term")
-                stage, method = ("omics", "seal") if name == "omics" else ("vision", name)
-                frames.append(long.assign(stage=stage, method=method, fold=fold.name, seed=seed))
-    columns = ["stage", "method", "fold", "seed", "epoch", "step", "term", "value"]
-    return pd.concat(frames, ignore_index=True)[columns]
+    path, entry = result_path(profile, name), _result_entry(name)
+    again = f"run notebook {entry.notebook} with profile {profile.name}"
+    if not path.is_file():
+        raise SealError(f"{path} is missing", expected=f"the result {name!r}", do=again)
+    stamped = read_json(path.with_suffix(".csv.json"))["sha256"] if path.with_suffix(".csv.json").is_file() else None
+    if stamped not in (None, sha256(path)):
+        raise SealError(
+            f"{path} differs from its stamp, {path.name}.json",
+            expected="the file as its notebook wrote it",
+            do=again,
+        )
+    try:
+        frame = pd.read_csv(path, keep_default_na=False, na_values=[""])  # "NA" can be a gene's or a donor's name
+    except ValueError as error:
+        raise SealError(f"{path} is not a table ({error})", expected="a csv file with a header", do=again) from error
+    _check_columns(frame, name, str(path))
+    return frame
+
+
+def data_label(profile: Profile, names: Iterable[str]) -> str:
+    """What must be said of something made from these results: simulated data, real data or no sample data."""
+    kinds = {_result_entry(name).data for name in names}
+    if "profile" in kinds:
+        return profile.label
+    return "real data" if "real" in kinds else "no sample data"
+
+
+def read_stamp(profile: Profile, name: str) -> dict[str, Any]:
+    """The stamp of a result, empty if it has none."""
+    path = result_path(profile, name).with_suffix(".csv.json")
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

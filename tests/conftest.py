@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from seal import paths, profiles, results
+from seal import paths, profiles, result_tables
 from seal.data.assemble import assemble
 from seal.evaluate.patch import Evaluation
 from seal.models import encoders
@@ -93,4 +93,4 @@ def evaluated(small_home, tmp_path_factory, tiny_build):
         patch.setattr(encoders, "build", tiny_build)
         pairs = assemble(SMALL)
         evaluation = Evaluation(pairs, tokens.build(pairs)).run()
-        return evaluation, results.training_curves(pairs)
+        return evaluation, result_tables.training_curves(pairs)

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from seal import artefacts, paths, profiles, provenance, results
+from seal import artefacts, paths, profiles, result_tables, results
 from seal.data.assemble import assemble
 from seal.errors import SealError
 from seal.evaluate import ablation, patch, scoring
@@ -55,20 +55,20 @@ def test_from_sections_to_figures(her2st, monkeypatch):
     source = tokens.build(pairs)
     evaluation, ablated = patch.Evaluation(pairs, source).run(), ablation.Ablation(pairs, source).run()
     tables = {
-        "samples": results.samples(pairs),
-        "panel": results.panel(pairs),
-        "settings": results.settings(her2st),
-        "encoders": results.encoder_table(her2st),
+        "samples": result_tables.samples(pairs),
+        "panel": result_tables.panel(pairs),
+        "settings": result_tables.settings(her2st),
+        "encoders": result_tables.encoder_table(her2st),
         "patch_level": scoring.scores(evaluation),
         "patch_level_summary": scoring.summary(evaluation),
         "patch_level_genes": scoring.gene_scores(evaluation),
         "maps": patch.maps(evaluation),
-        "training_curves": results.training_curves(pairs),
+        "training_curves": result_tables.training_curves(pairs),
         "ablations": ablation.table(ablated),
         "ablation_shapes": ablation.shapes(ablated),
     }
     for name, table in tables.items():
-        provenance.write_result(her2st, name, table, inputs={"pairs": pairs.key})
+        results.write_result(her2st, name, table, inputs={"pairs": pairs.key})
     artefacts.draw(her2st)
     drawn = {p.name for p in paths.figures("her2st").rglob("*") if p.is_file()}
     assert {f"{name}.{kind}" for name in ("F1", "F3", "E4", "E5") for kind in ("pdf", "png")} <= drawn

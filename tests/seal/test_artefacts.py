@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from seal import artefacts, paths, plots, profiles, provenance, tables
+from seal import artefacts, paths, plots, profiles, results, tables
 from seal.artefacts import DRAWN, MISSING, REGISTER, STALE
 from seal.errors import SealError
 
@@ -45,8 +45,8 @@ def maps() -> pd.DataFrame:
 
 def write_e5() -> Path:
     """Both results of E5; the path of the curves."""
-    provenance.write_result(DEMO, "ablations", ablations(), {})
-    return provenance.write_result(DEMO, "training_curves", curves(), {})
+    results.write_result(DEMO, "ablations", ablations(), {})
+    return results.write_result(DEMO, "training_curves", curves(), {})
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_every_entry_can_be_drawn_or_says_what_it_lacks(artefact):
     assert re.fullmatch(r"0\d_\w+", artefact.notebook)
     if artefact.draw:
         assert callable(getattr(plots if artefact.kind == "figure" else tables, artefact.draw))
-        assert set(artefact.results) <= set(provenance.RESULTS)
+        assert set(artefact.results) <= set(results.RESULTS)
         assert set(artefact.drawn) <= set(artefact.panels)
     else:
         assert artefact.lacks
@@ -111,8 +111,8 @@ def test_nothing_there_yet_says_which_notebook_and_why(home):
 
 
 def test_draw_writes_stamped_files_and_only_what_can_be_drawn(home):
-    provenance.write_result(DEMO, "samples", samples(), {})
-    provenance.write_result(DEMO, "maps", maps(), {})
+    results.write_result(DEMO, "samples", samples(), {})
+    results.write_result(DEMO, "maps", maps(), {})
     files = artefacts.draw(DEMO)
     folder = home / "figures" / "demo"
     expected = {f"{id}.{kind}" for id in ("F1", "E4") for kind in ("pdf", "png")}
@@ -137,13 +137,13 @@ def test_ablations_draw_e5_and_four_tables(home):
 
 def test_stamps_agree_in_manifest_png_pdf_and_markdown(home):
     path = write_e5()
-    provenance.write_result(DEMO, "samples", samples(), {})
+    results.write_result(DEMO, "samples", samples(), {})
     artefacts.draw(DEMO, ["E5", "T1"])
     entry = artefacts.manifest(DEMO)["E5"]
     needed = {"profile", "data", "seeds", "commit", "dirty", "inputs", "versions", "hardware", "code", "time"}
     assert needed <= entry.keys()
-    assert entry["inputs"]["training_curves"]["sha256"] == provenance.sha256(path)
-    assert {name: provenance.sha256(home / "figures/demo" / name) for name in entry["files"]} == entry["files"]
+    assert entry["inputs"]["training_curves"]["sha256"] == results.sha256(path)
+    assert {name: results.sha256(home / "figures/demo" / name) for name in entry["files"]} == entry["files"]
     with Image.open(home / "figures/demo/E5.png") as image:
         stamp = json.loads(image.text["Comment"])
         assert image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
@@ -158,7 +158,7 @@ def test_stamps_agree_in_manifest_png_pdf_and_markdown(home):
 
 def test_simulated_data_is_marked_and_real_data_is_not(home):
     for profile in (DEMO, HER2ST):
-        provenance.write_result(profile, "samples", samples(profile.simulated), {})
+        results.write_result(profile, "samples", samples(profile.simulated), {})
         artefacts.draw(profile, ["T1"])
     first = [(home / f"figures/{n}/tables/T1.md").read_text().splitlines()[0] for n in ("demo", "her2st")]
     assert first == ["**simulated data**, profile demo", "**real data**, profile her2st"]
@@ -169,11 +169,11 @@ def test_simulated_data_is_marked_and_real_data_is_not(home):
 
 @pytest.mark.slow
 def test_real_metadata_replace_simulated_samples(home):
-    provenance.write_result(DEMO, "samples", samples(), {})
+    results.write_result(DEMO, "samples", samples(), {})
     artefacts.draw(DEMO, ["F1"])
     assert artefacts.manifest(DEMO)["F1"]["data"] == "simulated data"
     selected = samples(simulated=False).assign(study="s", role="train")
-    provenance.write_result(DEMO, "hest_metadata", selected, {})
+    results.write_result(DEMO, "hest_metadata", selected, {})
     assert states(DEMO)["F1"] == STALE
     artefacts.draw(DEMO, ["F1"])
     entry = artefacts.manifest(DEMO)["F1"]
@@ -191,15 +191,15 @@ def test_drawing_twice_gives_the_same_files(home):
 
 @pytest.mark.slow
 def test_stale_when_an_input_a_file_or_the_code_changes(home, monkeypatch):
-    provenance.write_result(DEMO, "samples", samples(), {})
+    results.write_result(DEMO, "samples", samples(), {})
     artefacts.draw(DEMO, ["T1", "T3"])
     assert states(DEMO)["T1"] == DRAWN
     (home / "figures/demo/tables/T3.md").unlink()
     assert why(DEMO, "T3").startswith("tables/T3.md is gone")
     with monkeypatch.context() as patch:
-        patch.setattr(provenance, "code_digest", lambda modules: "other")
+        patch.setattr(results, "code_digest", lambda modules: "other")
         assert why(DEMO, "T1").startswith("the drawing code has changed")
-    provenance.write_result(DEMO, "samples", samples().assign(spots=11), {})
+    results.write_result(DEMO, "samples", samples().assign(spots=11), {})
     assert states(DEMO)["T1"] == STALE
     assert why(DEMO, "T1").startswith("samples.csv has changed")
     artefacts.draw(DEMO)

@@ -17,7 +17,7 @@ import torch
 from huggingface_hub import constants
 from huggingface_hub.utils import _headers
 
-from seal import doctor, downloads, paths, profiles, provenance
+from seal import doctor, downloads, paths, profiles, results
 from seal.data import fetch, hest, hest_hub
 from seal.models.registry import UNI2_H
 from seal.register import REGISTER
@@ -358,7 +358,7 @@ def test_every_figure_and_table_is_there_once_with_its_profiles():
     assert sorted(id for group in groups for id in group["ids"]) == sorted(REGISTER)
     for group in groups:
         for id in group["ids"]:
-            sources = {provenance.RESULTS[name].data for name in REGISTER[id].results}
+            sources = {results.RESULTS[name].data for name in REGISTER[id].results}
             assert tuple(group["profiles"]) == (() if sources == {"none"} else REGISTER[id].profiles)
             assert bool(group["lacks"]) == (REGISTER[id].draw is None)
 

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from seal import profiles, provenance, reference
+from seal import profiles, reference, results
 from seal.errors import SealError
 
 DEMO = profiles.DEMO
@@ -16,14 +16,14 @@ def write(means):
         | {"split": "donor", "dealt": 0, "resample": "spots"}
         for m, v in means.items()
     ]
-    provenance.write_result(DEMO, reference.RESULT, pd.DataFrame(rows), inputs={})
+    results.write_result(DEMO, reference.RESULT, pd.DataFrame(rows), inputs={})
 
 
 def write_ablations():
     row = {"table": "T51", "label": "SEAL", "task": "t", "encoder": "e", "method": "full", "organ": "all"}
     row |= {"metric": "pcc", "folds": 2, "donors": 2, "seeds": 1, "split": "donor", "dealt": 0, "resample": "spots"}
     row |= dict.fromkeys(("mean", "low", "high", "difference", "difference_low", "difference_high"), 0.12345)
-    provenance.write_result(DEMO, reference.BESIDE, pd.DataFrame([row, row | {"organ": "Breast"}]), inputs={})
+    results.write_result(DEMO, reference.BESIDE, pd.DataFrame([row, row | {"organ": "Breast"}]), inputs={})
 
 
 @pytest.fixture

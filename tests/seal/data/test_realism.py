@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from seal import plots, provenance
+from seal import plots, results
 from seal.data import hest, mouse
 from seal.data.realism import apart, expression, pairings, pictures, real_sections, section_statistics, shortfalls
 from seal.data.sample_files import write_sample
@@ -283,7 +283,7 @@ def table(made) -> pd.DataFrame:
 
 
 def test_sections_are_measured_by_what_they_hold(table):
-    assert set(table.columns) == set(provenance.RESULTS["realism"].columns)
+    assert set(table.columns) == set(results.RESULTS["realism"].columns)
     kinds = table["statistic"].map(lambda name: pairings.NAMES[name].kind)
     by_section = {name: set(kinds[table["group"] == name]) for name in ("SIM-0", "REAL-2", "NORMALISED")}
     assert by_section["SIM-0"] == {"told", "expression", "picture", "curve"}

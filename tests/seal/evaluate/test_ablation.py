@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from seal import profiles, provenance, results
+from seal import profiles, result_tables, results
 from seal.data.assemble import assemble
 from seal.data.pairs import Pairs
 from seal.data.panel import Panel
@@ -58,7 +58,11 @@ def ran(small_home, small_profile, tiny_build, tmp_path_factory):
         return SimpleNamespace(
             **{"pairs": pairs, "fold": fold, "source": source, "runs": runs, "trained": variants},
             **{"before": before, "after": after, "again": again, "predictions": ran.predictions},
-            **{"table": ablation.table(ran), "shapes": ablation.shapes(ran), "curves": results.training_curves(pairs)},
+            **{
+                "table": ablation.table(ran),
+                "shapes": ablation.shapes(ran),
+                "curves": result_tables.training_curves(pairs),
+            },
         )
 
 
@@ -135,7 +139,7 @@ def test_the_same_seed_gives_the_same_weights(ran):
 
 def test_the_table_compares_with_the_full_method(ran):
     table = ran.table
-    assert set(table.columns) == set(provenance.RESULTS["ablations"].columns)
+    assert set(table.columns) == set(results.RESULTS["ablations"].columns)
     assert (table["seeds"] == 1).all()
     overall = table[table["organ"] == "all"]
     groups = {id: rows["method"].tolist() for id, rows in overall.groupby("table")}
@@ -149,7 +153,7 @@ def test_the_table_compares_with_the_full_method(ran):
 
 
 def test_shapes_of_every_variant(ran):
-    assert set(ran.shapes.columns) == set(provenance.RESULTS["ablation_shapes"].columns)
+    assert set(ran.shapes.columns) == set(results.RESULTS["ablation_shapes"].columns)
     shapes = ran.shapes.set_index("method")
     assert list(shapes.index) == list(Ablation.methods)
     aligned = shapes.drop("frozen")

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy.sparse import csr_matrix
 
-from seal import profiles, provenance, results, tables
+from seal import profiles, result_tables, results, tables
 from seal.data import sample_files
 from seal.data.assemble import assemble
 from seal.data.expression import clean_genes
@@ -193,15 +193,15 @@ def test_a_fold_tests_a_donor_of_each_organ_on_that_organs_own_genes():
 
 def test_the_results_say_where_a_donor_and_a_gene_are_tested():
     pairs = assemble(PROFILE)
-    samples = results.samples(pairs)
+    samples = result_tables.samples(pairs)
     assert samples.groupby("fold")["donor"].nunique().to_dict() == {"1of2": 6, "2of2": 6}
     out = tables.held_out_folds(samples)
     assert out["left out"].tolist() == ["fold 1of2", "fold 2of2"]
     assert out[["organ", "test donors", "training donors"]].drop_duplicates().to_numpy().tolist() == [
         ["Brain, Lung, Skin", 6, 6]
     ]
-    panel = results.panel(pairs)
-    assert set(panel.columns) == set(provenance.RESULTS["panel"].columns)
+    panel = result_tables.panel(pairs)
+    assert set(panel.columns) == set(results.RESULTS["panel"].columns)
     for fold in pairs.folds():
         part = panel[panel["fold"] == fold.name]
         for organ, genes in pairs.panel(fold).test.items():
@@ -217,7 +217,7 @@ def test_scores_equal_numpys_correlation_donor_by_donor(evaluated):
     pairs = evaluation.pairs
     scores, genes = scoring.scores(evaluation), scoring.gene_scores(evaluation)
     for name, table in (("patch_level", scores), ("patch_level_genes", genes)):
-        assert set(provenance.RESULTS[name].columns) == set(table.columns)
+        assert set(results.RESULTS[name].columns) == set(table.columns)
     pcc = scores[scores["metric"] == "pcc"].set_index(["method", "donor", "seed"]).sort_index()
     assert pcc.index.is_unique
     assert len(set(pcc["fold"])) == 2
@@ -241,7 +241,7 @@ def test_truth_comes_out_on_top_and_is_said_to(evaluated):
     evaluation = evaluated()
     assert evaluation.methods[-2:] == ("oracle", "ceiling")
     table = scoring.summary(evaluation)
-    assert set(table.columns) == set(provenance.RESULTS["patch_level_summary"].columns)
+    assert set(table.columns) == set(results.RESULTS["patch_level_summary"].columns)
     overall = table[table["organ"] == "all"].set_index("method")
     order = ["random", "colour", "seal", "oracle", "ceiling"]
     assert overall.loc[order, "mean"].is_monotonic_increasing
@@ -316,7 +316,7 @@ def test_settings_of_controls_and_ablations(evaluated):
     assert [seed for seed, _ in evaluation.runs("seal", "1of2")] == [0, 1]
     assert [fold.name for fold in Ablation(evaluation.pairs, None).folds()] == ["1of2"]
     table = scoring.summary(evaluation)
-    note = tables.controls(table, results.encoder_table(PROFILE)).attrs["note"]
+    note = tables.controls(table, result_tables.encoder_table(PROFILE)).attrs["note"]
     assert note.startswith("One seed: nothing in the method is random, but for the random weights")
     with pytest.raises(SealError, match="'patients'"):
         scoring.summary(evaluated(resample="patients"))
@@ -325,7 +325,7 @@ def test_settings_of_controls_and_ablations(evaluated):
 def test_maps_show_each_donors_own_first_genes(evaluated):
     evaluation = evaluated()
     maps = patch.maps(evaluation, genes=2)
-    assert set(maps.columns) == set(provenance.RESULTS["maps"].columns)
+    assert set(maps.columns) == set(results.RESULTS["maps"].columns)
     assert maps["donor"].nunique() == 12
     for fold in evaluation.pairs.folds():
         genes = evaluation.pairs.panel(fold).test["Lung"][:2]

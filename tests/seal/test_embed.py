@@ -8,7 +8,7 @@ import tifffile
 import torch
 from skimage import data as pictures
 
-from seal import profiles, slide_embeddings
+from seal import embed, profiles
 from seal.data.panel import Panel
 from seal.errors import SealError
 from seal.export import save
@@ -64,7 +64,7 @@ def stamps(folder):
 
 
 def test_embeddings_are_those_of_the_encoder_patch_by_patch(slides, tmp_path, tiny_build):
-    written = slide_embeddings.embed([slides], NAME, tmp_path / "out", SETTINGS)
+    written = embed.embed([slides], NAME, tmp_path / "out", SETTINGS)
     assert written == [tmp_path / "out" / SCALE / f"features_{NAME}" / f"{name}.h5" for name in ("A", "BB")]
     encoder = tiny_build(NAME, image_size=56)
     for path in written:
@@ -85,23 +85,23 @@ def test_embeddings_are_those_of_the_encoder_patch_by_patch(slides, tmp_path, ti
 
 
 def test_batches_do_not_matter(slides, tmp_path, monkeypatch):
-    (whole,) = slide_embeddings.embed([slides / "A.tif"], NAME, tmp_path / "a", SETTINGS)
-    monkeypatch.setattr(slide_embeddings, "BATCH", {"cpu": 4, "cuda": 4})
-    (parts,) = slide_embeddings.embed([slides / "A.tif"], NAME, tmp_path / "b", SETTINGS)
+    (whole,) = embed.embed([slides / "A.tif"], NAME, tmp_path / "a", SETTINGS)
+    monkeypatch.setattr(embed, "BATCH", {"cpu": 4, "cuda": 4})
+    (parts,) = embed.embed([slides / "A.tif"], NAME, tmp_path / "b", SETTINGS)
     a, b = (trident.read_features(path).features for path in (whole, parts))
     np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 def test_what_is_there_is_not_made_again(slides, tmp_path, tiny):
     out = tmp_path / "out"
-    slide_embeddings.embed([slides / "A.tif"], NAME, out, SETTINGS)
+    embed.embed([slides / "A.tif"], NAME, out, SETTINGS)
     before = stamps(out)
-    slide_embeddings.embed([slides], NAME, out, SETTINGS)
+    embed.embed([slides], NAME, out, SETTINGS)
     after = stamps(out)
     assert len(after) == 4
     assert {path: after[path] for path in before} == before
     assert len(tiny) == 2
-    slide_embeddings.embed([slides], NAME, out, SETTINGS)
+    embed.embed([slides], NAME, out, SETTINGS)
     assert stamps(out) == after
     assert len(tiny) == 2  # not even the encoder is loaded
 
@@ -113,20 +113,20 @@ def test_what_was_killed_half_way_is_made_whole(slides, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(slide_embeddings, "embed_patches", killed)
+        patch.setattr(embed, "embed_patches", killed)
         with pytest.raises(KeyboardInterrupt):
-            slide_embeddings.embed([slides], NAME, out, SETTINGS)
+            embed.embed([slides], NAME, out, SETTINGS)
     folder = out / SCALE / f"features_{NAME}"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / ".A.0123abcd.part.h5").write_bytes(b"half")
-    assert len(slide_embeddings.embed([slides], NAME, out, SETTINGS)) == 2
+    assert len(embed.embed([slides], NAME, out, SETTINGS)) == 2
     assert sorted(path.name for path in folder.iterdir()) == ["A.h5", "BB.h5"]
 
 
 @pytest.mark.parametrize("what", ["tissue", "precision", "slide"])
 def test_what_follows_from_something_else_is_made_again(slides, tmp_path, what):
     out = tmp_path / "out"
-    slide_embeddings.embed([slides], NAME, out, SETTINGS)
+    embed.embed([slides], NAME, out, SETTINGS)
     before, settings, precision = stamps(out), SETTINGS, "float32"
     if what == "tissue":
         settings = PatchSettings(size=56, tissue_share=0.9, tissue=SETTINGS.tissue)
@@ -135,7 +135,7 @@ def test_what_follows_from_something_else_is_made_again(slides, tmp_path, what):
     else:
         tifffile.imwrite(slides / "A.tif", pictures.immunohistochemistry(), photometric="rgb", tile=(128, 128))
     kept = 2 if what == "slide" else 0
-    written = slide_embeddings.embed([slides], NAME, out, settings, 0.5, precision)
+    written = embed.embed([slides], NAME, out, settings, 0.5, precision)
     assert sum(stamps(out)[path] == time for path, time in before.items()) == kept
     assert len(trident.read_features(written[0]).features) > 3
 
@@ -144,15 +144,15 @@ def test_a_stated_um_per_px_is_for_slides_that_do_not_say_it(slides, tmp_path):
     write(slides / "C.tif", um=None)
     out = tmp_path / "out"
     with pytest.raises(SealError, match=r"1 of 3 slides were not embedded: .*C\.tif does not say") as error:
-        slide_embeddings.embed([slides], NAME, out, SETTINGS)
+        embed.embed([slides], NAME, out, SETTINGS)
     assert "--slide-um-per-px" in str(error.value)
     before = stamps(out)
     assert len(before) == 4  # the other two are whole
-    written = slide_embeddings.embed([slides], NAME, out, SETTINGS, 0.5)
+    written = embed.embed([slides], NAME, out, SETTINGS, 0.5)
     assert {path: stamps(out)[path] for path in before} == before
     coarse = trident.read_features(written[2])
     assert coarse.grid["patch_size_level0"] == 56
-    slide_embeddings.embed([slides], NAME, out, SETTINGS, 0.25)
+    embed.embed([slides], NAME, out, SETTINGS, 0.25)
     assert {path: stamps(out)[path] for path in before} == before
     fine = trident.read_features(written[2])
     assert fine.grid["patch_size_level0"] == 112
@@ -164,34 +164,34 @@ def test_a_bad_slide_does_not_stop_the_others(slides, tmp_path):
     content = (slides / "A.tif").read_bytes()
     (slides / "AB.tif").write_bytes(content[: len(content) // 2])
     with pytest.raises(SealError) as error:
-        slide_embeddings.embed([slides], NAME, tmp_path / "out", SETTINGS)
+        embed.embed([slides], NAME, tmp_path / "out", SETTINGS)
     assert "2 of 4 slides were not embedded" in str(error.value)
     assert re.search(r"AA\.tif has no tissue.*AB\.tif cannot be read", str(error.value))
     folder = tmp_path / "out" / SCALE / f"features_{NAME}"
     assert sorted(path.name for path in folder.iterdir()) == ["A.h5", "BB.h5"]
     with pytest.raises(SealError, match=r"^.*AA\.tif has no tissue"):
-        slide_embeddings.embed([slides / "AA.tif"], NAME, tmp_path / "out", SETTINGS)
+        embed.embed([slides / "AA.tif"], NAME, tmp_path / "out", SETTINGS)
 
 
 def test_a_slide_that_became_bad_leaves_no_old_embeddings(slides, tmp_path):
-    (path,) = slide_embeddings.embed([slides / "A.tif"], NAME, tmp_path / "out", SETTINGS)
+    (path,) = embed.embed([slides / "A.tif"], NAME, tmp_path / "out", SETTINGS)
     write(slides / "A.tif", tissue=False)
     with pytest.raises(SealError, match="no tissue"):
-        slide_embeddings.embed([slides / "A.tif"], NAME, tmp_path / "out", SETTINGS)
+        embed.embed([slides / "A.tif"], NAME, tmp_path / "out", SETTINGS)
     assert not path.exists()
 
 
 def test_encoders_are_not_mixed(slides, tmp_path, monkeypatch):
     out = tmp_path / "out"
-    slide_embeddings.embed([slides / "A.tif"], NAME, out, SETTINGS)
-    slide_embeddings.embed([slides / "A.tif"], "dinov2_s", out, SETTINGS)  # another folder
+    embed.embed([slides / "A.tif"], NAME, out, SETTINGS)
+    embed.embed([slides / "A.tif"], "dinov2_s", out, SETTINGS)  # another folder
     before = stamps(out)
     weights = tmp_path / "weights"
     weights.mkdir()
     (weights / f"{NAME}.safetensors").write_bytes(b"other weights of the same name")
     monkeypatch.setenv("SEAL_WEIGHTS", str(weights))
     with pytest.raises(SealError, match=f"another model of the name {NAME}"):
-        slide_embeddings.embed([slides], NAME, out, SETTINGS)
+        embed.embed([slides], NAME, out, SETTINGS)
     assert stamps(out) == before
 
 
@@ -201,14 +201,14 @@ def test_a_folder_of_tridents_features_is_left_alone(slides, tmp_path):
     with h5py.File(path, "w") as file:
         file["features"], file["coords"] = np.ones((2, 5), np.float32), np.ones((2, 2), np.int64)
     with pytest.raises(SealError, match=r"Z\.h5 was made by another program"):
-        slide_embeddings.embed([slides], NAME, tmp_path / "out", SETTINGS)
+        embed.embed([slides], NAME, tmp_path / "out", SETTINGS)
     assert trident.read_features(path).features.shape == (2, 5)
 
 
 def test_a_nan_is_never_written(slides, tmp_path, monkeypatch):
-    monkeypatch.setattr(slide_embeddings, "embed_patches", lambda e, patches, p: np.full((len(patches), 4), np.nan))
+    monkeypatch.setattr(embed, "embed_patches", lambda e, patches, p: np.full((len(patches), 4), np.nan))
     with pytest.raises(SealError, match="not finite"):
-        slide_embeddings.embed([slides], NAME, tmp_path / "out", SETTINGS)
+        embed.embed([slides], NAME, tmp_path / "out", SETTINGS)
     assert not list((tmp_path / "out").rglob("A.h5"))
 
 
@@ -237,7 +237,7 @@ def saved(tmp_path_factory):
 def test_a_saved_model_embeds_what_it_was_trained_on(slides, tmp_path, saved):
     from seal import load
 
-    (path,) = slide_embeddings.embed([slides / "A.tif"], saved[0], tmp_path / "out", SETTINGS)
+    (path,) = embed.embed([slides / "A.tif"], saved[0], tmp_path / "out", SETTINGS)
     assert path == tmp_path / "out" / SCALE / f"features_{NAME}_seal" / "A.h5"
     model, transform = load(saved[0])
     patches = patching.extract(slides / "A.tif", SETTINGS).patches
@@ -249,15 +249,15 @@ def test_a_saved_model_embeds_what_it_was_trained_on(slides, tmp_path, saved):
 @pytest.mark.parametrize("settings", [PatchSettings(size=64), PatchSettings(um_per_px=1.0, size=56)])
 def test_a_saved_model_at_another_scale(slides, tmp_path, saved, settings):
     with pytest.raises(SealError, match="--um-per-px 1 --size 28"):
-        slide_embeddings.embed([slides], saved[0], tmp_path / "out", settings)
+        embed.embed([slides], saved[0], tmp_path / "out", settings)
 
 
 def test_two_saved_models_of_one_encoder_are_not_mixed(slides, tmp_path, saved):
-    slide_embeddings.embed([slides / "A.tif"], saved[0], tmp_path / "out", SETTINGS)
+    embed.embed([slides / "A.tif"], saved[0], tmp_path / "out", SETTINGS)
     with pytest.raises(SealError, match=f"another model of the name {NAME}_seal"):
-        slide_embeddings.embed([slides], saved[1], tmp_path / "out", SETTINGS)
+        embed.embed([slides], saved[1], tmp_path / "out", SETTINGS)
     moved = shutil.copytree(saved[0], tmp_path / "moved")  # the same model elsewhere is the same model
-    assert len(slide_embeddings.embed([slides], moved, tmp_path / "out", SETTINGS)) == 2
+    assert len(embed.embed([slides], moved, tmp_path / "out", SETTINGS)) == 2
 
 
 # --- what cannot be done ----------------------------------------------------------------------------------
@@ -265,28 +265,28 @@ def test_two_saved_models_of_one_encoder_are_not_mixed(slides, tmp_path, saved):
 
 def test_no_such_model(slides, tmp_path):
     with pytest.raises(SealError, match="unknown_one is neither an encoder nor a folder"):
-        slide_embeddings.embed([slides], "unknown_one", tmp_path / "out")
+        embed.embed([slides], "unknown_one", tmp_path / "out")
     with pytest.raises(SealError, match="is not a SEAL model"):
-        slide_embeddings.embed([slides], slides, tmp_path / "out")
+        embed.embed([slides], slides, tmp_path / "out")
 
 
 def test_an_unknown_precision_is_no_slides_fault(slides, tmp_path):
     with pytest.raises(SealError, match=r"^unknown precision 'half'"):
-        slide_embeddings.embed([slides], NAME, tmp_path / "out", SETTINGS, precision="half")
+        embed.embed([slides], NAME, tmp_path / "out", SETTINGS, precision="half")
 
 
 def test_slides_of_a_folder(slides, tmp_path):
-    assert [p.name for p in slide_embeddings.find_slides([slides])] == ["A.tif", "BB.tif"]
-    both = slide_embeddings.find_slides([slides / "BB.tif", slides])
+    assert [p.name for p in embed.find_slides([slides])] == ["A.tif", "BB.tif"]
+    both = embed.find_slides([slides / "BB.tif", slides])
     assert [p.name for p in both] == ["BB.tif", "A.tif"]
     with pytest.raises(SealError, match=r"gone\.svs is missing"):
-        slide_embeddings.find_slides([slides / "gone.svs"])
+        embed.find_slides([slides / "gone.svs"])
     (tmp_path / "empty").mkdir()
     with pytest.raises(SealError, match="empty holds no slides"):
-        slide_embeddings.find_slides([tmp_path / "empty"])
+        embed.find_slides([tmp_path / "empty"])
     write(tmp_path / "other" / "A.svs")
     with pytest.raises(SealError, match="have one name"):
-        slide_embeddings.find_slides([slides, tmp_path / "other"])
+        embed.find_slides([slides, tmp_path / "other"])
 
 
 def test_real_slides_from_end_to_end(shared, tmp_path):
@@ -294,7 +294,7 @@ def test_real_slides_from_end_to_end(shared, tmp_path):
     if not folder.is_dir():
         pytest.skip(f"no real slides in {folder}")
     with pytest.raises(SealError, match=r"1 of 2 slides were not embedded.*TCGA-CR-7395"):
-        slide_embeddings.embed([folder], NAME, tmp_path / "out", PatchSettings())
-    written = slide_embeddings.embed([folder], NAME, tmp_path / "out", PatchSettings(), 0.5)
+        embed.embed([folder], NAME, tmp_path / "out", PatchSettings())
+    written = embed.embed([folder], NAME, tmp_path / "out", PatchSettings(), 0.5)
     sizes = [len(trident.read_features(path).features) for path in written]
     assert sizes == pytest.approx([41, 188], abs=8)
