@@ -151,7 +151,7 @@ def _fetch(arguments: argparse.Namespace) -> None:
 
 
 def _audit(arguments: argparse.Namespace) -> None:
-    from seal.data.maple.files import audit
+    from tools.hest_audit.files import audit
 
     print(audit(arguments.workers))
 

@@ -54,7 +54,7 @@ def select(
     settings
         The paper's six organs and 70,000 spots where None.
     overlaps
-        What `seal.data.maple.fingerprints` found in the files, if it has run.
+        What `tools.hest_audit.compare` found in the files, if it has run.
 
     Raises
     ------

@@ -12,10 +12,11 @@ from scipy.ndimage import gaussian_filter
 from scipy.sparse import csr_matrix
 
 from seal.data import her2st, hest
-from seal.data.maple import expression_fingerprints, fingerprints, image_fingerprints
-from seal.data.maple.image_fingerprints import SIZE, ImageFingerprint
 from seal.data.sample_files import list_samples, write_sample
 from seal.errors import SealError
+from tools.hest_audit import compare, expression
+from tools.hest_audit import pictures as image_fingerprints
+from tools.hest_audit.pictures import SIZE, ImageFingerprint
 
 SIDE = 16  # spots a side of the made-up array, 100 um apart
 GENES = [f"GENE{i}" for i in range(1600)]
@@ -69,10 +70,8 @@ def changed(how):
 
 
 def by_expression(*sections):
-    prints = [
-        fingerprints.Fingerprint(f"S{i}", expression_fingerprints.of(data), None) for i, data in enumerate(sections)
-    ]
-    return fingerprints.overlaps(prints)
+    prints = [compare.Fingerprint(f"S{i}", expression.of(data), None) for i, data in enumerate(sections)]
+    return compare.overlaps(prints)
 
 
 @pytest.mark.parametrize("how", ["order", "panel", "spots", "genome", "molecules", "places"])
@@ -114,7 +113,7 @@ def test_sections_that_share_a_third_overlap():
 
 
 def test_the_fingerprint_does_not_depend_on_order():
-    a, b = (expression_fingerprints.of(data) for data in (section(), changed("order")))
+    a, b = (expression.of(data) for data in (section(), changed("order")))
     np.testing.assert_array_equal(a.genes, b.genes)
     np.testing.assert_array_equal(a.totals, b.totals)
     np.testing.assert_allclose(a.sketch, b.sketch, atol=2e-3)
@@ -132,9 +131,9 @@ def residuals(data):
 
 def test_the_share_at_spots_is_the_correlation_of_residuals():
     a, b = section(), changed("molecules")
-    found_in_both = np.minimum(a.X.getnnz(axis=0), b.X.getnnz(axis=0)) >= expression_fingerprints.LEAST_SPOTS
+    found_in_both = np.minimum(a.X.getnnz(axis=0), b.X.getnnz(axis=0)) >= expression.LEAST_SPOTS
     pairs = zip(residuals(a).T[found_in_both], residuals(b).T[found_in_both], strict=True)
-    share = expression_fingerprints.shares_at_spots([expression_fingerprints.of(data) for data in (a, b)])[0, 1]
+    share = expression.shares_at_spots([expression.of(data) for data in (a, b)])[0, 1]
     assert share == pytest.approx(np.mean([np.corrcoef(x, y)[0, 1] for x, y in pairs]), abs=0.02)
     assert share == pytest.approx(np.sqrt(0.5), abs=0.05)
 
@@ -149,13 +148,13 @@ def test_a_spot_with_nothing_around_it_is_as_expected():
     data.obs.loc[data.obs_names[40], "pxl_row_in_fullres"] = 90_000
     more = data.copy()
     more.X[40] = more.X[40] * 50
-    a, b = (expression_fingerprints.of(one).sketch for one in (data, more))
+    a, b = (expression.of(one).sketch for one in (data, more))
     np.testing.assert_allclose(a, b, atol=2e-3)
 
 
 def test_the_share_over_the_section_is_that_of_independent_counts():
-    prints = [expression_fingerprints.of(d) for d in (section(1), section(1), section(2), thinned(section(1), 0.5))]
-    shares = expression_fingerprints.shares_over_section(prints)
+    prints = [expression.of(d) for d in (section(1), section(1), section(2), thinned(section(1), 0.5))]
+    shares = expression.shares_over_section(prints)
     assert shares[0, 1] == 1
     assert shares[0, 2] == pytest.approx(0, abs=0.25)
     # variance a (1 - p) p of a count thinned to p, over a p^2 + a p of an independent one
@@ -164,21 +163,21 @@ def test_the_share_over_the_section_is_that_of_independent_counts():
 
 
 def test_genes_that_one_sample_does_not_list_are_left_out():
-    prints = [expression_fingerprints.of(d) for d in (section(), thinned(section(), 0.5)[:, :1150].copy())]
-    assert expression_fingerprints.shares_over_section(prints)[0, 1] == pytest.approx(1 - 0.5 / 1.5, abs=0.1)
+    prints = [expression.of(d) for d in (section(), thinned(section(), 0.5)[:, :1150].copy())]
+    assert expression.shares_over_section(prints)[0, 1] == pytest.approx(1 - 0.5 / 1.5, abs=0.1)
 
 
 def test_counts_that_were_normalised_are_not_compared_over_the_section():
     data = section()
     data.X = data.X / 3
-    prints = [expression_fingerprints.of(data)] * 2
-    assert expression_fingerprints.shares_over_section(prints)[0, 1] == -np.inf
-    assert expression_fingerprints.shares_at_spots(prints)[0, 1] > 0.9
+    prints = [expression.of(data)] * 2
+    assert expression.shares_over_section(prints)[0, 1] == -np.inf
+    assert expression.shares_at_spots(prints)[0, 1] > 0.9
 
 
 def test_a_handful_of_spots_is_no_section():
     few = section()[:6].copy()
-    assert not len(expression_fingerprints.of(few).sketched)
+    assert not len(expression.of(few).sketched)
     assert by_expression(few, few).empty
 
 
@@ -362,7 +361,7 @@ def tree(tmp_path):
 
 def test_the_audit_reads_files_once_and_again_when_they_change(tree, tmp_path):
     samples, folder = hest.samples(tree), tmp_path / "prints"
-    found = fingerprints.audit_files(samples, folder)
+    found = compare.audit_files(samples, folder)
     assert found[["sample_a", "sample_b", "kind", "verdict"]].to_numpy().tolist() == [
         ["A", "B", "expression", "same section"],
         ["A", "B", "image", "same section"],
@@ -373,26 +372,26 @@ def test_the_audit_reads_files_once_and_again_when_they_change(tree, tmp_path):
     (folder / "A.npz").write_bytes((folder / "A.npz").read_bytes()[:1000])
     (tree / "patches" / "C.h5").touch()
     (folder / ".B.1234.part.npz").write_bytes(b"half")
-    pd.testing.assert_frame_equal(fingerprints.audit_files(samples, folder, workers=1), found)
+    pd.testing.assert_frame_equal(compare.audit_files(samples, folder, workers=1), found)
     again = {path.name for path in folder.iterdir() if path.stat().st_mtime_ns != written.get(path.name)}
     assert again == {"A.npz", "C.npz"}
 
 
 def test_kept_fingerprints_are_those_that_were_taken(tree, tmp_path):
-    sample, code = hest.samples(tree)[0], fingerprints._code()
-    taken = fingerprints._take(tmp_path, sample, code)
-    loaded = fingerprints._load(tmp_path, sample, code)
+    sample, code = hest.samples(tree)[0], compare._code()
+    taken = compare._take(tmp_path, sample, code)
+    loaded = compare._load(tmp_path, sample, code)
     for kind in ("expression", "image"):
         for name, value in vars(getattr(taken, kind)).items():
             np.testing.assert_array_equal(getattr(getattr(loaded, kind), name), value)
-    assert fingerprints._load(tmp_path, sample, "other code") is None
+    assert compare._load(tmp_path, sample, "other code") is None
 
 
 def test_a_damaged_sample_is_named_and_others_are_kept(tree, tmp_path):
     path = tree / "st" / "D.h5ad"
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(SealError, match=r"D\.h5ad"):
-        fingerprints.audit_files(hest.samples(tree), tmp_path / "prints", workers=1)
+        compare.audit_files(hest.samples(tree), tmp_path / "prints", workers=1)
     assert (tmp_path / "prints" / "A.npz").is_file()
     assert not (tmp_path / "prints" / "D.npz").exists()
 
@@ -401,18 +400,18 @@ def test_a_scale_that_is_not_known_is_named(tree):
     table = pd.read_csv(tree / "metadata.csv").assign(pixel_size_um_estimated=np.nan)
     table.to_csv(tree / "metadata.csv", index=False)
     with pytest.raises(SealError, match="sample A: pixel_size_um_estimated is nan"):
-        fingerprints.of(hest.samples(tree)[0])
+        compare.of(hest.samples(tree)[0])
 
 
 def test_workers_are_at_least_one(tmp_path):
     with pytest.raises(SealError, match="0 workers"):
-        fingerprints.audit_files([], tmp_path, workers=0)
+        compare.audit_files([], tmp_path, workers=0)
 
 
 def test_nothing_to_compare_is_an_empty_table(tmp_path):
-    found = fingerprints.audit_files([], tmp_path)
+    found = compare.audit_files([], tmp_path)
     assert found.empty
-    assert tuple(found.columns) == fingerprints.COLUMNS
+    assert tuple(found.columns) == compare.COLUMNS
 
 
 # ---- real sections
@@ -434,11 +433,11 @@ def test_real_serial_sections_are_apart_and_found_again(real):
 
 @pytest.mark.slow
 def test_real_sections_share_neither_counts_nor_tissue(real):
-    prints = [expression_fingerprints.of(her2st.read_section(s)[0]) for s in real.values()]
+    prints = [expression.of(her2st.read_section(s)[0]) for s in real.values()]
     pairs = np.triu_indices(len(prints), 1)
     assert len(pairs[0]) == 496
-    assert expression_fingerprints.shares_at_spots(prints)[pairs].max() < 0.05
-    assert expression_fingerprints.shares_over_section(prints)[pairs].max() < 0
+    assert expression.shares_at_spots(prints)[pairs].max() < 0.05
+    assert expression.shares_over_section(prints)[pairs].max() < 0
 
 
 @pytest.mark.slow

@@ -26,12 +26,13 @@ import numpy as np
 
 from seal.data import grid, sample_files
 from seal.data.hest import Sample
-from seal.data.maple import expression_fingerprints, image_fingerprints
-from seal.data.maple.expression_fingerprints import ExpressionFingerprint
-from seal.data.maple.image_fingerprints import ImageFingerprint
 from seal.data.sample_files import patch_barcodes, read_counts, read_patches, require_um_per_px
 from seal.errors import SealError
 from seal.files import atomic, digest, remove_parts, sha256
+from tools.hest_audit import expression as expression_fingerprints
+from tools.hest_audit import pictures
+from tools.hest_audit.expression import ExpressionFingerprint
+from tools.hest_audit.pictures import ImageFingerprint
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,8 +71,8 @@ def _of_image(sample: Sample, obs: "pd.DataFrame") -> ImageFingerprint | None:
     if not barcodes:
         return None
     centres = obs.loc[barcodes, grid.PIXELS].to_numpy(dtype=float) * sample.um_per_px
-    chunks = read_patches(sample, barcodes, image_fingerprints.SIZE, image_fingerprints.UM_PER_PX)
-    return image_fingerprints.of(chunks, centres)
+    chunks = read_patches(sample, barcodes, pictures.SIZE, pictures.UM_PER_PX)
+    return pictures.of(chunks, centres)
 
 
 def overlaps(fingerprints: Sequence[Fingerprint]) -> "pd.DataFrame":
@@ -94,7 +95,7 @@ def overlaps(fingerprints: Sequence[Fingerprint]) -> "pd.DataFrame":
         "expression": np.maximum(
             expression_fingerprints.shares_at_spots(expression), np.where(over_section >= SAME, over_section, 0)
         ),
-        "image": image_fingerprints.shares([f.image for f in ordered]),
+        "image": pictures.shares([f.image for f in ordered]),
     }
     rows = [
         (ordered[i].id, ordered[j].id, kind, min(float(share[i, j]), 1.0))
@@ -155,9 +156,7 @@ def _take(folder: Path, sample: Sample, code: str) -> Fingerprint:
 
 
 def _code() -> str:
-    return digest(
-        [sha256(Path(module.__file__)) for module in (expression_fingerprints, image_fingerprints, sample_files, grid)]
-    )
+    return digest([sha256(Path(module.__file__)) for module in (expression_fingerprints, pictures, sample_files, grid)])
 
 
 def _key(sample: Sample, code: str) -> str:

@@ -4,9 +4,9 @@ import pandas as pd
 
 from seal import paths, profiles
 from seal.data import hest
-from seal.data.maple import fingerprints
 from seal.errors import SealError
 from seal.files import atomic
+from tools.hest_audit import compare
 
 
 def audit(workers: int) -> str:
@@ -31,7 +31,7 @@ def audit(workers: int) -> str:
             do="fetch HEST-1k (python -m seal fetch), or set SEAL_HEST to a copy",
         )
     samples = hest.present(root)
-    found = fingerprints.audit_files(samples, paths.home() / "data" / "fingerprints", workers)
+    found = compare.audit_files(samples, paths.home() / "data" / "fingerprints", workers)
     with atomic(root / hest.OVERLAPS) as temporary:
         found.to_csv(temporary, index=False)
     # raises where the split would share a donor or section with what was found
