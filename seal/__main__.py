@@ -89,13 +89,13 @@ def _run_command(arguments: argparse.Namespace) -> None:
         return
     profile = profiles.get(arguments.profile)
     if arguments.command == "status":
-        from seal import artefacts
+        from figures import draw
 
-        print(artefacts.status_text(profile), end="")
+        print(draw.status_text(profile), end="")
     elif arguments.command == "clean":
         _clean(profile)
     elif arguments.command == "reference":
-        from seal import reference
+        from figures import reference
 
         print(reference.save(profile))
     elif arguments.command == "verify":

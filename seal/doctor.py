@@ -13,12 +13,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from figures.draw import ranges
+from figures.register import ENCODERS, REGISTER
 from seal import downloads, paths, profiles, results
-from seal.artefacts import ranges
 from seal.data import hest, hest_hub
 from seal.downloads import Download
 from seal.profiles import Profile
-from seal.register import ENCODERS, REGISTER
 
 PATIENCE = 5.0  # s for all questions about access together
 LISTING = 10.0  # s for HEST-1k's table and the sizes of MAPLE's files, some twenty requests in turn

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from seal import artefacts, paths, profiles, result_tables, results
+from figures import draw
+from seal import paths, profiles, result_tables, results
 from seal.data.assemble import assemble
 from seal.errors import SealError
 from seal.evaluate import ablation, patch, scoring
@@ -69,11 +70,11 @@ def test_from_sections_to_figures(her2st, monkeypatch):
     }
     for name, table in tables.items():
         results.write_result(her2st, name, table, inputs={"pairs": pairs.key})
-    artefacts.draw(her2st)
+    draw.draw(her2st)
     drawn = {p.name for p in paths.figures("her2st").rglob("*") if p.is_file()}
     assert {f"{name}.{kind}" for name in ("F1", "F3", "E4", "E5") for kind in ("pdf", "png")} <= drawn
     assert {f"T{i}.csv" for i in (1, 2, 5, 6, 7, 8, 9, 19, 20, 51, 52, 53, 54)} <= drawn
-    assert artefacts.manifest(her2st)["F3"]["data"] == "real data"
+    assert draw.manifest(her2st)["F3"]["data"] == "real data"
     pcc = tables["patch_level"].query("metric == 'pcc'").groupby("method")["value"].mean()
     # At these settings the score itself means nothing; that every method has one does.
     assert set(pcc.index) == set(patch.METHODS) - {"oracle", "ceiling"}  # nobody knows the truth of real tissue

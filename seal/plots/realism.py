@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from figures.style import BLUE, DOUBLE, GREEN, GREY, LIGHT, ORANGE, SKY, VERMILION, new_figure, panel_title, style
 from seal.data.realism.pairings import PAIRED
 from seal.data.realism.statistic import NAMES
-from seal.plots.style import BLUE, DOUBLE, GREEN, GREY, LIGHT, ORANGE, SKY, VERMILION, new_figure, panel_title, style
 
 if TYPE_CHECKING:
     import pandas as pd

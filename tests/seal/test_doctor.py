@@ -17,10 +17,10 @@ import torch
 from huggingface_hub import constants
 from huggingface_hub.utils import _headers
 
+from figures.register import REGISTER
 from seal import doctor, downloads, paths, profiles, results
 from seal.data import fetch, hest, hest_hub
 from seal.models.registry import UNI2_H
-from seal.register import REGISTER
 from tests import hub_server
 from tests.seal.data.maple.conftest import table
 

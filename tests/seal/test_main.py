@@ -47,7 +47,7 @@ def test_ctrl_c_is_no_traceback(monkeypatch, capsys):
     def interrupted(profile):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("seal.artefacts.status_text", interrupted)
+    monkeypatch.setattr("figures.draw.status_text", interrupted)
     assert main(["status"]) == 130
     assert "Traceback" not in capsys.readouterr().err
 

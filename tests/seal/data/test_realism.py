@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from seal import plots, results
+import figures
+from seal import results
 from seal.data import hest, mouse
 from seal.data.realism import apart, expression, pairings, pictures, real_sections, section_statistics, shortfalls
 from seal.data.sample_files import write_sample
@@ -332,7 +333,7 @@ def test_sections_that_vary_too_little_are_named():
 @pytest.mark.parametrize("real", [True, False])
 def test_the_figure_draws_with_and_without_real_sections(table, real):
     chosen = table if real else table[table["simulated"] & ~table["source"].str.contains("real")]
-    figure = plots.mark(plots.realism_figure(chosen), "simulated data")
+    figure = figures.mark(figures.realism_figure(chosen), "simulated data")
     width, height = figure.get_size_inches() * 25.4
     assert width == pytest.approx(183)
     assert height < 170

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from scipy.sparse import csr_matrix
 
-from seal import profiles, result_tables, results, tables
+from figures import T01_T08_data
+from seal import profiles, result_tables, results
 from seal.data import sample_files
 from seal.data.assemble import assemble
 from seal.data.expression import clean_genes
@@ -195,7 +196,7 @@ def test_the_results_say_where_a_donor_and_a_gene_are_tested():
     pairs = assemble(PROFILE)
     samples = result_tables.samples(pairs)
     assert samples.groupby("fold")["donor"].nunique().to_dict() == {"1of2": 6, "2of2": 6}
-    out = tables.held_out_folds(samples)
+    out = T01_T08_data.held_out_folds(samples)
     assert out["left out"].tolist() == ["fold 1of2", "fold 2of2"]
     assert out[["organ", "test donors", "training donors"]].drop_duplicates().to_numpy().tolist() == [
         ["Brain, Lung, Skin", 6, 6]
@@ -206,7 +207,7 @@ def test_the_results_say_where_a_donor_and_a_gene_are_tested():
         part = panel[panel["fold"] == fold.name]
         for organ, genes in pairs.panel(fold).test.items():
             assert set(part.loc[part["organs"].str.split(", ").map(lambda o, x=organ: x in o), "gene"]) == set(genes)
-    assert tables.gene_panel(panel)["organs"].str.contains("Lung").any()
+    assert T01_T08_data.gene_panel(panel)["organs"].str.contains("Lung").any()
 
 
 # --- scores -------------------------------------------------------------------------------------------------
@@ -316,7 +317,7 @@ def test_settings_of_controls_and_ablations(evaluated):
     assert [seed for seed, _ in evaluation.runs("seal", "1of2")] == [0, 1]
     assert [fold.name for fold in Ablation(evaluation.pairs, None).folds()] == ["1of2"]
     table = scoring.summary(evaluation)
-    note = tables.controls(table, result_tables.encoder_table(PROFILE)).attrs["note"]
+    note = T01_T08_data.controls(table, result_tables.encoder_table(PROFILE)).attrs["note"]
     assert note.startswith("One seed: nothing in the method is random, but for the random weights")
     with pytest.raises(SealError, match="'patients'"):
         scoring.summary(evaluated(resample="patients"))

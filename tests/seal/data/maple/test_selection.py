@@ -6,7 +6,7 @@ import re
 import pandas as pd
 import pytest
 
-from seal import tables
+from figures import T01_T08_data
 from seal.data import hest, maple
 from seal.data.maple import audit, bench, donors, report, rules, testset
 from seal.errors import SealError
@@ -226,8 +226,8 @@ def test_samples_as_results_know_them(selection):
     samples = report.as_samples(selection.samples)
     assert samples["fold"].eq("test").sum() == (selection.samples["role"] == "test").sum()
     assert samples["pairs"].sum() == selection.samples["spots"].sum()
-    assert tables.samples_by_technology(samples)["spots"].iloc[-1] == samples["spots"].sum()
-    assert "nothing is assembled yet" in tables.disease_states(samples).attrs["note"].lower()
+    assert T01_T08_data.samples_by_technology(samples)["spots"].iloc[-1] == samples["spots"].sum()
+    assert "nothing is assembled yet" in T01_T08_data.disease_states(samples).attrs["note"].lower()
 
 
 def test_what_donors_rest_on(real, selection):

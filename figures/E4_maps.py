@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seal.plots.style import DOUBLE, GREY, new_figure, panel_title, plain, style
+from figures.style import DOUBLE, GREY, new_figure, panel_title, plain, style
 
 if TYPE_CHECKING:
     import pandas as pd

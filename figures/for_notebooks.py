@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seal.plots.maps import draw_scale, draw_spots
-from seal.plots.style import DOUBLE, LIGHT, SERIES, SINGLE, new_figure, panel_title, plain, style
+from figures.E4_maps import draw_scale, draw_spots
+from figures.style import DOUBLE, LIGHT, SERIES, SINGLE, new_figure, panel_title, plain, style
 
 OTHERS = "others"
 MARKERS = ("o", "^", "s")

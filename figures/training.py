@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seal.plots.style import DOUBLE, METHODS, block_title, new_figure, style
+from figures.style import DOUBLE, METHODS, block_title, new_figure, style
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seal.plots.style import (
+from figures.style import (
     BLACK,
     BLUE,
     DOUBLE,

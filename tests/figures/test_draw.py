@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from seal import artefacts, paths, plots, profiles, results, tables
-from seal.artefacts import DRAWN, MISSING, REGISTER, STALE
+from figures import T01_T08_data, draw
+from figures.draw import DRAWN, MISSING, REGISTER, STALE
+from seal import paths, profiles, results
 from seal.errors import SealError
 
 DEMO, HER2ST, MAPLE = (profiles.get(name) for name in ("demo", "her2st", "maple"))
@@ -56,11 +57,11 @@ def home(tmp_path, monkeypatch):
 
 
 def states(profile) -> dict[str, str]:
-    return {s.id: s.state for s in artefacts.status(profile)}
+    return {s.id: s.state for s in draw.status(profile)}
 
 
 def why(profile, id) -> str:
-    return next(s.why for s in artefacts.status(profile) if s.id == id)
+    return next(s.why for s in draw.status(profile) if s.id == id)
 
 
 def test_the_register_is_whole():
@@ -76,7 +77,7 @@ def test_every_entry_can_be_drawn_or_says_what_it_lacks(artefact):
     assert set(artefact.profiles) <= set(profiles.PROFILES)
     assert re.fullmatch(r"0\d_\w+", artefact.notebook)
     if artefact.draw:
-        assert callable(getattr(plots if artefact.kind == "figure" else tables, artefact.draw))
+        assert callable(getattr(plots if artefact.kind == "figure" else T01_T08_data, artefact.draw))
         assert set(artefact.results) <= set(results.RESULTS)
         assert set(artefact.drawn) <= set(artefact.panels)
     else:
@@ -105,7 +106,7 @@ def test_nothing_there_yet_says_which_notebook_and_why(home):
     assert why(DEMO, "E5") == "training_curves.csv, ablations.csv missing: run notebook 04_patch_level"
     assert "profile her2st cannot produce it, maple can" in why(HER2ST, "T14")
     assert "05_slide_level" in why(DEMO, "F2")
-    text = artefacts.status_text(DEMO)
+    text = draw.status_text(DEMO)
     assert "profile demo (simulated data): 0 drawn, 0 stale, 63 not there yet, of 63" in text
     assert "T10-T13: a profile runs one encoder" in text
 
@@ -113,7 +114,7 @@ def test_nothing_there_yet_says_which_notebook_and_why(home):
 def test_draw_writes_stamped_files_and_only_what_can_be_drawn(home):
     results.write_result(DEMO, "samples", samples(), {})
     results.write_result(DEMO, "maps", maps(), {})
-    files = artefacts.draw(DEMO)
+    files = draw.draw(DEMO)
     folder = home / "figures" / "demo"
     expected = {f"{id}.{kind}" for id in ("F1", "E4") for kind in ("pdf", "png")}
     expected |= {f"tables/{id}.{kind}" for id in ("T1", "T2", "T3", "T4") for kind in ("csv", "md")}
@@ -126,7 +127,7 @@ def test_draw_writes_stamped_files_and_only_what_can_be_drawn(home):
 
 def test_ablations_draw_e5_and_four_tables(home):
     write_e5()
-    artefacts.draw(DEMO)
+    draw.draw(DEMO)
     drawn = {id for id, state in states(DEMO).items() if state == DRAWN}
     assert drawn == {"E5", "T51", "T52", "T53", "T54"}
     assert why(DEMO, "E5") == ""
@@ -138,8 +139,8 @@ def test_ablations_draw_e5_and_four_tables(home):
 def test_stamps_agree_in_manifest_png_pdf_and_markdown(home):
     path = write_e5()
     results.write_result(DEMO, "samples", samples(), {})
-    artefacts.draw(DEMO, ["E5", "T1"])
-    entry = artefacts.manifest(DEMO)["E5"]
+    draw.draw(DEMO, ["E5", "T1"])
+    entry = draw.manifest(DEMO)["E5"]
     needed = {"profile", "data", "seeds", "commit", "dirty", "inputs", "versions", "hardware", "code", "time"}
     assert needed <= entry.keys()
     assert entry["inputs"]["training_curves"]["sha256"] == results.sha256(path)
@@ -159,7 +160,7 @@ def test_stamps_agree_in_manifest_png_pdf_and_markdown(home):
 def test_simulated_data_is_marked_and_real_data_is_not(home):
     for profile in (DEMO, HER2ST):
         results.write_result(profile, "samples", samples(profile.simulated), {})
-        artefacts.draw(profile, ["T1"])
+        draw.draw(profile, ["T1"])
     first = [(home / f"figures/{n}/tables/T1.md").read_text().splitlines()[0] for n in ("demo", "her2st")]
     assert first == ["**simulated data**, profile demo", "**real data**, profile her2st"]
     tables_csv = [pd.read_csv(home / f"figures/{n}/tables/T1.csv") for n in ("demo", "her2st")]
@@ -170,29 +171,29 @@ def test_simulated_data_is_marked_and_real_data_is_not(home):
 @pytest.mark.slow
 def test_real_metadata_replace_simulated_samples(home):
     results.write_result(DEMO, "samples", samples(), {})
-    artefacts.draw(DEMO, ["F1"])
-    assert artefacts.manifest(DEMO)["F1"]["data"] == "simulated data"
+    draw.draw(DEMO, ["F1"])
+    assert draw.manifest(DEMO)["F1"]["data"] == "simulated data"
     selected = samples(simulated=False).assign(study="s", role="train")
     results.write_result(DEMO, "hest_metadata", selected, {})
     assert states(DEMO)["F1"] == STALE
-    artefacts.draw(DEMO, ["F1"])
-    entry = artefacts.manifest(DEMO)["F1"]
+    draw.draw(DEMO, ["F1"])
+    entry = draw.manifest(DEMO)["F1"]
     assert (entry["data"], list(entry["inputs"])) == ("real data", ["hest_metadata"])
 
 
 @pytest.mark.slow
 def test_drawing_twice_gives_the_same_files(home):
     write_e5()
-    artefacts.draw(DEMO, ["E5"])
-    first = artefacts.manifest(DEMO)["E5"]["files"]
-    artefacts.draw(DEMO, ["E5"])
-    assert artefacts.manifest(DEMO)["E5"]["files"] == first
+    draw.draw(DEMO, ["E5"])
+    first = draw.manifest(DEMO)["E5"]["files"]
+    draw.draw(DEMO, ["E5"])
+    assert draw.manifest(DEMO)["E5"]["files"] == first
 
 
 @pytest.mark.slow
 def test_stale_when_an_input_a_file_or_the_code_changes(home, monkeypatch):
     results.write_result(DEMO, "samples", samples(), {})
-    artefacts.draw(DEMO, ["T1", "T3"])
+    draw.draw(DEMO, ["T1", "T3"])
     assert states(DEMO)["T1"] == DRAWN
     (home / "figures/demo/tables/T3.md").unlink()
     assert why(DEMO, "T3").startswith("tables/T3.md is gone")
@@ -202,16 +203,16 @@ def test_stale_when_an_input_a_file_or_the_code_changes(home, monkeypatch):
     results.write_result(DEMO, "samples", samples().assign(spots=11), {})
     assert states(DEMO)["T1"] == STALE
     assert why(DEMO, "T1").startswith("samples.csv has changed")
-    artefacts.draw(DEMO)
+    draw.draw(DEMO)
     assert states(DEMO)["T1"] == states(DEMO)["T3"] == DRAWN
 
 
 def test_what_can_no_longer_be_drawn_is_removed(home):
     path = write_e5()
-    artefacts.draw(DEMO)
+    draw.draw(DEMO)
     path.unlink()
     assert why(DEMO, "E5").startswith("drawn earlier, but now training_curves.csv missing")
-    artefacts.draw(DEMO)
+    draw.draw(DEMO)
     assert states(DEMO)["E5"] == MISSING
     assert not (home / "figures/demo/E5.png").exists()
 
@@ -222,7 +223,7 @@ def test_what_can_no_longer_be_drawn_is_removed(home):
 )
 def test_asking_for_what_cannot_be_drawn_is_an_error(home, id, message):
     with pytest.raises(SealError, match=message):
-        artefacts.draw(DEMO, [id])
+        draw.draw(DEMO, [id])
     assert not (home / "figures").exists()
 
 
@@ -230,5 +231,5 @@ def test_a_damaged_result_stops_the_drawing_and_leaves_no_file(home):
     path = write_e5()
     path.write_text("stage,term\n")
     with pytest.raises(SealError, match=r"training_curves\.csv"):
-        artefacts.draw(DEMO)
+        draw.draw(DEMO)
     assert not (home / "figures").exists()

@@ -1,9 +1,9 @@
-"""Tables of patch-level results: T9, T19, T20 and the ablations, T51-T54; see `seal.tables`."""
+"""Tables of patch-level results: T9, T19, T20 and the ablations, T51-T54; see `figures.T01_T08_data`."""
 
 from typing import TYPE_CHECKING
 
+from figures.wording import brackets, in_turn, left_out
 from seal.errors import SealError
-from seal.wording import brackets, in_turn, left_out
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seal.plots.style import BLACK, CONTROLS, DOUBLE, GREY, LIGHT, METHODS, TRUTH, new_figure, panel_title, style
-from seal.wording import tested
+from figures.style import BLACK, CONTROLS, DOUBLE, GREY, LIGHT, METHODS, TRUTH, new_figure, panel_title, style
+from figures.wording import tested
 
 if TYPE_CHECKING:
     import pandas as pd

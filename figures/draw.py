@@ -11,12 +11,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from figures.register import REGISTER, Artefact
 from seal import paths
 from seal import results as provenance
 from seal.errors import SealError
 from seal.files import atomic, digest, read_json, sha256, write_json
 from seal.profiles import Profile
-from seal.register import REGISTER, Artefact
 
 __all__ = ["REGISTER", "Artefact", "State", "draw", "manifest", "status", "status_text"]
 
@@ -50,7 +50,7 @@ def _inputs(artefact: Artefact, profile: Profile) -> tuple[str, ...]:
 
 
 def _code(artefact: Artefact) -> str:
-    module = "seal.plots" if artefact.kind == "figure" else "seal.tables"
+    module = "figures" if artefact.kind == "figure" else "figures.T01_T08_data"
     return digest([provenance.code_digest([module]), asdict(artefact)])
 
 
@@ -192,16 +192,16 @@ def _short(stamp: dict[str, Any]) -> str:
 
 
 def _write_figure(artefact: Artefact, frames: dict, stamp: dict, folder: Path) -> tuple[str, list[Path]]:
-    from seal import plots
+    import figures
 
     title = f"{artefact.id} {artefact.title}"
-    figure = plots.mark(getattr(plots, artefact.draw)(**frames), f"{stamp['data']} ({stamp['profile']})")
+    figure = figures.mark(getattr(figures, artefact.draw)(**frames), f"{stamp['data']} ({stamp['profile']})")
     metadata = {
         "pdf": {"Title": title, "Subject": artefact.caption, "Keywords": _text(stamp), "CreationDate": None},
         "png": {"Title": title, "Description": artefact.caption, "Comment": _text(stamp)},
     }
     files = [folder / f"{artefact.id}.{kind}" for kind in metadata]
-    with plots.style():
+    with figures.style():
         for path, (kind, words) in zip(files, metadata.items(), strict=True):
             with atomic(path) as temporary:
                 figure.savefig(temporary, format=kind, dpi=300, metadata=words)
@@ -209,9 +209,9 @@ def _write_figure(artefact: Artefact, frames: dict, stamp: dict, folder: Path) -
 
 
 def _write_table(artefact: Artefact, frames: dict, stamp: dict, folder: Path) -> tuple[str, list[Path]]:
-    from seal import tables
+    from figures import T01_T08_data
 
-    table = getattr(tables, artefact.draw)(**frames)
+    table = getattr(T01_T08_data, artefact.draw)(**frames)
     title = table.attrs.get("title", artefact.title)
     files = [folder / "tables" / f"{artefact.id}.{kind}" for kind in ("csv", "md")]
     with atomic(files[0]) as temporary:
@@ -222,7 +222,7 @@ def _write_table(artefact: Artefact, frames: dict, stamp: dict, folder: Path) ->
         f"**{stamp['data']}**, profile {stamp['profile']}",
         f"## {artefact.id} {title}",
         artefact.caption,
-        tables.markdown(table).rstrip("\n"),
+        T01_T08_data.markdown(table).rstrip("\n"),
         table.attrs.get("note", ""),
         f"<sub>{_short(stamp)}</sub>",
         f"<!-- {_text(stamp)} -->",

@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
-from seal import plots
-from seal.plots.maps import draw_scale, pitch
-from seal.plots.style import METHODS
+import figures
+from figures.E4_maps import draw_scale, pitch
+from figures.style import METHODS
 
 MM = 25.4
 LEVELS = {"frozen": 0.20, "seal": 0.24, "seal_shuffled": 0.19, "random": 0.12, "colour": 0.10, "mean": 0.0}
@@ -95,16 +95,16 @@ ORGANS = (
 )
 ATLAS = {f"{organ}-{i}": organ for organ in ORGANS for i in range(4)}
 FIGURES = {
-    "overview": lambda: plots.overview_figure(samples=SAMPLES),
-    "overview real": lambda: plots.overview_figure(hest_metadata=SAMPLES.rename(columns={"pairs": "spots"})),
-    "patch level, 6 folds": lambda: plots.patch_level_figure(*patch_tables(SIX)),
-    "patch level, truth": lambda: plots.patch_level_figure(*patch_tables(SIX, truth=True)),
-    "patch level, 14 organs": lambda: plots.patch_level_figure(*patch_tables(ATLAS, dealt=4, truth=True)),
-    "patch level, 2 folds": lambda: plots.patch_level_figure(*patch_tables({"B": "Breast", "C": "Breast"})),
-    "patch level, 2 encoders": lambda: plots.patch_level_figure(*patch_tables(SIX, ("own", "uni"))),
-    "maps": lambda: plots.expression_maps_figure(map_table()),
-    "maps, one section": lambda: plots.expression_maps_figure(map_table(["B4"], ["ERBB2"])),
-    "ablations": lambda: plots.ablations_figure(curve_table(), ablation_table()),
+    "overview": lambda: figures.overview_figure(samples=SAMPLES),
+    "overview real": lambda: figures.overview_figure(hest_metadata=SAMPLES.rename(columns={"pairs": "spots"})),
+    "patch level, 6 folds": lambda: figures.patch_level_figure(*patch_tables(SIX)),
+    "patch level, truth": lambda: figures.patch_level_figure(*patch_tables(SIX, truth=True)),
+    "patch level, 14 organs": lambda: figures.patch_level_figure(*patch_tables(ATLAS, dealt=4, truth=True)),
+    "patch level, 2 folds": lambda: figures.patch_level_figure(*patch_tables({"B": "Breast", "C": "Breast"})),
+    "patch level, 2 encoders": lambda: figures.patch_level_figure(*patch_tables(SIX, ("own", "uni"))),
+    "maps": lambda: figures.expression_maps_figure(map_table()),
+    "maps, one section": lambda: figures.expression_maps_figure(map_table(["B4"], ["ERBB2"])),
+    "ablations": lambda: figures.ablations_figure(curve_table(), ablation_table()),
 }
 
 
@@ -114,7 +114,7 @@ def texts(figure) -> list[Text]:
 
 @pytest.fixture(scope="module")
 def drawn():
-    return {name: plots.mark(draw(), "simulated data (demo)") for name, draw in FIGURES.items()}
+    return {name: figures.mark(draw(), "simulated data (demo)") for name, draw in FIGURES.items()}
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -163,7 +163,7 @@ def test_patch_level_draws_each_mean_at_its_value(drawn):
 
 def test_patch_level_says_what_was_left_out():
     scores, summary, encoders = patch_tables(SIX)
-    figure = plots.patch_level_figure(scores, summary.assign(split="section"), encoders)
+    figure = figures.patch_level_figure(scores, summary.assign(split="section"), encoders)
     assert any("one section left out (6 folds, 3 seeds)" in t.get_text() for t in texts(figure))
 
 
@@ -195,9 +195,9 @@ def test_patch_level_says_what_was_resampled_and_dealt(drawn):
 
 def test_maps_name_the_donor_of_a_numbered_fold():
     table = map_table(["B4"], ["ERBB2"]).assign(fold="1of4", donor="HER2ST-B")
-    assert any("B4, donor HER2ST-B left out" in t.get_text() for t in texts(plots.expression_maps_figure(table)))
+    assert any("B4, donor HER2ST-B left out" in t.get_text() for t in texts(figures.expression_maps_figure(table)))
     alone = table.assign(fold="B4")  # a section that is left out alone
-    assert any(t.get_text().startswith("B4, left out") for t in texts(plots.expression_maps_figure(alone)))
+    assert any(t.get_text().startswith("B4, left out") for t in texts(figures.expression_maps_figure(alone)))
 
 
 def test_overview_says_whose_samples_it_counts(drawn):
@@ -209,7 +209,7 @@ def test_overview_says_whose_samples_it_counts(drawn):
 
 def test_maps_share_a_scale_and_give_the_correlation():
     table = map_table(["B4"], ["ERBB2"])
-    figure = plots.expression_maps_figure(table)
+    figure = figures.expression_maps_figure(table)
     spots = [
         c
         for axes in figure.axes
@@ -228,7 +228,7 @@ def test_maps_share_a_scale_and_give_the_correlation():
 
 def test_curves_average_the_steps_of_an_epoch():
     table = pd.concat([curve_table(), curve_table().assign(step=99, value=2.0)])
-    figure = plots.ablations_figure(table, ablation_table())
+    figure = figures.ablations_figure(table, ablation_table())
     panels = [axes for axes in figure.axes if axes.get_xlabel() == "epoch"]
     assert len(panels) == 7
     for line in [line for axes in panels for line in axes.lines if line.get_linewidth() > 1]:
@@ -257,7 +257,7 @@ def test_ablations_are_drawn_at_their_difference_and_open_where_it_may_be_none(d
 def test_a_variant_of_one_organ_is_not_drawn_twice():
     table = ablation_table()
     both = pd.concat([table, table.assign(organ="Breast", difference=9.0)])
-    axes = plots.ablations_figure(curve_table(), both).axes[0]
+    axes = figures.ablations_figure(curve_table(), both).axes[0]
     assert max(max(line.get_xdata()) for line in axes.lines) < 1
 
 
@@ -267,7 +267,7 @@ def test_pitch(x, y, expected):
 
 
 def test_scale_bar_is_round_and_as_long_as_it_says():
-    figure = plots.tissue_with_spots(None, map_table(["B4"], ["ERBB2"]), "measured")
+    figure = figures.tissue_with_spots(None, map_table(["B4"], ["ERBB2"]), "measured")
     axes = figure.axes[0]
     for line in axes.lines:
         line.remove()
@@ -282,19 +282,19 @@ def test_scale_bar_is_round_and_as_long_as_it_says():
 def test_pictures_for_notebooks():
     spots = map_table(["B4"], ["ERBB2"]).assign(label="tumour")
     image = np.zeros((40, 35, 3), dtype=np.uint8)
-    with_image = plots.tissue_with_spots(image, spots, "measured", "B4", downsample=100, um_per_px=0.69)
+    with_image = figures.tissue_with_spots(image, spots, "measured", "B4", downsample=100, um_per_px=0.69)
     assert with_image.axes[0].images[0].get_extent() == [0, 3500, 4000, 0]
-    assert any(t.get_text() == "tumour" for t in texts(plots.tissue_with_spots(None, spots, "label")))
-    sheet = plots.patch_sheet(np.zeros((3, 8, 8, 3), dtype=np.uint8), ["a", "b", "c"])
+    assert any(t.get_text() == "tumour" for t in texts(figures.tissue_with_spots(None, spots, "label")))
+    sheet = figures.patch_sheet(np.zeros((3, 8, 8, 3), dtype=np.uint8), ["a", "b", "c"])
     assert [a.get_title() for a in sheet.axes] == ["a", "b", "c"]
     xy = np.random.default_rng(0).normal(size=(20, 2))
-    pair = plots.umap_pair({"frozen": xy, "SEAL": xy}, ["x", "y"] * 10, "organ")
+    pair = figures.umap_pair({"frozen": xy, "SEAL": xy}, ["x", "y"] * 10, "organ")
     assert len(pair.axes) == 2
-    many = plots.umap_pair({"z": np.zeros((60, 2))}, [f"organ {i % 30}" for i in range(60)], "organ")
+    many = figures.umap_pair({"z": np.zeros((60, 2))}, [f"organ {i % 30}" for i in range(60)], "organ")
     labels = [t.get_text() for t in many.axes[0].get_legend().get_texts()]
     assert len(labels) == 24
     assert "others" in labels
-    lines = plots.curve(curve_table(), "epoch", "value", "term", "epoch", "loss").axes[0].lines
+    lines = figures.curve(curve_table(), "epoch", "value", "term", "epoch", "loss").axes[0].lines
     assert len(lines) == 6
 
 
@@ -302,5 +302,5 @@ def test_style_does_not_leak():
     import matplotlib as mpl
 
     before = mpl.rcParams["font.size"]
-    plots.ablations_figure(curve_table(), ablation_table())
+    figures.ablations_figure(curve_table(), ablation_table())
     assert mpl.rcParams["font.size"] == before

@@ -3,7 +3,8 @@
 import pandas as pd
 import pytest
 
-from seal import profiles, reference, results
+from figures import reference
+from seal import profiles, results
 from seal.errors import SealError
 
 DEMO = profiles.DEMO

@@ -32,7 +32,7 @@ class Artefact:
     caption_source
         "paper" if the paper's caption is public, else "our choice".
     draw
-        A function of `seal.plots` (figures) or `seal.tables` (tables); None: not there yet, see `lacks`.
+        A function of `figures` (figures) or `figures.T01_T08_data` (tables); None: not there yet, see `lacks`.
     panels, drawn
         A figure's panels, and those that `draw` draws.
     lacks

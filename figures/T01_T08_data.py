@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seal.data.maple.report import PAPER_STATES
-from seal.errors import SealError
-from seal.patch_tables import (
+from figures.T09_T20_patch import (
     PAPER_ENCODERS,
     ablated_adapters,
     ablated_data,
@@ -20,6 +18,8 @@ from seal.patch_tables import (
     controls,
     genes_best_and_worst,
 )
+from seal.data.maple.report import PAPER_STATES
+from seal.errors import SealError
 
 if TYPE_CHECKING:
     import pandas as pd

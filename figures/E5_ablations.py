@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from seal.plots.style import BLACK, DOUBLE, GREY, METHODS, block_title, new_figure, style
-from seal.plots.training import draw_training_curves, present_stages
-from seal.wording import tested
+from figures.style import BLACK, DOUBLE, GREY, METHODS, block_title, new_figure, style
+from figures.training import draw_training_curves, present_stages
+from figures.wording import tested
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +27,7 @@ def ablations_figure(training_curves: "pd.DataFrame", ablations: "pd.DataFrame")
     Parameters
     ----------
     training_curves
-        Loss terms a step, see `seal.plots.training`.
+        Loss terms a step, see `figures.training`.
     ablations
         Means, differences to the full method and their 95 % intervals, one row a table, variant and organ.
     """

@@ -1,14 +1,14 @@
 """A function a figure: tidy tables in, a matplotlib Figure out. A figure's file bears its subject's name."""
 
-from seal.plots.ablations import ablations_figure
-from seal.plots.maps import expression_maps_figure, spot_maps
-from seal.plots.overview import overview_figure, pairs_figure
-from seal.plots.patch_level import patch_level_figure
-from seal.plots.pictures import curve, patch_sheet, tissue_with_spots, umap_pair
+from figures.E4_maps import expression_maps_figure, spot_maps
+from figures.E5_ablations import ablations_figure
+from figures.F1_overview import overview_figure, pairs_figure
+from figures.F3_patch_level import patch_level_figure
+from figures.for_notebooks import curve, patch_sheet, tissue_with_spots, umap_pair
+from figures.style import mark, style
+from figures.training import loss_curves
+from figures.waterfall import waterfall_figure
 from seal.plots.realism import realism_figure
-from seal.plots.style import mark, style
-from seal.plots.training import loss_curves
-from seal.plots.waterfall import waterfall_figure
 
 __all__ = [
     "ablations_figure",

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from seal.plots.style import BLACK, BLUE, DOUBLE, GREY, SKY, VERMILION, new_figure, style
+from figures.style import BLACK, BLUE, DOUBLE, GREY, SKY, VERMILION, new_figure, style
 
 if TYPE_CHECKING:
     import pandas as pd
