@@ -30,17 +30,18 @@ def child(scale: int, tiny: bool, one: bool) -> None:
     """Make an atlas in SEAL_HOME; print seconds, peak memory and a digest of all files."""
     from memory import peak_gb
 
+    import seal_atlas
     from seal import paths
-    from seal.data import atlas
-    from seal.data.atlas import cohorts, sections, tables
     from seal.files import digest, sha256
+    from seal_atlas import tables
+    from seal_atlas.writing import cohorts, sections
 
     sections.simulate(tables.donors()[0], 1, 0)
     if one:
-        atlas.threads = lambda: 1
+        seal_atlas.threads = lambda: 1
     profile = settings(scale, tiny)
     start = time.perf_counter()
-    samples = atlas.prepare(profile)
+    samples = seal_atlas.prepare(profile)
     slides = cohorts.prepare(paths.slides("atlas"), profile.atlas)
     took = time.perf_counter() - start
     files = sorted(p for root in (samples, slides) for p in root.rglob("*") if p.suffix in (".tif", ".h5ad", ".tsv"))

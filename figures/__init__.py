@@ -8,7 +8,7 @@ from figures.for_notebooks import curve, patch_sheet, tissue_with_spots, umap_pa
 from figures.style import mark, style
 from figures.training import loss_curves
 from figures.waterfall import waterfall_figure
-from seal.plots.realism import realism_figure
+from seal_atlas.realism.figure import realism_figure
 
 __all__ = [
     "ablations_figure",

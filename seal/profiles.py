@@ -20,7 +20,7 @@ def _set(default: Any, source: str, symbol: str = "") -> Any:
 
 @dataclass(frozen=True)
 class AtlasSettings:
-    """How large the simulated atlas is (our choice; what it looks like stands in `seal/data/atlas/tables`)."""
+    """How large the simulated atlas is (our choice; what it looks like stands in `seal_atlas/tables`)."""
 
     organs: tuple[str, ...] = (
         *("Bladder", "Bowel", "Brain", "Breast", "Cervix", "Heart", "Kidney"),

@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 from huggingface_hub import constants
 
+import seal_atlas
 from seal import profiles
 from seal.__main__ import main
-from seal.data import atlas, hest, hest_hub, sample_files
+from seal.data import hest, hest_hub, sample_files
 from seal.data.assemble import assemble
 from seal.errors import SealError
 from seal.models import encoders
@@ -48,7 +49,7 @@ def tree(tmp_path_factory):
     home = tmp_path_factory.mktemp("hub")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SEAL_HOME", str(home / "atlas"))
-        sections = hest.samples(atlas.prepare(profiles.get("demo", atlas=ATLAS)))
+        sections = hest.samples(seal_atlas.prepare(profiles.get("demo", atlas=ATLAS)))
         rows = [_row(i, section) for i, section in enumerate(sections)]
         again = {**rows[0], "id": "S8", "dataset_title": "Published again", "patient": None}
         other = {**rows[1], "id": "S9", "st_technology": "Spatial Transcriptomics", "fullres_px_width": 1}

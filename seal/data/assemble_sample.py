@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seal.data import grid, moments, sample_files, simulated_truth
+from seal.data import grid, moments, sample_files
 from seal.data.expression import clean_genes, neighbours, normalise, spot_context, totals
 from seal.data.genes import Aliases
 from seal.data.hest import Sample
@@ -24,6 +24,7 @@ from seal.data.store import Rows, write_rows
 from seal.errors import SealError
 from seal.files import atomic, read_json, write_json
 from seal.profiles import PanelSettings
+from seal_atlas.counting import truth as simulated_truth
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array

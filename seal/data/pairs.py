@@ -187,7 +187,7 @@ class Pairs:
         Parameters
         ----------
         name
-            "oracle" or "ceiling", see `seal.data.simulated_truth`.
+            "oracle" or "ceiling", see `seal_atlas.counting.truth`.
 
         Raises
         ------

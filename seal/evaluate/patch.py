@@ -6,11 +6,11 @@ from typing import ClassVar
 import numpy as np
 
 from seal.data.pairs import Fold, Pairs
-from seal.data.simulated_truth import TRUTH
 from seal.evaluate.probe import ridge_probe, validation
 from seal.models import baselines, encoders
 from seal.train import runs as stages
 from seal.train.tokens import TokenSource, embed, embed_patches, embed_tokens
+from seal_atlas.counting.truth import TRUTH
 
 # name -> what it is; the order is that of figures and tables
 METHODS = {

@@ -4,10 +4,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from seal.data.simulated_truth import TRUTH
 from seal.errors import SealError
 from seal.evaluate.metrics import cluster_means, interval, mean_pearson, pearson, resamples
 from seal.evaluate.patch import Evaluation, Part, parts
+from seal_atlas.counting.truth import TRUTH
 
 BOOTSTRAP_SEED = 0
 RESAMPLED = ("spots", "donors")

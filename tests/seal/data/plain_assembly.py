@@ -4,9 +4,10 @@ import anndata
 import numpy as np
 from scipy.sparse import csr_array, vstack
 
-from seal.data import sample_files, simulated_truth
+from seal.data import sample_files
 from seal.data.expression import clean_genes, neighbours, normalise, spot_context
 from seal.data.folds import left_out
+from seal_atlas.counting import truth
 
 
 def assembled(samples, profile, sections):
@@ -43,9 +44,9 @@ def assembled(samples, profile, sections):
         "own": own.toarray(),
         "smooth": smooth.toarray(),
         "truth": {
-            name: [simulated_truth.gather(s, t)[name] for s, t in shown]
-            for name in simulated_truth.TRUTH
-            if all(simulated_truth.is_there(s, t) for s, t in shown)
+            name: [truth.gather(s, t)[name] for s, t in shown]
+            for name in truth.TRUTH
+            if all(truth.is_there(s, t) for s, t in shown)
         },
         "folds": list(left_out(sections, profile.evaluation)),
     }

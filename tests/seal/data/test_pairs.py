@@ -98,9 +98,9 @@ def test_a_failed_assembly_is_not_taken_for_whole(small, monkeypatch):
 def test_a_section_without_counts_is_named(small):
     import anndata
 
-    from seal.data import atlas
+    import seal_atlas
 
-    root = atlas.prepare(small)
+    root = seal_atlas.prepare(small)
     path = root / "st" / "SIM-BREAST-01.h5ad"
     data = anndata.read_h5ad(path)
     data.X = data.X * 0

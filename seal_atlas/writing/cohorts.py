@@ -1,0 +1,232 @@
+"""The slide cohorts of the simulated atlas on disk: 200 patients with labels, and slides scanned by five scanners.
+
+One folder::
+
+    wsis/SLIDE.tif                           pictures
+    20x_224px_0px_overlap/patches/SLIDE_patches.h5   where their patches lie, as TRIDENT has it
+    truth/CASE.json                          what is true of a slide; written last, so that a listed slide is whole
+    patients.csv, slides.csv                 who and what
+    truth.parquet                            the truth of all patients' slides, one row each
+    tasks/TASK/config.yaml, k=all.tsv        labels and folds, as Patho-Bench has them; k=sites.tsv: unseen sites
+    tasks.csv                                all tasks with their numbers of cases
+    cohort.json                              written last
+
+Slides are made one by one, a few at a time, so that memory does not grow with their number. Not real data.
+"""
+
+import csv
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seal.dependencies import code_digest, lock_digest
+from seal.errors import SealError
+from seal.files import atomic, digest, read_json, remove_parts, write_json
+from seal.profiles import AtlasSettings
+from seal_atlas import tables
+from seal_atlas.counting import expression
+from seal_atlas.patients.cohort import Patient, alterations, morphology_factors, patients, subtypes
+from seal_atlas.patients.tasks import CohortTruth
+from seal_atlas.showing import render
+from seal_atlas.writing import pathobench, slides
+
+_ROWS = 500  # rows of truth.parquet written at a time
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One patient's slide, to be made unless it is there."""
+
+    patient: Patient
+    patches: int
+    every_scanner: bool
+    made_from: str
+
+
+def cohort_seed(settings: AtlasSettings) -> list[int]:
+    """Seed of the cohort's patients, labels and folds."""
+    return [settings.seed, 40]
+
+
+def patients_of(settings: AtlasSettings) -> tuple[list[Patient], list[Patient]]:
+    """Patients of the cohort, and those whose slides every scanner scans.
+
+    Raises
+    ------
+    SealError
+        No patients, patches or slides are asked for, or none of the organs.
+    """
+    numbers = (settings.patients, settings.patches_per_slide, settings.scanned_slides, settings.scanned_patches)
+    if min(*numbers, settings.scale) < 1:
+        raise SealError(
+            f"no slide cohort can be made with {asdict(settings)}",
+            expected="one patient, patch, scanned slide or more; scale 1 or more",
+            do="change the profile's AtlasSettings",
+        )
+    return (
+        patients(settings.patients * settings.scale, cohort_seed(settings), "P", settings.organs),
+        patients(settings.scanned_slides * settings.scale, [settings.seed, 41], "S", settings.organs),
+    )
+
+
+def prepare(root: Path, settings: AtlasSettings) -> Path:
+    """Make what is missing of the slide cohorts.
+
+    A slide that is there and follows from the same settings, code and tables is not made again; what follows from
+    others is removed.
+
+    Returns
+    -------
+    The folder.
+
+    Raises
+    ------
+    SealError
+        No patients, patches or slides are asked for, or none of the organs.
+    """
+    from tqdm import tqdm
+
+    from seal_atlas import threads
+
+    root = Path(root)
+    drawn, scanned = patients_of(settings)
+    jobs = _jobs(drawn, scanned, settings)
+    key = digest([[job.made_from for job in jobs], code_digest(["seal_atlas.writing.cohorts"])])
+    missing = [job for job in jobs if not _whole(root, job)]
+    stamp = root / "cohort.json"
+    if not missing and stamp.is_file() and read_json(stamp)["made_from"] == key:
+        return root
+    stamp.unlink(missing_ok=True)
+    _clear(root, jobs)
+
+    def make(job: _Job) -> None:
+        slides.write(root, job.patient, job.patches, settings.seed, job.made_from, job.every_scanner)
+
+    if missing:
+        with ThreadPoolExecutor(threads()) as pool:
+            for _ in tqdm(pool.map(make, missing), total=len(missing), desc="simulated slides", unit="slide"):
+                pass
+    _write_patients(drawn, root / "patients.csv")
+    _write_slides(root, jobs)
+    truth = _write_truth(root, drawn)
+    names = {p.case: slides.slide_id(p.case) for p in drawn}
+    pathobench.write(root, drawn, truth, names, cohort_seed(settings))
+    write_json(stamp, {"made_from": key, "simulated": True, "patients": len(drawn), "scanned": len(scanned)})
+    return root
+
+
+def _jobs(drawn: Sequence[Patient], scanned: Sequence[Patient], settings: AtlasSettings) -> list[_Job]:
+    code = [code_digest(["seal_atlas.writing.slides"]), lock_digest()]
+    wanted = [(p, settings.patches_per_slide, False) for p in drawn]
+    wanted += [(p, settings.scanned_patches, True) for p in scanned]
+    return [_Job(p, n, every, digest([asdict(p), n, every, settings.seed, code])) for p, n, every in wanted]
+
+
+def _whole(root: Path, job: _Job) -> bool:
+    record = root / "truth" / f"{job.patient.case}.json"
+    if not record.is_file() or read_json(record)["made_from"] != job.made_from:
+        return False
+    names = slides.slide_ids(job.patient, job.every_scanner)
+    return all(path.is_file() for name in names for path in slides.paths_of(root, name))
+
+
+def _clear(root: Path, jobs: Sequence[_Job]) -> None:
+    """Remove what a killed process left behind, and slides that nobody asks for."""
+    for folder in (root, root / "wsis", root / "truth", root / slides.COORDS / "patches"):
+        remove_parts(folder)
+    wanted = {job.patient.case for job in jobs}
+    names = {name for job in jobs for name in slides.slide_ids(job.patient, job.every_scanner)}
+    for path in (root / "truth").glob("*.json"):
+        if path.stem not in wanted:
+            path.unlink()
+    for path in (root / "wsis").glob("*.tif"):
+        if path.stem not in names:
+            for old in slides.paths_of(root, path.stem):
+                old.unlink(missing_ok=True)
+
+
+def _write_patients(drawn: Sequence[Patient], path: Path) -> None:
+    """A row a patient, a column an alteration (empty: it cannot occur)."""
+    head = ["case_id", "organ", "disease_state", "subtype", "diagnosis", "site", "site_role", "simulated"]
+    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow([*head, *alterations()])
+        for p in drawn:
+            role = tables.sites()[p.site].role
+            row = [p.case, p.organ, p.state, p.subtype, subtypes()[p.subtype].diagnosis, p.site, role, True]
+            values = [p.alterations.get(name, "") for name in alterations()]
+            table.writerow([*row, *(f"{v:.4f}" if isinstance(v, float) else v for v in values)])
+
+
+def _write_slides(root: Path, jobs: Sequence[_Job]) -> None:
+    head = ["slide_id", "case_id", "cohort", "organ", "disease_state", "subtype", "site", "site_role", "scanner"]
+    with atomic(root / "slides.csv") as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow([*head, "patches", "um_per_px", "simulated"])
+        for job in jobs:
+            p, cohort = job.patient, "scanners" if job.every_scanner else "patients"
+            patches = read_json(root / "truth" / f"{p.case}.json")["patches"]
+            role = tables.sites()[p.site].role
+            for name, scanner in slides.slide_ids(p, job.every_scanner).items():
+                row = [name, p.case, cohort, p.organ, p.state, p.subtype, p.site, role, scanner]
+                table.writerow([*row, patches, render.UM_PER_PX, True])
+
+
+def _records(root: Path, drawn: Sequence[Patient]) -> Iterator[dict[str, Any]]:
+    for p in drawn:
+        record = read_json(root / "truth" / f"{p.case}.json")
+        yield {"case_id": p.case, "slide_id": slides.slide_id(p.case), "organ": p.organ, "disease_state": p.state} | {
+            name: record[name] for name in ("patches", "composition", "activity", "morphology", "scores", "counts")
+        }
+
+
+def _write_truth(root: Path, drawn: Sequence[Patient]) -> CohortTruth:
+    """Write truth.parquet, a part at a time, and keep what the labels need of it."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    names = {
+        "cell_types": ",".join(tables.cell_types()),
+        "programmes": ",".join(tables.programmes()),
+        "factors": ",".join(morphology_factors()),
+        "genes": ",".join(expression.genes()),
+        "simulated": "True",
+    }
+    text, numbers = (
+        ("case_id", "slide_id", "organ", "disease_state"),
+        ("composition", "activity", "morphology", "scores"),
+    )
+    fields = [pa.field(n, pa.string()) for n in text] + [pa.field("patches", pa.int32())]
+    fields += [pa.field(n, pa.list_(pa.float64())) for n in numbers] + [pa.field("counts", pa.list_(pa.int64()))]
+    schema = pa.schema(fields, metadata=names)
+    kept: dict[str, list[list[float]]] = {name: [] for name in numbers}
+    records = _records(root, drawn)
+    with atomic(root / "truth.parquet") as temporary, parquet.ParquetWriter(temporary, schema) as file:
+        while part := list(islice(records, _ROWS)):
+            file.write_table(pa.Table.from_pylist(part, schema=schema))
+            for name in numbers:
+                kept[name] += [record[name] for record in part]
+    return CohortTruth(tuple(p.case for p in drawn), *(np.array(kept[name]) for name in numbers))
+
+
+def read_truth(root: Path) -> CohortTruth:
+    """Read the truth of the patients' slides.
+
+    Raises
+    ------
+    SealError
+        The cohort has not been made.
+    """
+    from pyarrow import parquet
+
+    path = Path(root) / "truth.parquet"
+    if not path.is_file():
+        raise SealError(f"{path} is missing", expected="the atlas's slide cohort", do="make the slide cohort first")
+    columns = ("composition", "activity", "morphology", "scores")
+    table = parquet.read_table(path, columns=["case_id", *columns])
+    return CohortTruth(tuple(table["case_id"].to_pylist()), *(np.array(table[c].to_pylist()) for c in columns))

@@ -1,0 +1,127 @@
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from seal_atlas import tables
+from seal_atlas.patients import cohort, oracle, tasks
+from seal_atlas.writing import pathobench, slides
+
+SEED = [7, 40]
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    return cohort.patients(200, SEED)
+
+
+@pytest.fixture(scope="module")
+def root(drawn, tmp_path_factory):
+    cells = np.random.default_rng(0).dirichlet(np.ones(len(tables.cell_types())), 200)
+    truth = oracle.expected_truth(drawn, cells, SEED)
+    folder = tmp_path_factory.mktemp("cohort")
+    pathobench.write(folder, drawn, truth, {p.case: slides.slide_id(p.case) for p in drawn}, SEED)
+    return folder
+
+
+def read(root, task, split="k=all.tsv"):
+    frame = pd.read_csv(root / "tasks" / task / split, sep="\t", dtype={"case_id": str, "slide_id": str})
+    return frame, yaml.safe_load((root / "tasks" / task / "config.yaml").read_text())
+
+
+@pytest.mark.parametrize("task", list(tasks.tasks()))
+def test_files_have_the_fields_of_patho_bench(root, task):
+    frame, config = read(root, task)
+    folds = [f"fold_{i}" for i in range(5)]
+    assert frame.columns.tolist() == ["case_id", "slide_id", config["task_col"], *config["extra_cols"], *folds]
+    ours = ["simulated", "description", "strength"]
+    theirs = ["datasets", "task_col", "extra_cols", "task_type", "metrics", "label_dict", "sample_col", "num_samples"]
+    assert list(config) == theirs + ours
+    assert config["simulated"] is True
+    assert "SIMULATED" in config["description"]
+    assert config["num_samples"] == len(frame)
+    assert config["sample_col"] == "case_id"
+    assert set(frame[folds].to_numpy().ravel()) == {"train", "test"}
+
+
+@pytest.mark.parametrize("task", list(tasks.tasks()))
+def test_each_case_is_tested_once_and_no_class_is_missing_from_a_fold(root, task):
+    frame, config = read(root, task)
+    tested = frame[[f"fold_{i}" for i in range(5)]].to_numpy() == "test"
+    assert (tested.sum(axis=1) == 1).all()
+    assert frame["case_id"].is_unique
+    sizes = tested.sum(axis=0)
+    assert sizes.max() - sizes.min() <= 1
+    if config["task_type"] == "classification":
+        labels = frame[task].to_numpy()
+        assert set(labels) == set(config["label_dict"])
+        counts = [Counter(labels[tested[:, i]]) for i in range(5)]
+        for label in config["label_dict"]:
+            spread = [c[label] for c in counts]
+            assert min(spread) >= 1
+            assert max(spread) - min(spread) <= 1
+
+
+def test_survival_has_event_and_days_and_quarters_as_labels(root):
+    frame, config = read(root, "OS")
+    assert config["extra_cols"] == ["OS_event", "OS_days"]
+    assert config["task_type"] == "survival"
+    assert config["metrics"] == ["cindex"]
+    assert config["label_dict"][0] == "Quartile 1, Event 0"
+    assert config["label_dict"][7] == "Quartile 4, Event 1"
+    assert (frame["OS"] // 4 == frame["OS_event"]).all()
+    assert frame.groupby(frame["OS"] % 4)["OS_days"].max().is_monotonic_increasing
+
+
+def test_regression_is_marked(root):
+    frame, config = read(root, "hypoxia")
+    assert config["task_type"] == "regression"
+    assert config["label_dict"] == {}
+    assert frame["hypoxia"].nunique() > 100
+
+
+def test_unseen_sites_are_tested_apart(root, drawn):
+    frame, _ = read(root, "diagnosis", "k=sites.tsv")
+    site = {p.case: p.site for p in drawn}
+    assert [c for c in frame if c.startswith("fold")] == ["fold_0"]
+    assert set(frame.loc[frame["fold_0"] == "test", "case_id"].map(site)) == {"E", "F"}
+    assert set(frame.loc[frame["fold_0"] == "train", "case_id"].map(site)) == set("ABCD")
+
+
+def test_list_of_tasks(root):
+    table = pd.read_csv(root / "tasks.csv", keep_default_na=False)
+    assert table["task"].tolist() == list(tasks.tasks())
+    assert (table["left_out"] == "").all()
+    assert not list(root.glob(".tasks*"))
+
+
+def test_small_cohorts_leave_tasks_out_and_say_why(tmp_path):
+    few = cohort.patients(40, SEED)
+    cells = np.full((40, len(tables.cell_types())), 1 / len(tables.cell_types()))
+    truth = oracle.expected_truth(few, cells, SEED)
+    pathobench.write(tmp_path, few, truth, {p.case: p.case for p in few}, SEED)
+    table = pd.read_csv(tmp_path / "tasks.csv", keep_default_na=False).set_index("task")
+    assert "cases of" in table.loc["diagnosis", "left_out"]
+    assert not (tmp_path / "tasks" / "diagnosis").exists()
+    assert table.loc["TP53", "left_out"] == ""
+    assert (tmp_path / "tasks" / "TP53" / "k=all.tsv").is_file()
+
+
+def test_same_seed_same_files(root, drawn, tmp_path):
+    cells = np.random.default_rng(0).dirichlet(np.ones(len(tables.cell_types())), 200)
+    truth = oracle.expected_truth(drawn, cells, SEED)
+    pathobench.write(tmp_path, drawn, truth, {p.case: slides.slide_id(p.case) for p in drawn}, SEED)
+    for path in root.rglob("*.tsv"):
+        assert (tmp_path / path.relative_to(root)).read_bytes() == path.read_bytes()
+
+
+def test_slides_of_a_case_stay_together():
+    cases = ["a", "b", "c", "d", "e", "f"] * 3
+    strata = np.array([0, 0, 0, 1, 1, 1] * 3)
+    fold = pathobench.folds(cases, strata, 3, np.random.default_rng(0))
+    by_case = {case: {int(f) for f, c in zip(fold, cases, strict=True) if c == case} for case in set(cases)}
+    assert all(len(f) == 1 for f in by_case.values())
+    for label in (0, 1):
+        assert sorted({by_case[c].copy().pop() for c in ("abc", "def")[label]}) == [0, 1, 2]
