@@ -224,7 +224,7 @@ def streamed(setup: Setup) -> dict:
 
 
 def cached(setup: Setup, found: dict[str, dict]) -> dict:
-    """All views through the trunk once, as seal.train.tokens.build does it, and an epoch from disk, read for the first time.
+    """All views through the trunk once, as tokens.build does it, and an epoch from disk, read for the first time.
 
     As many pairs as there is room for on the disk, and as fit into 0.4 of the time that is left.
     """

@@ -39,7 +39,7 @@ def style() -> Iterator[None]:
     """Draw in the project's style: ``with style(): ...`` or ``@style()`` over a function."""
     import matplotlib.style
 
-    with matplotlib.style.context(Path(__file__).parent.parent / "seal.mplstyle"):
+    with matplotlib.style.context(Path(__file__).parent / "seal.mplstyle"):
         yield
 
 

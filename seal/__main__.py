@@ -169,7 +169,7 @@ def _embed(arguments: argparse.Namespace) -> None:
 def _clean(profile: Profile) -> None:
     """Delete the folders that hold nothing but what the profile made: never HEST-1k, nor downloads."""
     places = (paths.pairs, paths.tokens, paths.embeddings, paths.runs, paths.results, paths.figures)
-    source = profile.source
+    source = profile.source.rpartition(".")[2].removeprefix("seal_")
     simulated = [paths.samples(source), paths.samples(f"{source}_unseen"), paths.slides(source)]
     simulated = simulated if profile.simulated else []
     pairs = paths.pairs(profile.name)

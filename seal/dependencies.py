@@ -43,7 +43,7 @@ def _modules(tree: ast.AST, package: str = "") -> set[str]:
     found = set()
     for name in _named(tree, package):
         parts = name.split(".")
-        if parts[0] == "seal":
+        if parts[0] in ("seal", "seal_atlas", "figures", "tools"):
             prefixes = {".".join(parts[: i + 1]) for i in range(len(parts))}
             found |= {prefix for prefix in prefixes if _source(prefix)}
     return found
@@ -143,7 +143,7 @@ def notebook_digest(path: Path, profile: str) -> str:
         if kind == "code":
             names |= _modules(_parsed(source, Path(path), number))
     if _source("seal.data.pairs") in _closure(names, ["seal.profiles"]):
-        names.add(f"seal.data.{values.source}")  # assembled by name, which no import statement shows
+        names.add(values.source)  # assembled by name, which no import statement shows
     return digest(
         {
             "cells": cells,

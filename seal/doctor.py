@@ -187,7 +187,7 @@ def together(jobs: Mapping[str, Callable[[], Any]], patience: float) -> dict[str
 
 def _download(profile: Profile, online: bool) -> Download:
     """A profile's download; where the hub falls silent, as without it."""
-    if profile.source != "hest" or not online:
+    if profile.source != "seal.data.hest" or not online:
         return downloads.of(profile, online=False)
     listed = together({profile.name: lambda: downloads.of(profile, online=True)}, LISTING)
     silent = f"the hub did not list HEST-1k's files within {LISTING:g} s"
@@ -199,7 +199,7 @@ def _obstacles(profile: Profile, machine: dict, states: dict[str, str], download
     lacking = machine["missing_packages"]
     found = [f"not installed: {', '.join(lacking)}"] if lacking else []
     found += [f"does not import: {broken}" for broken in machine["broken_packages"]]
-    if profile.source != "hest":
+    if profile.source != "seal.data.hest":
         return found
     if not machine["gpus"]:
         found.append("no GPU that PyTorch can use")

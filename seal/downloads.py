@@ -76,7 +76,7 @@ def of(profile: Profile, online: bool) -> Download:
     online
         Whether the hub can be asked for sizes.
     """
-    return {"atlas": _atlas, "her2st": _her2st}.get(profile.source, lambda p: _hest(p, online))(profile)
+    return {"seal_atlas": _atlas, "seal.data.her2st": _her2st}.get(profile.source, lambda p: _hest(p, online))(profile)
 
 
 def _wheel() -> tuple[float, float]:

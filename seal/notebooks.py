@@ -19,7 +19,7 @@ from seal.errors import SealError
 from seal.files import atomic, digest
 
 # The variable that names a copy of a source's data.
-_COPY = {"her2st": "SEAL_HER2ST", "hest": "SEAL_HEST"}
+_COPY = {"seal.data.her2st": "SEAL_HER2ST", "seal.data.hest": "SEAL_HEST"}
 
 
 def write_inputs(notebooks: list[Path], profile: str, folder: Path) -> None:

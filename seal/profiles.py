@@ -136,7 +136,7 @@ class Profile:
     """One way through the project, from data to figures."""
 
     name: str
-    source: str  # the module of seal.data that writes the samples
+    source: str  # the module that writes the samples
     simulated: bool
     encoder: str  # a name in seal.models.encoders
     image_size: int  # px a patch side, as the encoder sees it
@@ -159,7 +159,7 @@ class Profile:
 
 DEMO = Profile(
     name="demo",
-    source="atlas",
+    source="seal_atlas",
     simulated=True,
     encoder="dinov2s_derived",
     image_size=112,
@@ -174,7 +174,7 @@ DEMO = Profile(
 
 HER2ST = Profile(
     name="her2st",
-    source="her2st",
+    source="seal.data.her2st",
     simulated=False,
     encoder="dinov2s_derived",
     image_size=112,
@@ -189,7 +189,7 @@ HER2ST = Profile(
 
 MAPLE = Profile(
     name="maple",
-    source="hest",
+    source="seal.data.hest",
     simulated=False,
     encoder="uni2_h",
     image_size=224,

@@ -49,7 +49,7 @@ def assemble(profile: Profile) -> Pairs:
     SealError
         Bad samples, no room on the disk, folds that cannot be made, or a scheduler that cannot be reached.
     """
-    source = importlib.import_module(f"seal.data.{profile.source}")
+    source = importlib.import_module(profile.source)
     samples = hest.samples(source.prepare(profile), profile.selection)
     table = os.environ.get("SEAL_ALIASES")
     aliases = (table, Aliases.read(table).digest) if table else None

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import figures
 from figures import T01_T08_data, draw
 from figures.draw import DRAWN, MISSING, REGISTER, STALE
 from seal import paths, profiles, results
@@ -77,7 +78,7 @@ def test_every_entry_can_be_drawn_or_says_what_it_lacks(artefact):
     assert set(artefact.profiles) <= set(profiles.PROFILES)
     assert re.fullmatch(r"0\d_\w+", artefact.notebook)
     if artefact.draw:
-        assert callable(getattr(plots if artefact.kind == "figure" else T01_T08_data, artefact.draw))
+        assert callable(getattr(figures if artefact.kind == "figure" else T01_T08_data, artefact.draw))
         assert set(artefact.results) <= set(results.RESULTS)
         assert set(artefact.drawn) <= set(artefact.panels)
     else:

@@ -178,7 +178,7 @@ def test_an_alias_table_edited_on_the_way_is_refused(tree, tmp_path):
 KILLED = """
     import os, signal, sys
     from seal.data.assemble import assemble
-    from seal.data.store import work
+    from seal.data import assemble_sample as work
     from tests.seal.data.test_assemble import TREE
 
     step, number = sys.argv[1], int(sys.argv[2])
@@ -198,7 +198,7 @@ KILLED = """
                 os.kill(os.getpid(), signal.SIGKILL)
         return function(job)
     setattr(work, step, dying)
-    from seal.data.store import cluster
+    from seal.data import cluster
     cluster.cores = lambda: 1
     assemble(TREE)
 """

@@ -98,8 +98,9 @@ def test_a_site_stains_its_donors_alike_but_not_the_same():
 
 PROGRAM = """
 import hashlib
-from seal.data.atlas import render, stains, tables
-from seal.data.atlas.tissue import build
+from seal_atlas import tables
+from seal_atlas.showing import render, stains
+from seal_atlas.growing.tissue import build
 digest = hashlib.sha256()
 for organ, state in (("Breast", "Cancer"), ("Bowel", "Healthy"), ("Liver", "Diseased")):
     grown = build([4], organ, state, (250.0, 250.0))
