@@ -73,7 +73,7 @@ def _run_command(arguments: argparse.Namespace) -> None:
 
         print(reference.save(profile))
     else:
-        from seal.data.verify import verify
+        from seal.data.assemble import verify
 
         print(verify(profile))
 

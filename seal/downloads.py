@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seal import paths
-from seal.data import fetch_plan, hest, hest_hub
+from seal.data import fetch_plan, hest, hest_hub, maple, samples
 from seal.errors import SealError
 from seal.profiles import Profile
 
@@ -185,7 +185,7 @@ def _take_table(folder: Path) -> None:
 
 
 def _rows(root: Path, profile: Profile) -> "pd.DataFrame | None":
-    selection, frame = hest.maple_selection(root, profile.selection), hest.table(root)
+    selection, frame = maple.read_selection(root, profile.selection), samples.read_table(root)
     return None if selection is None else frame[frame["id"].isin(selection.samples["id"])]
 
 

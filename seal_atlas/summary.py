@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seal.data.hest import Sample
+from seal.data.samples import Sample
 from seal.profiles import AtlasSettings
 from seal.slides.image import SlideImage
 from seal_atlas.patients import oracle

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seal.data import hest, hest_hub
+from seal.data import hest_hub, maple
 from seal.data.fetch_plan import (
     ABSENT,
     PARTS,
@@ -275,7 +275,7 @@ def maple_ids(root: Path, settings: SelectionSettings, revision: str | None = No
         See `plan` and `fetch`, or the folder has a table of its own.
     """
     fetch(plan([], root, revision))
-    selection = hest.maple_selection(root, settings)
+    selection = maple.read_selection(root, settings)
     if selection is None:
         raise SealError(
             f"{root}/metadata.csv is not HEST-1k's table",

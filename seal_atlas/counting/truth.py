@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seal.data.expression import clean_genes
-from seal.data.hest import Sample
+from seal.data.genes import clean_genes
+from seal.data.samples import Sample
 from seal.errors import SealError
 
 if TYPE_CHECKING:

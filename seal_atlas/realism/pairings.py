@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seal.data.hest import Sample
+from seal.data.samples import Sample
 from seal.data.sample_files import read_counts
 from seal.evaluate.robustness import told_apart
 from seal.models.baselines import colour_statistics

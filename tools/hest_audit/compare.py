@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from seal.data import grid
-from seal.data.hest import Sample
+from seal.data.samples import Sample
 from seal.data.sample_files import patch_barcodes, read_counts, read_patches, require_um_per_px
 from seal.errors import SealError
 from seal.files import atomic, contents, digest, remove_parts

@@ -3,7 +3,8 @@
 import pandas as pd
 
 from seal import paths, profiles
-from seal.data import hest
+from seal.data import hest, maple
+from seal.data.samples import find_hest_table, read_samples
 from seal.errors import SealError
 from seal.files import atomic
 from tools.hest_audit import compare
@@ -24,21 +25,21 @@ def audit(workers: int) -> str:
         There are no samples, a file is damaged, or the split shares a donor or section with what was found.
     """
     root = hest.prepare(profiles.MAPLE)
-    if hest.own_table(root) is None:
+    if find_hest_table(root) is None:
         raise SealError(
             f"{root} holds no table of HEST-1k's own",
             expected="HEST_v*.csv",
             do="fetch HEST-1k (python -m seal fetch), or set SEAL_HEST to a copy",
         )
-    samples = hest.present(root)
+    samples = read_samples(root)
     found = compare.audit_files(samples, paths.home() / "data" / "fingerprints", workers)
-    with atomic(root / hest.OVERLAPS) as temporary:
+    with atomic(root / maple.OVERLAPS) as temporary:
         found.to_csv(temporary, index=False)
     # raises where the split would share a donor or section with what was found
-    selection = hest.maple_selection(root, profiles.MAPLE.selection)
+    selection = maple.read_selection(root, profiles.MAPLE.selection)
     roles = selection.samples["role"].value_counts()
     return (
-        f"{len(samples)} samples compared, {len(found)} shared sections found, written to {root / hest.OVERLAPS}\n"
+        f"{len(samples)} samples compared, {len(found)} shared sections found, written to {root / maple.OVERLAPS}\n"
         f"{_listed(found)}MAPLE: {roles['train']} training and {roles['test']} test samples, no donor on both sides"
     )
 

@@ -21,7 +21,8 @@ from huggingface_hub.utils import _headers
 from scipy.sparse import csr_matrix
 
 from seal import files, profiles
-from seal.data import fetch, fetch_plan, hest, hest_hub, sample_files
+from seal.data import fetch, fetch_plan, hest_hub, sample_files
+from seal.data.samples import read_samples
 from seal.errors import SealError
 from tests import hub_server
 from tests.seal.data.maple.conftest import table
@@ -100,7 +101,7 @@ def test_what_is_planned_is_fetched_and_read(hub, tree, root, faults):
     assert in_folder(root) == {*wanted, *OURS}
     assert same(root, tree, wanted)
     assert sorted(faults.fetched()) == sorted(wanted)  # each once
-    sample, _ = hest.samples(root, SETTINGS)
+    sample, _ = read_samples(root, SETTINGS)
     assert sample_files.read_counts(sample).n_obs == 4
     assert sample_files.patch_barcodes(sample) == [f"spot{i}" for i in range(4)]
     again = fetch.plan(IDS, root)

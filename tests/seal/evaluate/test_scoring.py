@@ -13,7 +13,7 @@ from figures import T01_T08_data
 from seal import profiles, result_tables, results
 from seal.data import sample_files
 from seal.data.assemble import assemble
-from seal.data.expression import clean_genes
+from seal.data.genes import clean_genes
 from seal.errors import SealError
 from seal.evaluate import patch, scoring
 from seal.evaluate.ablation import Ablation

@@ -5,7 +5,8 @@ import pytest
 
 import seal_atlas
 from seal import paths, profiles
-from seal.data import hest, sample_files
+from seal.data import sample_files
+from seal.data.samples import read_samples
 from seal.errors import SealError
 from seal.files import sha256
 from seal_atlas import tables
@@ -127,7 +128,7 @@ def stamps(root):
 def test_prepare_writes_the_layout_and_then_nothing_more():
     root = seal_atlas.prepare(small())
     assert root == paths.samples("atlas")
-    found = hest.samples(root)
+    found = read_samples(root)
     assert [sample.id for sample in found] == ["SIM-KIDNEY-01", "SIM-KIDNEY-02"]
     assert all(s.simulated and s.grid == "visium" and s.has_image and s.donor == s.id for s in found)
     assert [s.um_per_px for s in found] == [0.5, 0.5]
@@ -138,7 +139,7 @@ def test_prepare_writes_the_layout_and_then_nothing_more():
 
 def test_the_reader_crops_the_drawn_section():
     root = seal_atlas.prepare(small(donors_per_organ=1))
-    sample = hest.samples(root)[0]
+    sample = read_samples(root)[0]
     counts = sample_files.read_counts(sample)
     patches = np.concatenate(list(sample_files.read_patches(sample, counts.obs_names.tolist(), 224, 0.5)))
     assert patches.shape == (6, 224, 224, 3)
@@ -190,7 +191,7 @@ def test_a_killed_run_goes_on(monkeypatch):
     assert not (paths.samples("atlas") / "metadata.csv").exists()
     monkeypatch.setattr(sections, "write", whole)
     root = seal_atlas.prepare(small())
-    assert [s.id for s in hest.samples(root)] == ["SIM-KIDNEY-01", "SIM-KIDNEY-02"]
+    assert [s.id for s in read_samples(root)] == ["SIM-KIDNEY-01", "SIM-KIDNEY-02"]
 
 
 def test_a_killed_enlargement_is_not_taken_for_whole(monkeypatch):
@@ -207,7 +208,7 @@ def test_a_killed_enlargement_is_not_taken_for_whole(monkeypatch):
         seal_atlas.prepare(small(donors_per_organ=3))
     monkeypatch.setattr(sample_files, "list_samples", whole)
     seal_atlas.prepare(small(donors_per_organ=3))
-    assert [s.id for s in hest.samples(root)] == [f"SIM-KIDNEY-{n:02d}" for n in (1, 2, 3)]
+    assert [s.id for s in read_samples(root)] == [f"SIM-KIDNEY-{n:02d}" for n in (1, 2, 3)]
 
 
 def test_more_donors_leave_the_first_alone():
@@ -223,7 +224,7 @@ def test_scale_multiplies_the_donors_without_changing_the_first():
     before = stamps(root)
     seal_atlas.prepare(small(scale=2))
     assert before.items() <= stamps(root).items()
-    assert [s.id for s in hest.samples(root)] == [
+    assert [s.id for s in read_samples(root)] == [
         "SIM-KIDNEY-01",
         "SIM-KIDNEY-01-1",
         "SIM-KIDNEY-02",
@@ -241,7 +242,7 @@ def test_changed_settings_rewrite_the_atlas(change):
     assert not before.items() & stamps(root).items()
     organ = change.get("organs", ("Kidney",))[0].upper()
     donors = change.get("donors_per_organ", 2)
-    assert [sample.id for sample in hest.samples(root)] == [f"SIM-{organ}-{n:02d}" for n in range(1, donors + 1)]
+    assert [sample.id for sample in read_samples(root)] == [f"SIM-{organ}-{n:02d}" for n in range(1, donors + 1)]
 
 
 @pytest.mark.parametrize(
@@ -262,7 +263,7 @@ def test_settings_that_cannot_be_simulated_are_named(change, named):
 
 def test_unseen_donors_are_of_unseen_sites_or_organs():
     root = seal_atlas.prepare_unseen(small())
-    found = hest.samples(root)
+    found = read_samples(root)
     assert {s.organ for s in found} >= {"Thyroid", "Spleen"}
     seen = {d.donor for d in tables.donors()} - {s.donor for s in found}
     assert len(seen) == 56
