@@ -1,4 +1,8 @@
-"""The audit of HEST-1k's files: what fingerprints find is written down beside the table, and heeded from then on."""
+"""`python -m tools.hest_audit`: what fingerprints find is written beside HEST-1k's table, and heeded from then on."""
+
+import argparse
+import sys
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -45,3 +49,19 @@ def audit(workers: int) -> str:
 
 def _listed(found: pd.DataFrame) -> str:
     return f"{found.to_string(index=False)}\n" if len(found) else ""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Audit HEST-1k's files; a SealError goes to stderr as it is, with exit status 2."""
+    parser = argparse.ArgumentParser(prog="python -m tools.hest_audit", description="sections that two samples share")
+    parser.add_argument("--workers", type=int, default=2, help="processes (default: 2)")
+    try:
+        print(audit(parser.parse_args(arguments).workers))
+    except SealError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
