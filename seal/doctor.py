@@ -112,10 +112,10 @@ def _ask_hub() -> dict[str, Any]:
 
 def _find_problem(kind: str, repository: str) -> str:
     """What keeps this account from reading a repository and what to do; empty if nothing does."""
-    from huggingface_hub import auth_check
+    from huggingface_hub import HfApi
 
     try:
-        auth_check(repository, repo_type=kind)
+        HfApi().auth_check(repository, repo_type=kind)
     except Exception as error:  # the client's and its HTTP library's
         page = f"https://huggingface.co/{'datasets/' if kind == 'dataset' else ''}{repository}"
         explained = explain_hub_error(error, "", expected="access", address=page)
