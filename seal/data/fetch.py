@@ -5,6 +5,7 @@ and wsis/ is whole. fetch.json, beside the tables, holds the commit.
 """
 
 import shutil
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -96,7 +97,7 @@ def plan(
     wanted = {id: [f"{kind}/{id}.{suffix}" for kind, suffix in kinds.items()] for id in ids}
     _require_all(wanted, sizes, commit)
     tables = [path for path in sizes if path.startswith("HEST_v") and path.endswith(".csv")]
-    return Plan(Path(root), commit, ids, (*tables, *(path for some in wanted.values() for path in some)), sizes)
+    return Plan(root, commit, ids, (*tables, *(path for some in wanted.values() for path in some)), sizes)
 
 
 def _pinned_commit(root: Path) -> str | None:
@@ -151,6 +152,7 @@ def _damaged(folder: Path, commit: str) -> set[str]:
     """Paths below a folder whose content is not the commit's."""
     from huggingface_hub import HfApi
 
+    print(f"checksums of the files in {folder}", file=sys.stderr)  # of all of MAPLE: some minutes without a word
     found = HfApi().verify_repo_checksums(REPOSITORY, repo_type="dataset", revision=commit, local_dir=folder)
     return {mismatch["path"] for mismatch in found.mismatches}
 

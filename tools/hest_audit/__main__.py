@@ -4,8 +4,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-import pandas as pd
-
 from seal import paths, profiles
 from seal.data import hest
 from seal.errors import SealError
@@ -14,13 +12,9 @@ from tools.hest_audit import compare
 
 
 def audit(workers: int) -> str:
-    """Compare all of HEST-1k's samples on disk by their files and write what is shared to overlaps.csv.
+    """Compare all of HEST-1k's samples on disk by their files, write what is shared to overlaps.csv and say it.
 
     Samples outside MAPLE are compared too: one of them may be a section of MAPLE under another name.
-
-    Returns
-    -------
-    What was found, in words, and what MAPLE then is.
 
     Raises
     ------
@@ -29,26 +23,17 @@ def audit(workers: int) -> str:
     """
     root = hest.prepare(profiles.MAPLE)
     if hest.own_table(root) is None:
-        raise SealError(
-            f"{root} holds no table of HEST-1k's own",
-            expected="HEST_v*.csv",
-            do="fetch HEST-1k (python -m seal fetch), or set SEAL_HEST to a copy",
-        )
+        do = "fetch HEST-1k (python -m seal fetch), or set SEAL_HEST to a copy"
+        raise SealError(f"{root} holds no table of HEST-1k's own", expected="HEST_v*.csv", do=do)
     samples = hest.present(root)
     found = compare.audit_files(samples, paths.home() / "data" / "fingerprints", workers)
     with atomic(root / hest.OVERLAPS) as temporary:
         found.to_csv(temporary, index=False)
-    # raises where the split would share a donor or section with what was found
-    selection = hest.maple_selection(root, profiles.MAPLE.selection)
-    roles = selection.samples["role"].value_counts()
+    roles = hest.maple_selection(root, profiles.MAPLE.selection).samples["role"].value_counts()
     return (
-        f"{len(samples)} samples compared, {len(found)} shared sections found, written to {root / hest.OVERLAPS}\n"
-        f"{_listed(found)}MAPLE: {roles['train']} training and {roles['test']} test samples, no donor on both sides"
+        f"{len(samples)} samples compared, shared sections in {root / hest.OVERLAPS}:\n{found.to_csv(index=False)}"
+        f"MAPLE: {roles['train']} training and {roles['test']} test samples, no donor on both sides"
     )
-
-
-def _listed(found: pd.DataFrame) -> str:
-    return f"{found.to_string(index=False)}\n" if len(found) else ""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
