@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from seal.data import fetch
 from seal.data.maple.donors import known, text
 from seal.data.maple.rules import ORGANS
 from seal.data.samples import find_hest_table
@@ -25,7 +26,7 @@ def origin(root: Path, selection: "Selection") -> dict[str, str | None]:
     The revision is the commit that `python -m seal fetch` pinned; None where the table came another way.
     """
     table = find_hest_table(root)
-    pinned = table.with_name("fetch.json")
+    pinned = table.with_name(fetch.RECORD)
     return {
         "table": table.name,
         "sha256": sha256(table),
