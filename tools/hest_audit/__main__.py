@@ -15,8 +15,6 @@ from tools.hest_audit import compare
 def audit(workers: int) -> str:
     """Compare all of HEST-1k's samples on disk by their files, write what is shared to overlaps.csv and say it.
 
-    Samples outside MAPLE are compared too: one of them may be a section of MAPLE under another name.
-
     Raises
     ------
     SealError
@@ -26,7 +24,7 @@ def audit(workers: int) -> str:
     if find_hest_table(root) is None:
         do = "fetch HEST-1k (python -m seal fetch), or set SEAL_HEST to a copy"
         raise SealError(f"{root} holds no table of HEST-1k's own", expected="HEST_v*.csv", do=do)
-    samples = read_samples(root)
+    samples = read_samples(root)  # those outside MAPLE too: one may be a section of it under another name
     found = compare.audit_files(samples, paths.home() / "data" / "fingerprints", workers)
     with atomic(root / maple.OVERLAPS) as temporary:
         found.to_csv(temporary, index=False)

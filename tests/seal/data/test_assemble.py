@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from scipy.sparse import csr_matrix
 
+import seal_atlas
 from seal import paths, profiles
 from seal.data import assemble_sample, cluster, maple, panel, sample_files
 from seal.data.assemble import assemble
@@ -83,7 +84,7 @@ def require_equal(pairs, plain):
 def test_equals_the_plain_assembly_on_the_atlas(small):
     pairs = assemble(small)
     assert pairs.truth
-    require_equal(pairs, assembled(read_samples(paths.samples("atlas")), small, pairs.sections))
+    require_equal(pairs, assembled(read_samples(seal_atlas.prepare(small)), small, pairs.sections))
 
 
 def test_equals_the_plain_assembly_on_samples_of_different_genes(tree):
