@@ -4,7 +4,7 @@ It is chosen from sums over spots (`Moments`): one pass over all sections serves
 sums are small and add up, so memory depends on the number of genes alone.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -241,7 +241,8 @@ def add_moments(parts: Iterable[Moments]) -> Moments:
 
 
 def select(
-    by_donor: Mapping[str, Moments],
+    sum_donor: Callable[[str], Moments],
+    donors: Iterable[str],
     genes: Sequence[str],
     scored: Mapping[str, Sequence[str]],
     settings: PanelSettings,
@@ -256,9 +257,9 @@ def select(
 
     Parameters
     ----------
-    by_donor
-        Training donor -> the sums over its spots; written into the panel. It is asked for one donor at a time, so
-        that it may read them from disk.
+    sum_donor, donors
+        The sums over a donor's spots, asked for one donor at a time, so that they may be read from disk; and the
+        training donors, which are written into the panel.
     genes
         The genes of these sums.
     scored
@@ -271,8 +272,8 @@ def select(
 
     Source: release (flavour, number, filter; test genes by organ); order, coverage and the variance our choice.
     """
-    donors = sorted(by_donor)
-    whole = add_moments(by_donor[donor] for donor in donors)
+    donors = sorted(donors)
+    whole = add_moments(sum_donor(donor) for donor in donors)
     listed = whole.measured / whole.spots >= settings.coverage
     columns = np.flatnonzero((whole.counts >= settings.min_gene_counts) & listed)
     if len(columns) < 2:
@@ -293,7 +294,7 @@ def select(
         )
     chosen = columns[ranked[: settings.genes]]
     panel = tuple(genes[column] for column in chosen)
-    test = _test_genes(by_donor, chosen, panel, scored, settings.test_genes)
+    test = _test_genes(sum_donor, chosen, panel, scored, settings.test_genes)
     return Panel(panel, test, tuple(donors))
 
 
@@ -324,7 +325,7 @@ def normalised_dispersion(mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
 
 
 def _test_genes(
-    by_donor: Mapping[str, Moments],
+    sum_donor: Callable[[str], Moments],
     columns: np.ndarray,
     panel: Sequence[str],
     scored: Mapping[str, Sequence[str]],
@@ -334,7 +335,7 @@ def _test_genes(
     for organ, names in scored.items():
         variances, detected, spots = [], np.zeros(len(panel)), 0
         for donor in sorted(set(names)):
-            part = by_donor[donor]
+            part = sum_donor(donor)
             variances.append(part.log_variance[columns])
             detected += part.detected[columns]
             spots += part.spots

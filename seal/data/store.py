@@ -223,12 +223,15 @@ def write_block(folder: Path, name: str, start: int, values: np.ndarray, sample:
 
 
 def hash_bytes(path: Path, start: int, stop: int) -> str:
-    """SHA-256 of a file's bytes `start` to `stop`, hex."""
+    """SHA-256 of a file's bytes `start` to `stop`, hex; a SealError names a file that cannot be read."""
     found = hashlib.sha256()
-    with path.open("rb") as file:
-        file.seek(start)
-        for begin in range(start, stop, CHUNK):
-            found.update(file.read(min(CHUNK, stop - begin)))
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            for begin in range(start, stop, CHUNK):
+                found.update(file.read(min(CHUNK, stop - begin)))
+    except OSError as error:
+        raise _damaged(path, str(error)) from error
     return found.hexdigest()
 
 
