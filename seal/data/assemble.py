@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from seal import files
 from seal.data import assemble_sample, cluster, store
 from seal.data import panel as panels
 from seal.data.assemble_sample import PARTS, AliasFile, Job
@@ -26,19 +27,7 @@ from seal.data.genes import Aliases
 from seal.data.pairs import Pairs, folder_of, read, stored
 from seal.data.samples import Sample, read_samples
 from seal.errors import SealError
-from seal.files import (
-    Made,
-    atomic,
-    contents,
-    digest,
-    lock,
-    read_json,
-    remove_parts,
-    require_room,
-    sha256,
-    swap,
-    write_json,
-)
+from seal.files import Made, atomic, contents, digest, lock, read_json, require_room, sha256, swap, write_json
 from seal.profiles import Profile
 
 VERSION = 1  # counted up when the same samples and settings give other pairs
@@ -88,7 +77,7 @@ def _is_current(folder: Path, made: Made) -> bool:
 
 def _made_from(profile: Profile, samples: Sequence[Sample], aliases: str | None) -> Made:
     """Everything that the pairs depend on: the samples and their files' contents, the settings, the alias table."""
-    files = {
+    inputs = {
         f"{s.id} {path.parent.name}": path
         for s in samples
         for path in (s.st_path, s.patches_path, s.wsi_path)
@@ -96,7 +85,7 @@ def _made_from(profile: Profile, samples: Sequence[Sample], aliases: str | None)
     }
     parts = {
         "sample": {s.id: digest(asdict(s) | {"root": None}) for s in samples},
-        "file": dict(zip(files, contents(files.values()), strict=True)),
+        "file": dict(zip(inputs, contents(inputs.values()), strict=True)),
         "panel": asdict(profile.panel),
         "settings": {
             "image_size": profile.image_size,
@@ -127,9 +116,7 @@ def _fill(folder: Path, partial: Path, profile: Profile, jobs: Sequence[Job], ma
     counts = run(assemble_sample.count, jobs, "counting", [_size(job.sample.st_path) for job in jobs])
     jobs, plan = _placed(jobs, counts)
     _make_room(plan, partial)
-    sizes = [
-        12 * found["nnz"] + (job.stop - job.start) * plan.patch_bytes for job, found in zip(jobs, counts, strict=True)
-    ]
+    sizes = [12 * found["nnz"] + found["spots"] * 3 * plan.image_size**2 for found in counts]
     run(assemble_sample.place, jobs, "patches and counts", sizes)
     sections = _sections(jobs)
     _join_spots(jobs, partial / "spots.parquet")
@@ -148,7 +135,7 @@ def _prepare(folder: Path, key: str) -> Path:
     for name in (PARTS, "moments"):
         (partial / name).mkdir(parents=True, exist_ok=True)
     for place in (partial, *(path for path in partial.rglob("*") if path.is_dir())):
-        remove_parts(place)
+        files.remove_parts(place)
     return partial
 
 
@@ -166,10 +153,6 @@ class _Plan:
     nnz: int
     truth: bool
     image_size: int
-
-    @property
-    def patch_bytes(self) -> int:
-        return 3 * self.image_size**2
 
     @property
     def arrays(self) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -201,24 +184,20 @@ def _make_room(plan: _Plan, partial: Path) -> None:
     there = sum(path.stat().st_blocks * 512 for name in plan.arrays if (path := partial / name).is_file())
     require_room(partial.parent, int(ROOM * needed) - there, "pairs")
     for name, (dtype, shape) in plan.arrays.items():
-        if not (partial / name).is_file():
-            with atomic(partial / name) as temporary:
-                store.create(temporary, dtype, shape)
+        store.create(partial / name, dtype, shape)
     write_json(partial / "genes.json", list(plan.genes))
 
 
 def _sections(jobs: Sequence[Job]) -> tuple[Section, ...]:
-    shared = [field.name for field in fields(Section) if field.name in Sample.__annotations__] + ["has_image"]
-    return tuple(
-        Section(
-            sample=job.sample.id,
-            start=job.start,
-            stop=job.stop,
-            nnz=job.nnz,
-            **{name: getattr(job.sample, name) for name in shared},
-        )
-        for job in jobs
-    )
+    """What the pairs know of each sample, and where its rows are."""
+    own = ("start", "stop", "nnz")
+    shared = [field.name for field in fields(Section) if field.name not in ("sample", *own)]
+
+    def section(job: Job) -> Section:
+        values = {n: getattr(job.sample, n) for n in shared} | {n: getattr(job, n) for n in own}
+        return Section(sample=job.sample.id, **values)
+
+    return tuple(section(job) for job in jobs)
 
 
 def _join_spots(jobs: Sequence[Job], path: Path) -> None:
@@ -253,9 +232,7 @@ def _choose_panels(partial: Path, profile: Profile, sections: Sequence[Section],
         if not (home / "panel.json").is_file() or panels.load(home / "panel.json") != panel:
             panel.save(home / "panel.json")
         for table, shape in assemble_sample.fold_tables(panel, plan.n_spots, plan.n_pairs, plan.truth).items():
-            if not (home / f"{table}.npy").is_file():
-                with atomic(home / f"{table}.npy") as temporary:
-                    store.create(temporary, "<f4", shape)
+            store.create(home / f"{table}.npy", "<f4", shape)
         names.append(name)
     return tuple(names)
 

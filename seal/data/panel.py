@@ -138,33 +138,21 @@ def load(path: Path) -> Panel:
     return panel
 
 
-# ---- the sums that it is chosen from ---------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, eq=False)
 class Moments:
     """Sums over the spots of a section, or of several; all but `spots` have a value a gene, [genes].
 
-    Attributes
-    ----------
-    counts
-        Raw counts, float64.
-    linear, linear_squared
-        Expression before the log (smoothed counts, normalised to a total) and its square, float64.
-    log, log_squared
-        The same after log(1 + x), float64.
-    detected, measured
-        Spots with smoothed expression above 0, and spots of the sections that list the gene, int64.
+    Sums are float64, numbers of spots int64. Expression is smoothed counts, normalised to a total.
     """
 
     spots: int
-    counts: np.ndarray
-    linear: np.ndarray
+    counts: np.ndarray  # raw
+    linear: np.ndarray  # expression before the log
     linear_squared: np.ndarray
-    log: np.ndarray
+    log: np.ndarray  # and after log(1 + x)
     log_squared: np.ndarray
-    detected: np.ndarray
-    measured: np.ndarray
+    detected: np.ndarray  # spots with expression above 0
+    measured: np.ndarray  # spots of the sections that list the gene; elsewhere it counts as 0
 
     @property
     def linear_variance(self) -> np.ndarray:
@@ -235,9 +223,6 @@ def add_moments(parts: Iterable[Moments]) -> Moments:
         for name, value in sums.items():
             value += getattr(part, name)
     return Moments(**(sums | {"spots": int(sums["spots"])}))
-
-
-# ---- the choice ------------------------------------------------------------------------------------------------
 
 
 def select(
