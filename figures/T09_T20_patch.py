@@ -109,7 +109,7 @@ def _labels(encoders: "pd.DataFrame") -> dict[str, str]:
 def _note(summary: "pd.DataFrame") -> str:
     first = summary.iloc[0]
     said_of_truth = f" {TRUTH}" if (summary["kind"] == "truth").any() else ""
-    return f"Tested on {first['tested']}. {BRACKETS[first['resample']]}{said_of_truth}"
+    return f"Tested on: {first['tested']}. {BRACKETS[first['resample']]}{said_of_truth}"
 
 
 def pcc_rows(summary: "pd.DataFrame", organ: str | None = None) -> "pd.DataFrame":

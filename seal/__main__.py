@@ -16,19 +16,17 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m seal", description="SEAL companion")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("profiles", help="list the profiles and what each needs")
-    status = commands.add_parser("status", help="which figures and tables are drawn, stale, or missing and why")
     run = commands.add_parser("run", help="execute a notebook")
     train = commands.add_parser("train", help="train both stages, in one process or many")
     inputs = commands.add_parser("inputs", help="write the digests by which make knows what to re-run")
     outputs = commands.add_parser("outputs", help="put outputs of executed notebooks into notebooks/")
     clean = commands.add_parser("clean", help="delete what a profile made; downloads and real samples stay")
-    reference = commands.add_parser("reference", help="take a profile's results as its reference")
     doctor = commands.add_parser("doctor", help="what this machine can run, and what each profile would download")
     fetch = commands.add_parser("fetch", help="download HEST-1k's samples; goes on where it stopped")
     audit = commands.add_parser("audit", help="look for sections that two of HEST-1k's samples share, in their files")
     verify = commands.add_parser("verify", help="check every checksum of a profile's pairs")
     embed = commands.add_parser("embed", help="embed whole slides, in TRIDENT's layout")
-    for command in (status, run, train, inputs, clean, reference, verify):
+    for command in (run, train, inputs, clean, verify):
         command.add_argument("--profile", default="demo", help="demo (default), her2st or maple")
     run.add_argument("notebook", type=Path)
     run.add_argument("--out", type=Path, required=True, help="where the executed notebook goes")
@@ -88,16 +86,8 @@ def _run_command(arguments: argparse.Namespace) -> None:
         alone[arguments.command](arguments)
         return
     profile = profiles.get(arguments.profile)
-    if arguments.command == "status":
-        from figures import draw
-
-        print(draw.status_text(profile), end="")
-    elif arguments.command == "clean":
+    if arguments.command == "clean":
         _clean(profile)
-    elif arguments.command == "reference":
-        from figures import reference
-
-        print(reference.save(profile))
     elif arguments.command == "verify":
         from seal.data.verify import verify
 

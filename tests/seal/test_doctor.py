@@ -17,7 +17,7 @@ import torch
 from huggingface_hub import constants
 from huggingface_hub.utils import _headers
 
-from figures.register import REGISTER
+from figures.draw import REGISTER
 from seal import doctor, downloads, paths, profiles, results
 from seal.data import fetch, hest, hest_hub
 from seal.models.registry import UNI2_H
@@ -360,7 +360,7 @@ def test_every_figure_and_table_is_there_once_with_its_profiles():
         for id in group["ids"]:
             sources = {results.RESULTS[name].data for name in REGISTER[id].results}
             assert tuple(group["profiles"]) == (() if sources == {"none"} else REGISTER[id].profiles)
-            assert bool(group["lacks"]) == (REGISTER[id].draw is None)
+            assert bool(group["lacks"]) == (not REGISTER[id].draw)
 
 
 def test_it_is_about_a_screen_and_plain_json():

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-import pytest
 
 # method -> label, kind, level, whether it has a run a seed
 METHODS = {
