@@ -5,7 +5,6 @@ where it comes from.
 """
 
 import csv
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
 from importlib import import_module
@@ -13,9 +12,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from figures.write import write_figure, write_table
 from seal import paths, results
 from seal.errors import SealError
-from seal.files import atomic, digest, read_json, sha256, write_json
+from seal.files import digest, read_json, sha256, write_json
 from seal.profiles import PROFILES, Profile
 
 VERSION = 1  # of all drawing code: count it up where equal results shall give another figure or table
@@ -251,8 +251,8 @@ def draw(profile: Profile, ids: Iterable[str] | None = None) -> list[Path]:
             "version": VERSION,
         }
         drawn = artefact.function()(**frames, **dict(option.split("=") for option in artefact.options))
-        write = _write_figure if artefact.kind == "figure" else _write_table
-        title, files = write(artefact, drawn, stamp, paths.figures(profile.name))
+        write = write_figure if artefact.kind == "figure" else write_table
+        title, files = write(drawn, artefact.id, artefact.title, artefact.caption, stamp)
         _record(profile, artefact, title, files, stamp)
         written += files
     return written
@@ -270,58 +270,6 @@ def _drawable(id: str, profile: Profile) -> Artefact:
 def _origin(profile: Profile, name: str) -> dict[str, Any]:
     stamp = results.read_stamp(profile, name)
     return {"sha256": sha256(results.result_path(profile, name)), **{k: stamp.get(k) for k in ("time", "commit")}}
-
-
-def _text(stamp: dict[str, Any]) -> str:
-    """The stamp as it goes into files: without the time, so that equal inputs give equal files."""
-    return json.dumps({k: v for k, v in stamp.items() if k != "time"}, sort_keys=True)
-
-
-def _short(stamp: dict[str, Any]) -> str:
-    seeds = ", ".join(map(str, stamp["seeds"]))
-    commit = (stamp["commit"] or "none")[:10] + (" with changes" if stamp["dirty"] else "")
-    sources = ", ".join(f"{name}.csv {source['sha256'][:10]}" for name, source in stamp["inputs"].items())
-    return f"{stamp['data']}; profile {stamp['profile']}; seeds {seeds}; commit {commit}; from {sources}"
-
-
-def _write_figure(artefact: Artefact, figure: Any, stamp: dict, folder: Path) -> tuple[str, list[Path]]:
-    from figures.style import mark, style
-
-    title = f"{artefact.id} {artefact.title}"
-    metadata = {
-        "pdf": {"Title": title, "Subject": artefact.caption, "Keywords": _text(stamp), "CreationDate": None},
-        "png": {"Title": title, "Description": artefact.caption, "Comment": _text(stamp)},
-    }
-    files = [folder / f"{artefact.id}.{kind}" for kind in metadata]
-    mark(figure, f"{stamp['data']} ({stamp['profile']})")
-    with style():
-        for path, (kind, words) in zip(files, metadata.items(), strict=True):
-            with atomic(path) as temporary:
-                figure.savefig(temporary, format=kind, dpi=300, metadata=words)
-    return artefact.title, files
-
-
-def _write_table(artefact: Artefact, table: Any, stamp: dict, folder: Path) -> tuple[str, list[Path]]:
-    from figures.markdown import table_text
-
-    title = table.attrs.get("title", artefact.title)
-    files = [folder / "tables" / f"{artefact.id}.{kind}" for kind in ("csv", "md")]
-    with atomic(files[0]) as temporary:
-        # The csv has no room for a mark but a column.
-        marked = table.assign(data=stamp["data"]) if stamp["data"] == "simulated data" else table
-        marked.to_csv(temporary, index=False)
-    parts = [
-        f"**{stamp['data']}**, profile {stamp['profile']}",
-        f"## {artefact.id} {title}",
-        artefact.caption,
-        table_text(table).rstrip("\n"),
-        table.attrs.get("note", ""),
-        f"<sub>{_short(stamp)}</sub>",
-        f"<!-- {_text(stamp)} -->",
-    ]
-    with atomic(files[1]) as temporary:
-        temporary.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
-    return title, files
 
 
 def _record(profile: Profile, artefact: Artefact, title: str, files: list[Path], stamp: dict[str, Any]) -> None:

@@ -284,6 +284,13 @@ def test_status_loads_nothing_heavy():
     assert done.stdout.endswith("set()\n")
 
 
+@pytest.mark.parametrize("command", ["draw", "status", "reference"])
+def test_each_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
+    assert "--profile" in capsys.readouterr().out
+
+
 def test_the_command_line_draws_what_it_is_told(home, capsys):
     results.write_result(DEMO, "samples", samples(), {})
     assert main(["draw", "--profile", "demo", "T1", "T3"]) == 0

@@ -118,7 +118,7 @@ def test_train_with_a_wrong_word_is_one_message(small, capsys, more, what, expec
     assert "Traceback" not in captured.err
 
 
-@pytest.mark.parametrize("command", ["run", "status", "train", "inputs", "outputs", "profiles", "clean", "reference"])
+@pytest.mark.parametrize("command", ["run", "train", "inputs", "outputs", "profiles", "clean"])
 def test_each_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit, match="0"):
         main([command, "--help"])
