@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from figures.style import DOUBLE, GREY, new_figure, plain, style
+from figures.style import DOUBLE, GREY, Look, method_looks, new_figure, plain, style
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -13,30 +13,30 @@ if TYPE_CHECKING:
 
 SECTIONS = 2  # side by side: the first section of each of the first folds
 GENES = 3
-SHOWN = ("encoder", "adapted")  # kinds of methods whose predictions are drawn
 
 
 @style()
-def expression_maps_figure(maps: "pd.DataFrame") -> "Figure":
+def expression_maps_figure(maps: "pd.DataFrame", patch_level_summary: "pd.DataFrame") -> "Figure":
     """Draw E4 A: measured and predicted expression maps of the first genes, first section of each of two folds.
 
     Parameters
     ----------
     maps
-        Normalised log expression a spot, gene and method, measured and predicted; x, y in full-resolution px. The
+        Normalised log expression a spot and gene, measured and in a column a method; x, y in full-resolution px. The
         order of the table decides which genes and sections are drawn, so none is picked for its looks.
+    patch_level_summary
+        Labels of the methods and their order.
     """
-    maps = maps[maps["kind"].isin(SHOWN)]
+    methods = {name: look for name, look in method_looks(patch_level_summary).items() if name in maps}
     samples = maps.drop_duplicates("fold")["sample"].tolist()[:SECTIONS]
     genes = max(min(GENES, maps[maps["sample"] == s]["gene"].nunique()) for s in samples)
-    columns = 1 + maps["method"].nunique()
     width = DOUBLE if len(samples) > 1 else DOUBLE * 0.62
-    one = (width / len(samples) - 22) / columns  # mm, the width of one map
+    one = (width / len(samples) - 22) / (1 + len(methods))  # mm, the width of one map
     shape = max(_shape(maps[maps["sample"] == s]) for s in samples)
     figure = new_figure(width, 16 + (min(one * shape, 60) + 9) * genes)
     blocks = np.atleast_1d(figure.subfigures(1, len(samples), wspace=0.03))
     for block, sample in zip(blocks, samples, strict=True):
-        _draw_section(block, maps[maps["sample"] == sample], genes, columns)
+        _draw_section(block, maps[maps["sample"] == sample], genes, methods)
     figure.draw_without_rendering()
     return figure
 
@@ -46,29 +46,28 @@ def _shape(section: "pd.DataFrame") -> float:
     return float(np.ptp(section["y"]) / max(np.ptp(section["x"]), 1.0))
 
 
-def _draw_section(block: "SubFigure", section: "pd.DataFrame", rows: int, columns: int) -> None:
+def _draw_section(block: "SubFigure", section: "pd.DataFrame", rows: int, methods: dict[str, Look]) -> None:
     first = section.iloc[0]
     own = first["sample"] in (first["fold"], first["donor"])  # a section that is left out alone, or all of its donor
     whose = "" if own else f"donor {first['donor']} "
     block.suptitle(f"{first['sample']}, {whose}left out of training", fontsize=7, weight="bold")
-    panels = block.subplots(rows, columns, squeeze=False)
+    panels = block.subplots(rows, 1 + len(methods), squeeze=False)
     genes = section["gene"].unique()[:rows]
     for line, gene in zip(panels, genes, strict=False):
-        _draw_gene(block, line, section[section["gene"] == gene])
+        _draw_gene(block, line, section[section["gene"] == gene], methods)
     for axes in panels[len(genes) :].ravel():
         axes.set_axis_off()
     draw_scale(panels[0, 0], section["x"], "px")
 
 
-def _draw_gene(block: "SubFigure", line: np.ndarray, spots: "pd.DataFrame") -> None:
+def _draw_gene(block: "SubFigure", line: np.ndarray, spots: "pd.DataFrame", methods: dict[str, Look]) -> None:
     """One gene: what was measured, then what each method predicts."""
     # One scale a row: a prediction that shrinks towards the mean has to look pale.
     low, high = np.quantile(spots["measured"], [0.02, 0.98])
     limits = low, max(high, low + 1)  # a gene that is nearly absent still needs a scale
-    methods = [part for _, part in spots.groupby("method", sort=False)]
-    maps = [("measured", methods[0], "measured"), *((_title(part), part, "predicted") for part in methods)]
-    for axes, (title, part, column) in zip(line, maps, strict=True):
-        points = draw_spots(axes, part["x"], part["y"], part[column], limits)
+    titles = {"measured": "measured"} | {name: _title(spots, name, look.label) for name, look in methods.items()}
+    for axes, (column, title) in zip(line, titles.items(), strict=True):
+        points = draw_spots(axes, spots["x"], spots["y"], spots[column], limits)
         axes.set_title(title, fontsize=6.5, weight="normal", loc="center", pad=2)
     line[0].set_ylabel(spots["gene"].iloc[0], fontsize=7, style="italic", weight="bold")
     bar = block.colorbar(points, ax=line.tolist(), shrink=0.75, aspect=18, pad=0.01)
@@ -77,12 +76,11 @@ def _draw_gene(block: "SubFigure", line: np.ndarray, spots: "pd.DataFrame") -> N
     bar.set_label("log expression", fontsize=6)
 
 
-def _title(part: "pd.DataFrame") -> str:
+def _title(spots: "pd.DataFrame", column: str, label: str) -> str:
     """A method's label; its correlation below, unless measured or predicted values are all the same."""
-    label = part["label"].iloc[0]
-    if part["predicted"].nunique() < 2 or part["measured"].nunique() < 2:
+    if len(set(spots[column])) < 2 or len(set(spots["measured"])) < 2:
         return label
-    return f"{label}\nPCC {np.corrcoef(part['measured'], part['predicted'])[0, 1]:.2f}"
+    return f"{label}\nPCC {np.corrcoef(spots['measured'], spots[column])[0, 1]:.2f}"
 
 
 def pitch(x: np.ndarray, y: np.ndarray) -> float:

@@ -93,6 +93,5 @@ def map_table(samples=("B4", "C2"), genes=("ERBB2", "KRT19", "IGKC")) -> pd.Data
             truth = np.sin(x / 500) + rng.normal(0, 0.2, len(x))
             spots = {"fold": sample[0], "donor": sample[0], "sample": sample, "barcode": "b", "x": x, "y": y}
             frame = pd.DataFrame({**spots, "gene": gene, "measured": truth})
-            frames.append(frame.assign(method="frozen", label="frozen encoder", kind="encoder", predicted=0.0))
-            frames.append(frame.assign(method="seal", label="SEAL", kind="adapted", predicted=0.5 * truth + 1))
+            frames.append(frame.assign(frozen=0.0, seal=0.5 * truth + 1))
     return pd.concat(frames, ignore_index=True)

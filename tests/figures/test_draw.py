@@ -18,7 +18,7 @@ from figures.draw import DRAWN, MISSING, REGISTER, STALE
 from seal import paths, profiles, results
 from seal.errors import SealError
 from seal.files import sha256
-from tests.figures.made_up import METHODS, ablation_table, curve_table, patch_tables
+from tests.figures.made_up import METHODS, ablation_table, curve_table, map_table, patch_tables
 
 DEMO, HER2ST, MAPLE = (profiles.get(name) for name in ("demo", "her2st", "maple"))
 
@@ -144,15 +144,16 @@ def test_draw_writes_stamped_files_and_only_what_can_be_drawn(home):
     for name, table in zip(("patch_level", "patch_level_summary", "encoders"), patch_tables(), strict=True):
         missing = set(results.RESULTS[name].columns) - set(table)
         results.write_result(DEMO, name, table.assign(**dict.fromkeys(missing, "lora")), {})
+    results.write_result(DEMO, "maps", map_table(["B4"], ["ERBB2"]), {})
     files = draw.draw(DEMO)
     folder = home / "figures" / "demo"
-    expected = {f"{id}.{kind}" for id in ("F1", "F3") for kind in ("pdf", "png")}
+    expected = {f"{id}.{kind}" for id in ("F1", "F3", "E4") for kind in ("pdf", "png")}
     expected |= {f"tables/{id}.{kind}" for id in ("T1", "T2", "T3", "T4", "T5", "T9", "T19") for kind in ("csv", "md")}
     assert {path.relative_to(folder).as_posix() for path in files} == expected
     present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
     assert present == expected | {"manifest.json"}
     assert {id for id, state in states(DEMO).items() if state == DRAWN} == {
-        *("F1", "F3", "T1", "T2", "T3", "T4", "T5", "T9", "T19")
+        *("F1", "F3", "E4", "T1", "T2", "T3", "T4", "T5", "T9", "T19")
     }
     assert why(DEMO, "F3") == "panels A of ABC"
     assert [row[0] for row in pd.read_csv(folder / "tables/T19.csv")[["method"]].to_numpy()] == [

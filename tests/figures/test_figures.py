@@ -33,6 +33,7 @@ ORGANS = (
 )
 ATLAS = {f"{organ}-{i}": organ for organ in ORGANS for i in range(4)}
 WITH_TRUTH = METHODS | TRUTH
+SUMMARY = patch_tables()[1]
 FIGURES = {
     "overview": lambda: overview_figure(samples=SAMPLES),
     "overview real": lambda: overview_figure(hest_metadata=SAMPLES.rename(columns={"pairs": "spots"})),
@@ -42,9 +43,9 @@ FIGURES = {
     "patch level, 2 folds": lambda: patch_level_figure(*patch_tables({"B": "Breast", "C": "Breast"})),
     "patch level, 2 encoders": lambda: patch_level_figure(*patch_tables(encoders=("own", "uni"))),
     "patch level, baselines": lambda: patch_level_figure(*patch_tables(methods=METHODS | BASELINES | TRUTH)),
-    "maps": lambda: expression_maps_figure(map_table()),
-    "maps, one section": lambda: expression_maps_figure(map_table(["B4"], ["ERBB2"])),
-    "ablations": lambda: ablations_figure(curve_table(), ablation_table(), patch_tables()[1]),
+    "maps": lambda: expression_maps_figure(map_table(), SUMMARY),
+    "maps, one section": lambda: expression_maps_figure(map_table(["B4"], ["ERBB2"]), SUMMARY),
+    "ablations": lambda: ablations_figure(curve_table(), ablation_table(), SUMMARY),
 }
 
 
@@ -112,8 +113,7 @@ def test_kinds_decide_how_a_method_looks():
 
 
 def test_patch_level_draws_each_mean_at_its_value(drawn):
-    _, summary, _ = patch_tables()
-    means = summary[summary["organ"] == "all"].set_index("method")["mean"]
+    means = SUMMARY[SUMMARY["organ"] == "all"].set_index("method")["mean"]
     axes = panel(drawn["patch level, 6 folds"], "A")
     labels = [t.get_text() for t in axes.get_yticklabels()]
     assert labels == [label for label, *_ in METHODS.values()]
@@ -132,11 +132,10 @@ def test_patch_level_draws_single_scores(drawn):
 
 
 def test_organs_show_our_means_and_intervals(drawn):
-    _, summary, _ = patch_tables()
     axes = panel(drawn["patch level, 6 folds"], "By organ")
     labels = [t.get_text() for t in axes.get_xticklabels()]
     assert labels == ["Bowel (2)", "Breast (2)", "Kidney (2)"]
-    of = summary[summary["organ"] != "all"].set_index(["method", "organ"])
+    of = SUMMARY[SUMMARY["organ"] != "all"].set_index(["method", "organ"])
     points = {line.get_color(): line for line in axes.lines if line.get_marker() == "o" and len(line.get_xdata()) == 3}
     for method, colour in (("frozen", BLUE), ("seal", VERMILION)):
         np.testing.assert_allclose(points[colour].get_ydata(), of.loc[method]["mean"])
@@ -198,9 +197,9 @@ def test_patch_level_says_what_was_resampled_and_dealt(drawn):
 
 def test_maps_name_the_donor_of_a_numbered_fold():
     table = map_table(["B4"], ["ERBB2"]).assign(fold="1of4", donor="HER2ST-B")
-    assert any("B4, donor HER2ST-B left out" in t.get_text() for t in texts(expression_maps_figure(table)))
+    assert any("B4, donor HER2ST-B left out" in t.get_text() for t in texts(expression_maps_figure(table, SUMMARY)))
     alone = table.assign(fold="B4")  # a section that is left out alone
-    assert any(t.get_text().startswith("B4, left out") for t in texts(expression_maps_figure(alone)))
+    assert any(t.get_text().startswith("B4, left out") for t in texts(expression_maps_figure(alone, SUMMARY)))
 
 
 def test_overview_says_whose_samples_it_counts(drawn):
@@ -212,35 +211,34 @@ def test_overview_says_whose_samples_it_counts(drawn):
 
 def test_maps_share_a_scale_and_give_the_correlation():
     table = map_table(["B4"], ["ERBB2"])
-    seal = table[table["method"] == "seal"]
-    figure = expression_maps_figure(table)
+    figure = expression_maps_figure(table, SUMMARY)
     spots = [
         c
         for axes in figure.axes
         for c in axes.collections
-        if c.get_array() is not None and len(c.get_offsets()) == len(seal)
+        if c.get_array() is not None and len(c.get_offsets()) == len(table)
     ]
     assert len(spots) == 3
     assert len({c.get_clim() for c in spots}) == 1
-    np.testing.assert_allclose(spots[0].get_array(), seal["measured"])
-    np.testing.assert_allclose(spots[2].get_array(), seal["predicted"])
-    np.testing.assert_allclose(spots[0].get_offsets(), seal[["x", "y"]])
+    np.testing.assert_allclose(spots[0].get_array(), table["measured"])
+    np.testing.assert_allclose(spots[2].get_array(), table["seal"])
+    np.testing.assert_allclose(spots[0].get_offsets(), table[["x", "y"]])
     words = [t.get_text() for t in texts(figure)]
     assert "SEAL\nPCC 1.00" in words
     assert "frozen encoder" in words  # constant: no correlation to give
     assert all(axes.get_aspect() == 1 for axes in figure.axes if axes.collections and axes.get_title())
 
 
-def test_maps_show_the_encoder_frozen_and_adapted_and_no_control():
+def test_maps_show_each_method_that_has_a_column():
     table = map_table(["B4"], ["ERBB2"])
-    control = table[table["method"] == "seal"].assign(method="x", label="a control", kind="control")
-    words = [t.get_text() for t in texts(expression_maps_figure(pd.concat([table, control])))]
-    assert not [word for word in words if "a control" in word]
+    figure = expression_maps_figure(table.assign(random=table["measured"]), SUMMARY)
+    titles = [axes.get_title().partition("\n")[0] for axes in figure.axes if axes.get_title()]
+    assert titles == ["measured", "frozen encoder", "SEAL", "random weights"]
 
 
 def test_curves_average_the_steps_of_an_epoch():
     table = pd.concat([curve_table(), curve_table().assign(step=99, value=2.0)])
-    figure = ablations_figure(table, ablation_table(), patch_tables()[1])
+    figure = ablations_figure(table, ablation_table(), SUMMARY)
     panels = [axes for axes in figure.axes if axes.get_xlabel() == "epoch"]
     assert len(panels) == 7
     for line in [line for axes in panels for line in axes.lines if line.get_linewidth() > 1]:
@@ -270,7 +268,7 @@ def test_ablations_are_drawn_at_their_difference_and_open_where_it_may_be_none(d
 def test_a_variant_of_one_organ_is_not_drawn_twice():
     table = ablation_table()
     both = pd.concat([table, table.assign(organ="Breast", difference=9.0)])
-    axes = ablations_figure(curve_table(), both, patch_tables()[1]).axes[0]
+    axes = ablations_figure(curve_table(), both, SUMMARY).axes[0]
     assert max(max(line.get_xdata()) for line in axes.lines) < 1
 
 
@@ -313,7 +311,7 @@ def test_pictures_for_notebooks():
     first, second = for_notebooks.loss_curves(log, ["info", "kl"]).axes
     assert first.lines[0].get_ydata().tolist() == [2.0, 1.0, 0.0]
     assert second.get_title(loc="left") == "KL term, nats"
-    maps = for_notebooks.spot_maps(spots, ["measured", "predicted"], "log expression")
+    maps = for_notebooks.spot_maps(spots, ["measured", "seal"], "log expression")
     assert len({a.collections[0].get_clim() for a in maps.axes[:2]}) == 1
 
 
@@ -331,5 +329,5 @@ def test_style_does_not_leak():
     import matplotlib as mpl
 
     before = mpl.rcParams["font.size"]
-    ablations_figure(curve_table(), ablation_table(), patch_tables()[1])
+    ablations_figure(curve_table(), ablation_table(), SUMMARY)
     assert mpl.rcParams["font.size"] == before
