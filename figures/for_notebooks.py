@@ -1,7 +1,9 @@
 """Pictures for the notebooks: tissue with its spots, patches, embeddings in two dimensions, curves, a waterfall."""
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+import inspect
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -234,3 +236,10 @@ def waterfall_figure(waterfall: "pd.DataFrame", paper: int) -> "Figure":
     axes.tick_params(axis="y", length=0)
     axes.set_title("What each rule leaves (bars) and takes out (hatched)", loc="left")
     return figure
+
+
+def show_source(thing: Callable[..., Any]) -> "Code":
+    """The source of a function or method, for a notebook to show the code that it teaches."""
+    from IPython.display import Code
+
+    return Code(textwrap.dedent(inspect.getsource(thing)), language="python")
