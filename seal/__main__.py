@@ -16,15 +16,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m seal", description="SEAL companion")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     listed = commands.add_parser("profiles", help="list the profiles and what each needs")
-    status = commands.add_parser("status", help="which figures and tables are drawn, stale, or missing and why")
     train = commands.add_parser("train", help="train both stages, in one process or many")
     clean = commands.add_parser("clean", help="delete what a profile made; downloads and real samples stay")
-    reference = commands.add_parser("reference", help="take a profile's results as its reference")
     doctor = commands.add_parser("doctor", help="what this machine can run, and what each profile would download")
     fetch = commands.add_parser("fetch", help="download HEST-1k's samples; whole files are not fetched again")
     verify = commands.add_parser("verify", help="check every checksum of a profile's pairs")
     embed = commands.add_parser("embed", help="embed whole slides, in TRIDENT's layout")
-    for command in (status, train, clean, reference, verify):
+    for command in (train, clean, verify):
         command.add_argument("--profile", default="demo", help="demo (default), her2st or maple")
     listed.add_argument("name", nargs="?", help="of one of them")
     train.add_argument("--fold", action="append", help="name of what is left out (default: every fold in turn)")
@@ -60,16 +58,8 @@ def _run_command(arguments: argparse.Namespace) -> None:
         alone[arguments.command](arguments)
         return
     profile = profiles.get(arguments.profile)
-    if arguments.command == "status":
-        from figures import draw
-
-        print(draw.status_text(profile), end="")
-    elif arguments.command == "clean":
+    if arguments.command == "clean":
         _clean(profile)
-    elif arguments.command == "reference":
-        from figures import reference
-
-        print(reference.save(profile))
     else:
         from seal.data.assemble import verify
 
