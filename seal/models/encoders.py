@@ -1,7 +1,6 @@
 """Vision encoders behind one face: a frozen trunk, a tail that may be trained, one embedding an image."""
 
 import copy
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -62,7 +61,7 @@ class VisionEncoder(nn.Module):
         return self.model.trunk if self.spec.family == "conch" else self.model
 
     @property
-    def _blocks(self) -> Sequence[nn.Module]:
+    def _blocks(self) -> nn.ModuleList | nn.Sequential:
         return self._vit.encoder.layer if self.spec.family == "transformers" else self._vit.blocks
 
     @property
@@ -170,17 +169,11 @@ class VisionEncoder(nn.Module):
         Raises
         ------
         SealError
-            Another word, or n out of range.
+            n is out of range.
 
         Source: release (all).
         """
         self._check(n)
-        if layers not in ("all", "attention", "mlp"):
-            raise SealError(
-                f"unknown layers {layers!r}",
-                expected="'all', 'attention' or 'mlp'",
-                do="set VisionSettings.lora_layers",
-            )
         names = [name for of_block in self._linears[self.depth - n :] for name in of_block]
         return [name for name in names if layers == "all" or (".mlp." in name) == (layers == "mlp")]
 

@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from seal import losses
-from seal.errors import SealError
 from seal.models.heads import projection
 from seal.profiles import OmicsSettings
 
@@ -127,17 +126,11 @@ class SealOmics(nn.Module):
     checkpoints (whose hidden sizes are 1024 and 512); gene_mean and gene_sd are ours. Keys of projection_head.*
     exist only with a head.
 
-    Raises
-    ------
-    SealError
-        A setting is out of its range, or names a gene loss or a head that does not exist.
-
     Source: release.
     """
 
     def __init__(self, genes: int, dim: int, settings: OmicsSettings, mean: Tensor, sd: Tensor) -> None:
         super().__init__()
-        _check(settings)
         self.settings = settings
         layers, size = [], genes
         for hidden in settings.hidden:
@@ -210,19 +203,7 @@ class SealOmics(nn.Module):
         return terms
 
 
-def _check(settings: OmicsSettings) -> None:
-    """Refuse settings that cannot be meant."""
-    losses.check_gene_loss(settings.gene_loss)
-    for name, value, fits, expected in (
-        ("mask", settings.mask, 0 <= settings.mask < 1, "at least 0 and below 1"),
-        ("dropout", settings.dropout, 0 <= settings.dropout < 1, "at least 0 and below 1"),
-        ("kl", settings.kl, 0 <= settings.kl < float("inf"), "a number of at least 0"),
-        ("flows", settings.flows, settings.flows >= 0, "at least 0"),
-    ):
-        if not fits:
-            raise SealError(f"omics.{name} is {value}", expected=expected, do=f"change omics.{name} in the profile")
-
-
+@runtime_checkable
 class Rows(Protocol):
     """Expression by position: a tensor [n, G], or something that reads rows of one, x[positions] -> [B, G]."""
 
