@@ -10,14 +10,17 @@ they are made, however that comes about, and nowhere else (`_Checked`).
 
 import dataclasses
 import difflib
+import hashlib
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin
 
 from seal.errors import SealError
 
+LONGEST = 80  # characters of a folder's name that settings may take
 RELEASE, BENCH, PAPER, CHOICE = "release", "HEST-Bench", "paper", "our choice"
 REQUIRED = dataclasses.MISSING
 
@@ -223,7 +226,6 @@ class Profile(_Checked):
     # of the patch as the encoder sees it; image_size x um_per_px is the field of view
     um_per_px: float = _set(REQUIRED, above=0)
     needs: str  # time, disk, memory, GPU, tokens: shown by `make help` and the README
-    variant: str = ""  # name of an ablation, whose runs lie apart from the profile's own
     atlas: AtlasSettings = field(default_factory=AtlasSettings)
     selection: SelectionSettings = field(default_factory=SelectionSettings)
     panel: PanelSettings = field(default_factory=PanelSettings)
@@ -321,7 +323,7 @@ def changed(profile: Profile, **changes: Any) -> Profile:
     SealError
         A changed setting does not exist, or cannot have that value.
     """
-    names = _setting_names()
+    names = [*(f.name for f in dataclasses.fields(profile)), *_flat(profile)]
     for key, value in changes.items():
         if key not in names:
             nested = [name for name in names if name.endswith(f"__{key}")]  # the group was forgotten
@@ -337,13 +339,41 @@ def changed(profile: Profile, **changes: Any) -> Profile:
     return profile
 
 
-def _setting_names() -> list[str]:
-    """All names that `changed` knows."""
-    names = []
-    for f in dataclasses.fields(Profile):
-        nested = dataclasses.fields(f.type) if dataclasses.is_dataclass(f.type) else ()
-        names += [f.name, *(f"{f.name}__{leaf.name}" for leaf in nested)]
-    return names
+def difference(profile: Profile, fields: Iterable[str]) -> str:
+    """Name what of some settings differs from the profile of that name: the folder of what was made with others.
+
+    Parameters
+    ----------
+    fields
+        Fields of `Profile`, whole groups or nested ones as ``group__field``.
+
+    Returns
+    -------
+    "", or for instance "vision__rank=16"; many or long ones end in a digest.
+    """
+    own = _flat(PROFILES[profile.name]) if profile.name in PROFILES else {}
+    chosen = {
+        name: value
+        for name, value in _flat(profile).items()
+        if value != own.get(name) and any(name == field or name.startswith(f"{field}__") for field in fields)
+    }
+    text = ",".join(f"{name}={value}" for name, value in sorted(chosen.items()))
+    plain = re.sub(r"[^\w=.,+-]+", "-", text)
+    if len(plain) <= LONGEST and plain == text:
+        return text
+    return f"{plain[:LONGEST]},{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _flat(profile: Profile) -> dict[str, Any]:
+    """Every setting of a profile, nested ones as ``group__field``."""
+    flat: dict[str, Any] = {}
+    for f in dataclasses.fields(profile):
+        value = getattr(profile, f.name)
+        if dataclasses.is_dataclass(value):
+            flat |= {f"{f.name}__{inner.name}": getattr(value, inner.name) for inner in dataclasses.fields(value)}
+        else:
+            flat[f.name] = value
+    return flat
 
 
 def as_dict(profile: Profile) -> dict[str, Any]:
