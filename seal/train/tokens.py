@@ -17,6 +17,7 @@ from torch import Tensor
 from seal import paths
 from seal.data.augment import augmented
 from seal.data.pairs import Pairs
+from seal.data.patch_reader import PatchReader
 from seal.files import Made, read_json
 from seal.models import encoders, weights
 from seal.models.encoders import VisionEncoder
@@ -278,7 +279,7 @@ def embed_tokens(encoder: VisionEncoder, source: TokenSource) -> np.ndarray:
 
 @torch.no_grad()
 def embed_patches(
-    encoder: VisionEncoder, patches: np.ndarray, description: str, precision: str = "float32"
+    encoder: VisionEncoder, patches: np.ndarray | PatchReader, description: str, precision: str = "float32"
 ) -> np.ndarray:
     """Embeddings straight from patches with the whole encoder, the plain twin of `embed_tokens`, float32 [n, d]."""
     from tqdm import tqdm

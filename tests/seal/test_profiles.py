@@ -35,9 +35,9 @@ def test_changes_reach_nested_settings_and_leave_the_profile_alone():
 
 def test_a_changed_profile_keeps_its_other_changes():
     first = profiles.get("demo", vision__rank=3, encoder="uni2_h")
-    second = profiles.changed(first, variant="longer", vision__epochs=1)
-    assert second == profiles.get("demo", vision__rank=3, encoder="uni2_h", variant="longer", vision__epochs=1)
-    assert (first.variant, first.vision.epochs) == ("", profiles.DEMO.vision.epochs)
+    second = profiles.changed(first, vision__epochs=1)
+    assert second == profiles.get("demo", vision__rank=3, encoder="uni2_h", vision__epochs=1)
+    assert first.vision.epochs == profiles.DEMO.vision.epochs
     assert profiles.changed(first) == first
     with pytest.raises(SealError, match="unknown setting 'vision__rnak' of profile 'demo'"):
         profiles.changed(first, vision__rnak=4)
@@ -189,7 +189,7 @@ CHANGES = [
     {},
     {"vision__rank": 3, "vision__lr": 1e-5, "vision__learn_temperature": True},
     {"omics__hidden": (16, 8), "evaluation__seeds": (7,), "atlas__organs": ("Breast",)},
-    {"encoder": "uni2_h", "image_size": 56, "variant": "rank_3", "compute__tokens": "disk"},
+    {"encoder": "uni2_h", "image_size": 56, "compute__tokens": "disk"},
 ]
 
 
