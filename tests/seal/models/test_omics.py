@@ -5,7 +5,14 @@ import torch
 
 from seal import losses
 from seal.errors import SealError
-from seal.models.omics import PlanarFlow, SealOmics, gene_statistics, in_gene_units, start_at_mean
+from seal.models.omics import (
+    PlanarFlow,
+    SealOmics,
+    gene_statistics,
+    in_gene_units,
+    make_projection_head,
+    start_at_mean,
+)
 from seal.profiles import OmicsSettings
 
 
@@ -184,3 +191,24 @@ def test_gene_statistics_give_a_constant_gene_sd_one():
     assert mean.tolist() == [1.0, 4.0]
     assert sd.tolist() == [1.0, 1.0]
     assert gene_statistics(torch.tensor([[0.0], [4.0]]))[1].tolist() == [2.0]
+
+
+def test_no_head_has_no_parameters_and_changes_nothing():
+    head, z = make_projection_head("none", 5), torch.randn(3, 5)
+    assert not head.state_dict()
+    assert head(z) is z
+
+
+def test_linear_and_mlp_heads_equal_their_formula():
+    z = torch.randn(3, 5)
+    linear, mlp = make_projection_head("linear", 5), make_projection_head("mlp", 5)
+    torch.testing.assert_close(linear(z), z @ linear.weight.T + linear.bias)
+    first, last = mlp[0], mlp[2]
+    hidden = (z @ first.weight.T + first.bias).clamp_min(0)
+    torch.testing.assert_close(mlp(z), hidden @ last.weight.T + last.bias)
+    assert mlp(z).shape == z.shape
+
+
+def test_another_kind_of_head_is_refused():
+    with pytest.raises(SealError, match=r"(?s)unknown projection head 'deep'.*none, linear or mlp"):
+        make_projection_head("deep", 5)
