@@ -8,7 +8,7 @@ NOTEBOOKS := 00_overview 01_dataset 02_seal_omics 03_seal_vision 04_patch_level 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help figures test check lint lab status lock notebooks reference clean inputs
+.PHONY: help figures test check lint lab status lock notebooks reference clean FORCE
 
 # Notebooks run in their own folder: a path given relative to this one must hold there too.
 absolute = $(if $(filter /% ~%,$(firstword $(1))),$(1),$(CURDIR)/$(1))
@@ -78,7 +78,8 @@ status: | $(ENVIRONMENT)  ## which figures and tables are drawn, stale, or missi
 
 notebooks:  ## run the demo where needed and put its outputs into notebooks/, for committing
 	@$(MAKE) --no-print-directory figures PROFILE=demo
-	@$(PY) -m seal outputs $(NOTEBOOKS:%=build/demo/%.ipynb)
+	@$(PY) -m tools.notebook_outputs $(NOTEBOOKS:%=build/demo/%.ipynb)
+	@touch build/demo/.places && sleep 0.1 && touch $(NOTEBOOKS:%=build/demo/%.ipynb)
 
 reference: build/demo/04_patch_level.ipynb  ## take the demo's results as the reference, then as make notebooks
 	@$(PY) -m seal reference --profile demo
@@ -140,23 +141,33 @@ $(STAMP):
 
 # ---- the notebooks ---------------------------------------------------------------------------------------
 
-RUN = $(PY) -m seal run
 COPIES := $(NOTEBOOKS:%=$(BUILD)/%.ipynb)
+SOURCES := $(shell find seal seal_atlas figures \( -name '*.py' -o -name '*.csv' \) -not -path 'figures/*/*')
 
-$(COPIES): $(BUILD)/%.ipynb: $(BUILD)/%.inputs | $(ENVIRONMENT)
-	@$(RUN) notebooks/$*.ipynb --profile $(PROFILE) --out $@
+# Where results or figures were deleted, what was run for them counts as not run.
+PLACE := $(or $(SEAL_HOME),$(CURDIR))
+ifneq ($(shell test -d "$(PLACE)/results/$(PROFILE)" && test -f "$(PLACE)/figures/$(PROFILE)/manifest.json" && echo y),y)
+$(shell rm -f $(COPIES))
+endif
+
+# A notebook is run again after a change of itself, of the package or of the places below. What takes long (pairs,
+# tokens, trained models) is kept by its own inputs and settings, so running again is quick.
+RUN ?= $(PY) -W ignore -m papermill
+$(COPIES): $(BUILD)/%.ipynb: notebooks/%.ipynb $(SOURCES) $(BUILD)/.places | $(ENVIRONMENT)
+	@start=$$(date +%s); rm -f $(@:.ipynb=.failed.ipynb); TQDM_DISABLE=1 $(RUN) notebooks/$*.ipynb $@ --cwd notebooks \
+		-p profile $(PROFILE) -k python3 --no-progress-bar --log-level ERROR || \
+		{ mv -f $@ $(@:.ipynb=.failed.ipynb); echo "$*: see $(@:.ipynb=.failed.ipynb), as far as it came" >&2; exit 2; }; \
+		echo "$*: $$(($$(date +%s) - start)) s"
+
+$(BUILD)/.places: FORCE
+	+@$(RIGHT_PYTHON)
+	+@$(PYTHON) -m seal profiles $(PROFILE) > /dev/null
+	+@mkdir -p $(@D); echo '$(SEAL_HOME) $(SEAL_HER2ST) $(SEAL_HEST) $(SEAL_ALIASES)' > $@.new
+	+@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+
+FORCE:
 
 $(BUILD)/02_seal_omics.ipynb: $(BUILD)/01_dataset.ipynb
 $(BUILD)/03_seal_vision.ipynb: $(BUILD)/02_seal_omics.ipynb
 $(BUILD)/04_patch_level.ipynb: $(BUILD)/03_seal_vision.ipynb
 $(BUILD)/08_figures_and_tables.ipynb: $(BUILD)/00_overview.ipynb $(BUILD)/01_dataset.ipynb $(BUILD)/04_patch_level.ipynb
-
-# A notebook's .inputs file holds a digest of its cells, the modules it imports, its profile's values and the
-# lock. One call, with the standard library alone, refreshes all; a file is written only where its digest
-# changed, so make re-runs just that. `+` lets `make -n` see it too.
-$(COPIES:.ipynb=.inputs): inputs
-	+@:
-
-inputs:
-	+@$(RIGHT_PYTHON)
-	+@$(PYTHON) -m seal inputs --profile $(PROFILE) --out $(BUILD) $(NOTEBOOKS:%=notebooks/%.ipynb)

@@ -15,12 +15,9 @@ from seal.profiles import Profile
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m seal", description="SEAL companion")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("profiles", help="list the profiles and what each needs")
+    listed = commands.add_parser("profiles", help="list the profiles and what each needs")
     status = commands.add_parser("status", help="which figures and tables are drawn, stale, or missing and why")
-    run = commands.add_parser("run", help="execute a notebook")
     train = commands.add_parser("train", help="train both stages, in one process or many")
-    inputs = commands.add_parser("inputs", help="write the digests by which make knows what to re-run")
-    outputs = commands.add_parser("outputs", help="put outputs of executed notebooks into notebooks/")
     clean = commands.add_parser("clean", help="delete what a profile made; downloads and real samples stay")
     reference = commands.add_parser("reference", help="take a profile's results as its reference")
     doctor = commands.add_parser("doctor", help="what this machine can run, and what each profile would download")
@@ -28,11 +25,9 @@ def _parser() -> argparse.ArgumentParser:
     audit = commands.add_parser("audit", help="look for sections that two of HEST-1k's samples share, in their files")
     verify = commands.add_parser("verify", help="check every checksum of a profile's pairs")
     embed = commands.add_parser("embed", help="embed whole slides, in TRIDENT's layout")
-    for command in (status, run, train, inputs, clean, reference, verify):
+    for command in (status, train, clean, reference, verify):
         command.add_argument("--profile", default="demo", help="demo (default), her2st or maple")
-    run.add_argument("notebook", type=Path)
-    run.add_argument("--out", type=Path, required=True, help="where the executed notebook goes")
-    run.add_argument("-p", dest="parameters", metavar="KEY=VALUE", action="append", default=[], help="e.g. -p seed=1")
+    listed.add_argument("name", nargs="?", help="of one of them")
     train.add_argument("--fold", action="append", help="name of what is left out (default: every fold in turn)")
     train.add_argument("--seed", type=int, action="append", help="default: the profile's seeds")
     train.add_argument("--method", default="seal", help="seal (default) or seal_shuffled, its control")
@@ -54,34 +49,13 @@ def _parser() -> argparse.ArgumentParser:
     embed.add_argument("--overlap", type=int, default=0, help="px (default: 0)")
     embed.add_argument("--precision", default="float32", choices=["float32", "bfloat16"], help="default: float32")
     embed.add_argument("--slide-um-per-px", type=float, help="of the slides, where their files do not say")
-    inputs.add_argument("notebooks", type=Path, nargs="+")
-    inputs.add_argument("--out", type=Path, required=True, help="the folder of the digests")
-    outputs.add_argument("executed", type=Path, nargs="+")
     return parser
-
-
-def _parameters(pairs: Sequence[str]) -> dict[str, object]:
-    parameters: dict[str, object] = {}
-    for pair in pairs:
-        key, separator, value = pair.partition("=")
-        if not separator:
-            raise SealError(
-                f"parameter {pair!r} has no value", expected="KEY=VALUE", do="write, for example, -p seed=1"
-            )
-        parameters[key] = int(value) if value.lstrip("-").isdigit() else value
-    return parameters
 
 
 def _run_command(arguments: argparse.Namespace) -> None:
     if arguments.command == "profiles":
-        for profile in profiles.PROFILES.values():
+        for profile in [profiles.get(arguments.name)] if arguments.name else profiles.PROFILES.values():
             print(f"PROFILE={profile.name:<8} {profile.label}; {profile.needs}")
-        return
-    if arguments.command == "outputs":
-        from seal import notebooks
-
-        for executed in arguments.executed:
-            notebooks.copy_outputs(executed, paths.PROJECT / "notebooks" / executed.name)
         return
     alone = {"train": _train, "doctor": _doctor, "fetch": _fetch, "audit": _audit, "embed": _embed}
     if arguments.command in alone:
@@ -98,18 +72,10 @@ def _run_command(arguments: argparse.Namespace) -> None:
         from figures import reference
 
         print(reference.save(profile))
-    elif arguments.command == "verify":
+    else:
         from seal.data.verify import verify
 
         print(verify(profile))
-    else:
-        from seal import notebooks
-
-        if arguments.command == "inputs":
-            notebooks.write_inputs(arguments.notebooks, profile.name, arguments.out)
-        else:
-            parameters = {"profile": profile.name, **_parameters(arguments.parameters)}
-            notebooks.run(arguments.notebook, arguments.out, parameters)
 
 
 def _train(arguments: argparse.Namespace) -> None:
@@ -168,18 +134,16 @@ def _embed(arguments: argparse.Namespace) -> None:
 
 def _clean(profile: Profile) -> None:
     """Delete the folders that hold nothing but what the profile made: never HEST-1k, nor downloads."""
-    places = (paths.pairs, paths.tokens, paths.embeddings, paths.runs, paths.results, paths.figures)
-    source = profile.source.rpartition(".")[2].removeprefix("seal_")
-    simulated = [paths.samples(source), paths.samples(f"{source}_unseen"), paths.slides(source)]
-    simulated = simulated if profile.simulated else []
-    pairs = paths.pairs(profile.name)
-    half = pairs.parent.glob(f".{pairs.name}.*.part")  # an assembly that was killed
-    for folder in (
-        paths.PROJECT / "build" / profile.name,
-        *(place(profile.name) for place in places),
-        *simulated,
-        *half,
-    ):
+    places = (paths.embeddings, paths.runs, paths.results, paths.figures)
+    folders = [paths.PROJECT / "build" / profile.name, *(place(profile.name) for place in places)]
+    folders.append(paths.tokens(profile.name).parent)
+    beside = [paths.pairs(profile.name)]  # and those of other settings, or of an assembly that was killed
+    if profile.simulated:
+        source = profile.source.removeprefix("seal_")
+        beside += [paths.samples(source), paths.samples(f"{source}_unseen"), paths.slides(source)]
+    for path in beside:
+        folders += [path, *path.parent.glob(f"{path.name},*"), *path.parent.glob(f".{path.name}[.,]*.part")]
+    for folder in folders:
         if folder.is_dir():
             shutil.rmtree(folder)
             print(f"deleted {folder}")

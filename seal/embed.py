@@ -1,5 +1,6 @@
 """Whole slides to embeddings of their patches, in TRIDENT's layout: what `python -m seal embed` does."""
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +12,7 @@ import torch
 
 from seal.errors import SealError
 from seal.export import hub, load
-from seal.files import digest, remove_parts
+from seal.files import Made, contents, digest, remove_parts
 from seal.models import encoders, weights
 from seal.models.encoders import VisionEncoder
 from seal.slides import patches as patching
@@ -23,7 +24,7 @@ from seal.train import parallel
 SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".svslide", ".bif", ".vms", ".vmu")
 BATCH = {"cpu": 64, "cuda": 256}  # patches a forward pass
 SAME_SCALE = 0.01  # by how much the um/px of a model's input may differ from that of its training
-_VERSION = 1  # counted up when the same settings give other embeddings
+VERSION = 1  # counted up when the same slide and settings give other embeddings
 
 
 @dataclass(frozen=True)
@@ -152,25 +153,26 @@ def embed(
     scale = trident.scale_folder(settings.um_per_px, settings.size, settings.overlap)
     folder = trident.features_folder(out, scale, chosen.name)
     _require_same_model(folder, chosen)
-    keys = {path: digest([_VERSION, chosen.key, asdict(settings), precision, path.stat().st_size]) for path in paths}
+    own = {"model": chosen.key, "precision": precision, "patches": asdict(settings)}
+    read = zip(paths, contents(paths), strict=True)
+    made = {path: Made("embeddings", VERSION, own | {"slide": content}) for path, content in read}
     done = {path: folder / f"{path.stem}.h5" for path in paths}
-    missing = [path for path in paths if not _is_made_from(done[path], keys[path], slide_um_per_px)]
+    missing = [path for path in paths if not _is_current(done[path], made[path], slide_um_per_px)]
     if not missing:
         return list(done.values())
     parallel.autocast(precision)  # an unknown one is no slide's fault
     encoder, failed = chosen.encoder, {}
     for path in tqdm(missing, desc="slides", unit="slide"):
-        done[path].unlink(missing_ok=True)  # made from something else
         try:
-            patches, tissue, own = patching.extract(path, settings, slide_um_per_px)
+            patches, tissue, scale_of = patching.extract(path, settings, slide_um_per_px)
             features = embed_patches(encoder, patches, precision)
         except SealError as error:
             failed[path] = error
             continue
-        described = trident.grid(path.stem, tissue.size, own, settings.um_per_px, settings.size, settings.overlap)
+        described = trident.grid(path.stem, tissue.size, scale_of, settings.um_per_px, settings.size, settings.overlap)
         trident.write_coords(trident.coords_path(out, scale, path.stem), patches.coords, described)
-        attributes = {"model": chosen.key, "made_from": keys[path]}
-        attributes |= {"stated_um_per_px": own} if own == slide_um_per_px else {}
+        attributes = {"model": chosen.key, "made": json.dumps(made[path].stamp())}
+        attributes |= {"stated_um_per_px": scale_of} if scale_of == slide_um_per_px else {}
         trident.write_features(done[path], features, patches.coords, chosen.name, described, attributes)
     _report(failed, len(paths))
     return list(done.values())
@@ -218,11 +220,13 @@ def _require_same_model(folder: Path, model: Model) -> None:
             )
 
 
-def _is_made_from(path: Path, key: str, stated: float | None) -> bool:
+def _is_current(path: Path, made: Made, stated: float | None) -> bool:
     if not path.is_file():
         return False
     attributes = trident.attributes_of(path)
-    return attributes.get("made_from") == key and attributes.get("stated_um_per_px", stated) == stated
+    if not made.matches(json.loads(attributes.get("made", "{}")), path):
+        return False
+    return attributes.get("stated_um_per_px", stated) == stated
 
 
 def _report(failed: dict[Path, SealError], number: int) -> None:

@@ -1,15 +1,27 @@
-"""Files that are whole or absent: atomic writes, digests, JSON."""
+"""Files that are whole or absent, and what was made from what: atomic writes, digests, JSON, locks, room, `Made`."""
 
 import hashlib
 import json
+import os
 import shutil
+import sys
+import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from seal import paths
 from seal.errors import SealError
+
+# What is asked where something was made by another version of its writer: "keep" or "anew".
+OLD = "SEAL_OLD"
+QUICK = 1 << 30  # bytes whose digests are taken without a progress bar
+SETTLED = 2_000_000_000  # ns: a file changed later than this before its digest was taken may change again unseen
 
 
 @contextmanager
@@ -29,9 +41,7 @@ def atomic(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.part{path.suffix}")
     try:
         yield temporary
-        if temporary.is_dir() and path.is_dir():
-            shutil.rmtree(path)
-        temporary.replace(path)
+        swap(temporary, path)
     except OSError as error:
         if error.errno is None:  # h5py and Pillow raise OSError for corrupt input too: theirs to explain
             raise
@@ -47,6 +57,15 @@ def atomic(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
+
+
+def swap(new: Path, path: Path) -> None:
+    """Give a file or folder its name; a folder of that name before it goes last."""
+    old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old.part")
+    if new.is_dir() and path.is_dir():
+        path.rename(old)
+    new.replace(path)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def remove_parts(folder: Path) -> None:
@@ -97,3 +116,155 @@ def read_json(path: Path) -> Any:
             expected="a whole JSON file",
             do=f"delete {path} and run again",
         ) from error
+
+
+@contextmanager
+def lock(path: Path, what: str) -> Iterator[None]:
+    """Let one process at a time do `what` to `path`; the system frees the lock of one that died."""
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with (path.parent / f".{path.name}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"another process {what} {path}: waiting for it", file=sys.stderr)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def require_room(path: Path, size: int, what: str) -> None:
+    """Assert that a disk has room for `size` more bytes.
+
+    Raises
+    ------
+    SealError
+        Names the folder, the room that is left and the room that is needed.
+    """
+    free = shutil.disk_usage(path).free
+    if size > free:
+        raise SealError(
+            f"{path} has {free / 1e9:.1f} GB free for {size / 1e9:.1f} GB of {what}",
+            expected="room for all of them",
+            do="free some space, set SEAL_HOME to a larger disk, or ask for less",
+        )
+
+
+# ---- what was made from what -------------------------------------------------------------------------------
+
+
+def contents(files: Iterable[Path]) -> list[str]:
+    """SHA-256 of each file. A file whose size and time are as they were when it was last asked for is not read again.
+
+    So a copied or moved file is known again, and a file that was mended in place is noticed. What is known lies in
+    data/.digests.json of SEAL_HOME.
+    """
+    from tqdm import tqdm
+
+    files = [Path(path).absolute() for path in files]
+    kept = paths.home() / "data" / ".digests.json"
+    known = _known(kept)
+    names = [str(path.relative_to(paths.home())) if path.is_relative_to(paths.home()) else str(path) for path in files]
+    facts = [[stat.st_size, stat.st_mtime_ns] for stat in (path.stat() for path in files)]
+    new = [i for i, name in enumerate(names) if known.get(name, [])[:2] != facts[i]]
+    if new:
+        now = time.time_ns()
+        size = sum(facts[i][0] for i in new)
+        with (
+            ThreadPoolExecutor() as pool,
+            tqdm(total=size, unit="B", unit_scale=True, desc="digests", disable=size < QUICK) as bar,
+        ):
+            for i, found in zip(new, pool.map(sha256, [files[i] for i in new]), strict=True):
+                known[names[i]] = [*facts[i], found]
+                bar.update(facts[i][0])
+        settled = {name: entry for name, entry in known.items() if now - entry[1] > SETTLED}
+        with suppress(SealError, OSError):  # a home that cannot be written is asked again next time, no more
+            write_json(kept, settled)
+    return [known[name][2] for name in names]
+
+
+def _known(path: Path) -> dict[str, list]:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # nothing kept, or half of it: all is read again
+        return {}
+
+
+@cache
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+@dataclass(frozen=True)
+class Made:
+    """What something is made from, and whether what lies on disk was made from the same.
+
+    Attributes
+    ----------
+    what
+        Its name in messages.
+    version
+        Of its writer: an integer that stands beside the writer and is counted up when the same inputs and settings
+        give something else. Source text is no part of it, so a changed word makes nothing anew.
+    parts
+        All that it follows from, by name: settings, digests of contents, keys of earlier steps. No paths.
+    """
+
+    what: str
+    version: int
+    parts: Mapping[str, Any]
+
+    @cached_property
+    def key(self) -> str:
+        """Digest of version and parts."""
+        return digest([self.version, self._flat])
+
+    @cached_property
+    def _flat(self) -> dict[str, Any]:
+        """The parts with dotted names, long values as digests: what a record keeps to say later what has changed."""
+        flat: dict[str, Any] = {}
+        for name, value in json.loads(json.dumps(self.parts, default=str)).items():
+            inside = {f"{name}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {name: value}
+            flat |= {k: v if len(json.dumps(v)) <= 80 else digest(v) for k, v in inside.items()}
+        return flat
+
+    def stamp(self) -> dict[str, Any]:
+        """Give the fields of a record: key, version, from."""
+        return {"key": self.key, "version": self.version, "from": self._flat}
+
+    def is_current(self, record: Path) -> bool:
+        """Say whether a record (JSON, written last) is there and says the same; see `matches`."""
+        return record.is_file() and self.matches(read_json(record), record.parent)
+
+    def matches(self, stamp: Mapping[str, Any], where: Path) -> bool:
+        """Say whether a stamp was made from the same. Where inputs or settings differ, it is said which.
+
+        Raises
+        ------
+        SealError
+            All is the same but the writer's version, and SEAL_OLD does not say what to do.
+        """
+        if stamp.get("key") == self.key:
+            return True
+        if changed := self._changed(stamp.get("from", {})):
+            _say(f"{self.what} in {where}: made anew, for these have changed: {_listed(changed)}")
+            return False
+        answer = os.environ.get(OLD)
+        if answer not in ("keep", "anew"):
+            version = f"version {stamp['version']}" if "version" in stamp else "a version that left no number"
+            raise SealError(
+                f"{self.what} in {where} were made by {version} of what makes them; it is at {self.version} now",
+                expected=f"{OLD}=keep to go on with them as they are, or {OLD}=anew to make them anew",
+                do=f"set one of these and run the same command, for instance {OLD}=keep make figures",
+            )
+        return answer == "keep"
+
+    def _changed(self, old: Mapping[str, Any]) -> list[str]:
+        if not old:
+            return []
+        return sorted(name for name in {**self._flat, **old} if self._flat.get(name) != old.get(name))
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more

@@ -16,24 +16,28 @@ def downloads() -> Path:
     return home() / "data" / "downloads"
 
 
-def samples(source: str) -> Path:
-    """A source's sample folders, in the HEST-1k layout."""
-    return home() / "data" / "samples" / source
+def samples(source: str, other: str = "") -> Path:
+    """A source's sample folders, in the HEST-1k layout; those of other settings lie beside them."""
+    return home() / "data" / "samples" / _named(source, other)
 
 
-def slides(source: str) -> Path:
+def slides(source: str, other: str = "") -> Path:
     """A source's whole slides without expression, with labels in Patho-Bench's layout."""
-    return home() / "data" / "slides" / source
+    return home() / "data" / "slides" / _named(source, other)
 
 
-def pairs(profile: str) -> Path:
-    """A profile's patches, counts and gene panels."""
-    return home() / "data" / "pairs" / profile
+def _named(name: str, other: str) -> str:
+    return f"{name},{other}" if other else name
 
 
-def tokens(profile: str) -> Path:
-    """Outputs of frozen trunks."""
-    return home() / "data" / "tokens" / profile
+def pairs(profile: str, other: str = "") -> Path:
+    """A profile's patches, counts and gene panels; those of other settings (`profiles.difference`) lie beside them."""
+    return home() / "data" / "pairs" / _named(profile, other)
+
+
+def tokens(profile: str, other: str = "main") -> Path:
+    """Outputs of frozen trunks; those of other settings (`profiles.difference`) lie beside the profile's own."""
+    return home() / "data" / "tokens" / profile / (other or "main")
 
 
 def embeddings(profile: str) -> Path:
@@ -41,9 +45,9 @@ def embeddings(profile: str) -> Path:
     return home() / "data" / "embeddings" / profile
 
 
-def runs(profile: str) -> Path:
-    """Trained models with their logs and checkpoints."""
-    return home() / "runs" / profile
+def runs(profile: str, other: str = "") -> Path:
+    """Trained models with their logs and checkpoints; those of other settings have a folder of their own in it."""
+    return home() / "runs" / profile / other
 
 
 def results(profile: str) -> Path:

@@ -6,11 +6,15 @@ that sets another value makes it our choice too (`setting_rows`).
 """
 
 import dataclasses
+import hashlib
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from seal.errors import SealError
 
+LONGEST = 80  # characters of a folder's name that settings may take
 RELEASE, BENCH, PAPER, CHOICE = "release", "HEST-Bench", "paper", "our choice"
 
 
@@ -142,7 +146,6 @@ class Profile:
     image_size: int  # px a patch side, as the encoder sees it
     um_per_px: float  # of the patch as the encoder sees it; image_size x um_per_px is the field of view
     needs: str  # time, disk, memory, GPU, tokens: shown by `make help` and the README
-    variant: str = ""  # name of an ablation, whose runs lie apart from the profile's own
     atlas: AtlasSettings = field(default_factory=AtlasSettings)
     selection: SelectionSettings = field(default_factory=SelectionSettings)
     panel: PanelSettings = field(default_factory=PanelSettings)
@@ -251,6 +254,43 @@ def changed(profile: Profile, **changes: Any) -> Profile:
         target = dataclasses.replace(target, **{leaf: value})
         profile = dataclasses.replace(profile, **{group: target}) if group else target
     return profile
+
+
+def difference(profile: Profile, fields: Iterable[str]) -> str:
+    """Name what of some settings differs from the profile of that name: the folder of what was made with others.
+
+    Parameters
+    ----------
+    fields
+        Fields of `Profile`, whole groups or nested ones as ``group__field``.
+
+    Returns
+    -------
+    "", or for instance "vision__rank=16"; many or long ones end in a digest.
+    """
+    own = _flat(PROFILES[profile.name]) if profile.name in PROFILES else {}
+    chosen = {
+        name: value
+        for name, value in _flat(profile).items()
+        if value != own.get(name) and any(name == field or name.startswith(f"{field}__") for field in fields)
+    }
+    text = ",".join(f"{name}={value}" for name, value in sorted(chosen.items()))
+    plain = re.sub(r"[^\w=.,+-]+", "-", text)
+    if len(plain) <= LONGEST and plain == text:
+        return text
+    return f"{plain[:LONGEST]},{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _flat(profile: Profile) -> dict[str, Any]:
+    """Every setting of a profile, nested ones as ``group__field``."""
+    flat: dict[str, Any] = {}
+    for f in dataclasses.fields(profile):
+        value = getattr(profile, f.name)
+        if dataclasses.is_dataclass(value):
+            flat |= {f"{f.name}__{inner.name}": getattr(value, inner.name) for inner in dataclasses.fields(value)}
+        else:
+            flat[f.name] = value
+    return flat
 
 
 def as_dict(profile: Profile) -> dict[str, Any]:

@@ -1,8 +1,7 @@
-"""Where a result comes from: stamps, results that carry theirs, and digests of the code behind them."""
+"""Results: tidy tables, each with a stamp that says where it comes from."""
 
 import datetime
 import json
-import os
 import platform
 import subprocess
 from collections.abc import Iterable
@@ -12,30 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seal import paths, profiles
-from seal.dependencies import code_digest, module_files, notebook_digest
 from seal.errors import SealError
 from seal.files import atomic, digest, read_json, sha256, write_json
 from seal.profiles import Profile
 
 if TYPE_CHECKING:
     import pandas as pd
-
-__all__ = [
-    "RESULTS",
-    "Result",
-    "code_digest",
-    "commit",
-    "data_label",
-    "hardware",
-    "module_files",
-    "notebook_digest",
-    "read_result",
-    "read_stamp",
-    "result_path",
-    "stamp",
-    "versions",
-    "write_result",
-]
 
 PACKAGES = (
     *("torch", "torchvision", "timm", "peft", "safetensors", "h5py", "numpy", "scipy"),
@@ -127,35 +108,8 @@ def versions() -> dict[str, str]:
     return found
 
 
-def hardware() -> dict[str, Any]:
-    """Processor, the cores this process may use, memory in GB, GPUs (empty without NVIDIA's driver)."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    gpus = _run("nvidia-smi", "--query-gpu=name", "--format=csv,noheader")
-    return {
-        "cpu": _cpu(),
-        "cores": cores,
-        "memory_gb": _memory_gb(),
-        "gpus": gpus.splitlines() if gpus else [],
-    }
-
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return _run("sysctl", "-n", "machdep.cpu.brand_string") or platform.processor() or platform.machine()
-
-
-def _memory_gb() -> float | None:
-    try:
-        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1)
-    except (AttributeError, ValueError, OSError):
-        return None
-
-
 def stamp(profile: Profile, inputs: dict[str, Any]) -> dict[str, Any]:
-    """Say where something comes from: profile, data, seeds, commit, inputs, versions, hardware, UTC time."""
+    """Say where something comes from: profile, data, seeds, commit, inputs, versions, UTC time."""
     return {
         "profile": profile.name,
         "data": profile.label,
@@ -164,7 +118,6 @@ def stamp(profile: Profile, inputs: dict[str, Any]) -> dict[str, Any]:
         **commit(),
         "inputs": inputs,
         "versions": versions(),
-        "hardware": hardware(),
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 

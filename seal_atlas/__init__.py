@@ -17,17 +17,15 @@ towards real sections' own measurements, not towards that number.
 """
 
 import os
-import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from seal import paths
-from seal.dependencies import code_digest, lock_digest
 from seal.errors import SealError
-from seal.files import digest, read_json, remove_parts
-from seal.profiles import AtlasSettings, Profile
+from seal.files import Made, remove_parts
+from seal.profiles import AtlasSettings, Profile, difference
 from seal_atlas import tables
 from seal_atlas.tables import Donor
 from seal_atlas.writing import sections
@@ -38,8 +36,8 @@ THREADS = 8  # at most: each holds one section, some 200 MB
 def prepare(profile: Profile) -> Path:
     """Simulate what is missing of the profile's atlas.
 
-    Sections that other settings (or another version of the code or its tables) made are removed first, all of
-    them, so that the folder never mixes two atlases.
+    Other settings have a folder of their own. Where the tables have changed, what follows from them is made anew; the
+    table of samples is written last, so that it never mixes two atlases.
 
     Returns
     -------
@@ -51,7 +49,7 @@ def prepare(profile: Profile) -> Path:
         The settings name an organ that the tables lack, or no spots or donors.
     """
     settings = profile.atlas
-    return _prepare(paths.samples("atlas"), settings, list(_donors(settings)))
+    return _prepare(paths.samples("atlas", difference(profile, ["atlas"])), settings, list(_donors(settings)))
 
 
 def prepare_unseen(profile: Profile) -> Path:
@@ -62,7 +60,7 @@ def prepare_unseen(profile: Profile) -> Path:
     The folder of the samples, in HEST-1k's layout.
     """
     unseen = [donor for donor in tables.donors() if _unseen(donor)]
-    return _prepare(paths.samples("atlas_unseen"), profile.atlas, unseen)
+    return _prepare(paths.samples("atlas_unseen", difference(profile, ["atlas"])), profile.atlas, unseen)
 
 
 def _unseen(donor: Donor) -> bool:
@@ -89,17 +87,10 @@ def _donors(settings: AtlasSettings) -> Iterator[Donor]:
 def _prepare(root: Path, settings: AtlasSettings, donors: list[Donor]) -> Path:
     from tqdm import tqdm
 
-    from seal.data.sample_files import list_samples
+    from seal.data.sample_files import is_made, list_samples
 
-    code = [code_digest(["seal_atlas.writing.sections"]), lock_digest()]  # the same bytes for the same lock alone
-    wanted = {d.donor: digest([asdict(d), settings.spots_per_section, settings.seed, code]) for d in donors}
-    rows = root / "metadata"
-    done = {path.stem: read_json(path).get("settings_digest", "") for path in rows.glob("*.json")}
-    if any(wanted.get(name) != made_from for name, made_from in done.items()):
-        (root / "metadata.csv").unlink(missing_ok=True)
-        shutil.rmtree(root)
-        done = {}
-    missing = [donor for donor in donors if donor.donor not in done or not _whole(root, donor.donor)]
+    made = {donor.donor: _made_from(donor, settings) for donor in donors}
+    missing = [d for d in donors if not (_whole(root, d.donor) and is_made(root, d.donor, made[d.donor]))]
     listed = root / "metadata.csv"
     if not missing and listed.is_file():
         return root
@@ -108,14 +99,19 @@ def _prepare(root: Path, settings: AtlasSettings, donors: list[Donor]) -> Path:
         remove_parts(root / folder)
 
     def write(donor: Donor) -> None:
-        sections.write(root, donor, settings.spots_per_section, settings.seed, wanted[donor.donor])
+        sections.write(root, donor, settings.spots_per_section, settings.seed, made[donor.donor])
 
     # The compiled parts let go of Python's lock, so threads share the work without copying anything.
     with ThreadPoolExecutor(threads()) as pool:
         for _ in tqdm(pool.map(write, missing), total=len(missing), desc="simulated sections", unit="section"):
             pass
-    list_samples(root)
+    list_samples(root, list(made))
     return root
+
+
+def _made_from(donor: Donor, settings: AtlasSettings) -> Made:
+    own = {"spots": settings.spots_per_section, "seed": settings.seed, "tables": tables.content()}
+    return Made("the atlas's sections", sections.VERSION, {"donor": asdict(donor)} | own)
 
 
 def _whole(root: Path, name: str) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from seal.errors import SealError
+from seal.files import digest, sha256
 
 FOLDER = Path(__file__).with_name("tables")
 STATES = ("Cancer", "Diseased", "Healthy", "Treated")
@@ -22,6 +23,12 @@ VOCABULARY = {  # of structures.csv
     "lumen": ("empty", "secretion", "mucin", "blood", "debris", "keratin", "colloid", "fluid"),
 }
 Row = TypeVar("Row")
+
+
+@cache
+def content() -> str:
+    """Digest of all tables: whatever is simulated follows from them."""
+    return digest([(path.name, sha256(path)) for path in sorted(FOLDER.glob("*.csv"))])
 
 
 @dataclass(frozen=True)

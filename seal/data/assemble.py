@@ -5,31 +5,39 @@ then each is written into its place, then each fold's panel is chosen from sums 
 of the folds are written. A killed assembly goes on from there and ends in the same bytes.
 """
 
-import fcntl
 import importlib
 import math
 import os
 import shutil
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from seal import dependencies, paths
 from seal.data import assemble_sample, cluster, hest, moments, store
 from seal.data import panel as panels
 from seal.data.assemble_sample import DONE, PARTS, AliasFile, Job
 from seal.data.folds import left_out
 from seal.data.genes import Aliases
 from seal.data.moments import Moments
-from seal.data.pairs import Pairs, Section, read, stored
-from seal.errors import SealError
-from seal.files import atomic, digest, read_json, remove_parts, sha256, write_json
-from seal.profiles import Profile, as_dict
+from seal.data.pairs import Pairs, Section, folder_of, read, stored
+from seal.files import (
+    Made,
+    atomic,
+    contents,
+    digest,
+    lock,
+    read_json,
+    remove_parts,
+    require_room,
+    sha256,
+    swap,
+    write_json,
+)
+from seal.profiles import Profile
 
+VERSION = 1  # counted up when the same samples and settings give other pairs
 ROOM = 1.02  # of the bytes that are counted: small files besides
 
 
@@ -53,45 +61,47 @@ def assemble(profile: Profile) -> Pairs:
     samples = hest.samples(source.prepare(profile), profile.selection)
     table = os.environ.get("SEAL_ALIASES")
     aliases = (table, Aliases.read(table).digest) if table else None
-    key = _key(profile, samples, aliases[1] if aliases else None)
-    folder = paths.pairs(profile.name)
-    if _current(folder, key):
+    made = _made_from(profile, samples, aliases[1] if aliases else None)
+    folder = folder_of(profile)
+    if _is_current(folder, made):
         return read(profile)
-    with _alone(folder):
-        if not _current(folder, key):  # another process may have made them meanwhile
-            _build(folder, profile, samples, key, aliases)
+    with lock(folder, "assembles"):
+        if not _is_current(folder, made):  # another process may have made them meanwhile
+            _build(folder, profile, samples, made, aliases)
     return read(profile)
 
 
-def _current(folder: Path, key: str) -> bool:
-    return (folder / "pairs.json").is_file() and stored(folder)["key"] == key
+def _is_current(folder: Path, made: Made) -> bool:
+    return (folder / "pairs.json").is_file() and made.matches(stored(folder), folder)
 
 
-def _key(profile: Profile, samples: Sequence[hest.Sample], aliases: str | None) -> str:
-    """Everything that the pairs depend on: the samples' files, the settings, the alias table, the code."""
-    files = [p for s in samples for p in (s.st_path, s.patches_path, s.wsi_path) if p is not None and p.is_file()]
-    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    settings = {k: as_dict(profile)[k] for k in ("source", "image_size", "um_per_px", "panel")}
-    split = profile.evaluation.split, profile.evaluation.folds
-    code = dependencies.code_digest(["seal.data.assemble"])
-    return digest([[asdict(s) for s in samples], stats, settings, split, aliases, code])
+def _made_from(profile: Profile, samples: Sequence[hest.Sample], aliases: str | None) -> Made:
+    """Everything that the pairs depend on: the samples and their files' contents, the settings, the alias table."""
+    files = {
+        f"{s.id} {path.parent.name}": path
+        for s in samples
+        for path in (s.st_path, s.patches_path, s.wsi_path)
+        if path is not None and path.is_file()
+    }
+    parts = {
+        "sample": {s.id: digest(asdict(s) | {"root": None}) for s in samples},
+        "file": dict(zip(files, contents(files.values()), strict=True)),
+        "panel": asdict(profile.panel),
+        "settings": {
+            "image_size": profile.image_size,
+            "um_per_px": profile.um_per_px,
+            "split": profile.evaluation.split,
+            "folds": profile.evaluation.folds,
+        },
+        "aliases": aliases,
+    }
+    return Made("pairs", VERSION, parts)
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Let one process at a time assemble; the system frees the lock of one that died."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / f".{folder.name}.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"another process assembles {folder}: waiting for it", file=sys.stderr)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _build(folder: Path, profile: Profile, samples: Sequence[hest.Sample], key: str, aliases: AliasFile | None) -> None:
-    partial = _prepare(folder, key)
+def _build(
+    folder: Path, profile: Profile, samples: Sequence[hest.Sample], made: Made, aliases: AliasFile | None
+) -> None:
+    partial = _prepare(folder, made.key)
     if (partial / "pairs.json").is_file():  # the last one was killed when all was written
         _settle(partial, folder)
         return
@@ -100,10 +110,10 @@ def _build(folder: Path, profile: Profile, samples: Sequence[hest.Sample], key: 
     samples = sorted(samples, key=lambda sample: (not sample.has_image, sample.id))
     jobs = [Job(partial, s, profile.panel, profile.image_size, profile.um_per_px, aliases) for s in samples]
     with cluster.opened(profile.compute.assembly, len(jobs)) as run:
-        _fill(folder, partial, profile, jobs, key, run)
+        _fill(folder, partial, profile, jobs, made, run)
 
 
-def _fill(folder: Path, partial: Path, profile: Profile, jobs: Sequence[Job], key: str, run: cluster.Run) -> None:
+def _fill(folder: Path, partial: Path, profile: Profile, jobs: Sequence[Job], made: Made, run: cluster.Run) -> None:
     counts = run(assemble_sample.count, jobs, "counting", [_size(job.sample.st_path) for job in jobs])
     jobs, plan = _placed(jobs, counts)
     _make_room(plan, partial)
@@ -116,13 +126,12 @@ def _fill(folder: Path, partial: Path, profile: Profile, jobs: Sequence[Job], ke
     folds = _choose_panels(partial, profile, sections, plan)
     jobs = [replace(job, folds=folds, truth=plan.truth) for job in jobs]
     run(assemble_sample.write_folds, jobs, "folds", [12 * found["nnz"] for found in counts])
-    _finish(folder, partial, jobs, plan, key, sections)
+    _finish(folder, partial, jobs, plan, made, sections)
 
 
 def _prepare(folder: Path, key: str) -> Path:
-    """The folder that is filled; what is stale goes first, since two of these may not fit on a disk."""
+    """The folder that is filled; what was half-made from something else goes, whole pairs stay until the new are."""
     partial = folder.with_name(f".{folder.name}.{key[:12]}.part")
-    shutil.rmtree(folder, ignore_errors=True)
     for other in folder.parent.glob(f".{folder.name}.*.part"):
         if other != partial:
             shutil.rmtree(other, ignore_errors=True)
@@ -180,13 +189,7 @@ def _make_room(plan: _Plan, partial: Path) -> None:
     """Check that all fits on the disk, then make the empty arrays."""
     needed = sum(math.prod(shape) * np.dtype(dtype).itemsize for dtype, shape in plan.arrays.values())
     there = sum(path.stat().st_blocks * 512 for name in plan.arrays if (path := partial / name).is_file())
-    free = shutil.disk_usage(partial).free
-    if ROOM * needed - there > free:
-        raise SealError(
-            f"{partial.parent} has {free / 1e9:.1f} GB free for {(needed - there) / 1e9:.1f} GB of pairs",
-            expected="room for all of them",
-            do="set SEAL_HOME to a larger disk, or take fewer samples or smaller patches",
-        )
+    require_room(partial.parent, int(ROOM * needed) - there, "pairs")
     for name, (dtype, shape) in plan.arrays.items():
         if not (partial / name).is_file():
             with atomic(partial / name) as temporary:
@@ -279,7 +282,7 @@ def _scored(trained: Sequence[Section], tested: Sequence[str]) -> dict[str, list
 
 
 def _finish(
-    folder: Path, partial: Path, jobs: Sequence[Job], plan: _Plan, key: str, sections: Sequence[Section]
+    folder: Path, partial: Path, jobs: Sequence[Job], plan: _Plan, made: Made, sections: Sequence[Section]
 ) -> None:
     """Gather the checksums and write the record, then give the folder its name."""
     parts = [block for job in jobs for step in ("place", "folds") for block in read_json(job.done(step))]
@@ -293,8 +296,7 @@ def _finish(
         "whole": {name: sha256(partial / name) for name in whole},
     }
     write_json(partial / "checksums.json", checksums)
-    record = {
-        "key": key,
+    record = made.stamp() | {
         "n_pairs": plan.n_pairs,
         "n_spots": plan.n_spots,
         "truth": plan.truth,
@@ -310,4 +312,4 @@ def _settle(partial: Path, folder: Path) -> None:
     for name in (PARTS, DONE):
         if (partial / name).is_dir():
             shutil.rmtree(partial / name)
-    partial.rename(folder)
+    swap(partial, folder)

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seal import dependencies, paths
+from seal import paths
 from seal.data import hest
-from seal.data.sample_files import check_counts, write_sample
+from seal.data.sample_files import check_counts, is_made, write_sample
 from seal.errors import SealError
-from seal.files import atomic, digest, read_json, sha256
+from seal.files import Made, atomic, contents, sha256
 from seal.profiles import Profile
 from seal.slides.image import SlideImage
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from anndata import AnnData
 
+VERSION = 1  # counted up when the same files give other samples
 COMMIT = "85df7411b987a7dec3feff9718b869a7a82091ec"
 ARCHIVE = f"https://github.com/almaan/her2st/archive/{COMMIT}.zip"
 PITCH = 200.0  # um between neighbouring spots (ST arrays)
@@ -257,7 +258,7 @@ def _patches(section: Section, data: "AnnData", um_per_px: float) -> np.ndarray:
     return np.stack([image.region(x, y, side, side) for x, y in data.obsm["spatial"]])
 
 
-def _row(section: Section, data: "AnnData", um_per_px: float, made_from: str) -> dict[str, Any]:
+def _row(section: Section, data: "AnnData", um_per_px: float) -> dict[str, Any]:
     return {
         "id": f"HER2ST-{section.name}",
         "organ": "Breast",
@@ -275,20 +276,18 @@ def _row(section: Section, data: "AnnData", um_per_px: float, made_from: str) ->
         "license": "CC BY 4.0",
         "simulated": False,
         "grid": "square",
-        "settings_digest": made_from,
     }
 
 
 def convert(section: Section, root: Path) -> None:
     """Write one section as a sample, unless it is there, made from the same files."""
-    files = [p for p in (section.counts, section.spots, section.image, section.labels) if p is not None]
-    made_from = digest([[sha256(path) for path in files], dependencies.code_digest(["seal.data.her2st"])])
-    record = root / "metadata" / f"HER2ST-{section.name}.json"
-    if record.is_file() and read_json(record).get("settings_digest") == made_from and _listed(root, section):
+    files = {n: getattr(section, n) for n in ("counts", "spots", "image", "labels") if getattr(section, n) is not None}
+    made = Made("her2st's samples", VERSION, dict(zip(files, contents(files.values()), strict=True)))
+    if _listed(root, section) and is_made(root, f"HER2ST-{section.name}", made):
         return
     data, um_per_px = read_section(section)
     patches = _patches(section, data, um_per_px) if section.image is not None else None
-    write_sample(root, _row(section, data, um_per_px, made_from), data, patches, um_per_px)
+    write_sample(root, _row(section, data, um_per_px) | {"made": made.stamp()}, data, patches, um_per_px)
 
 
 def _listed(root: Path, section: Section) -> bool:

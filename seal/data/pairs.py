@@ -34,7 +34,13 @@ from seal.data.panel import Panel
 from seal.data.patch_reader import PatchReader
 from seal.errors import SealError
 from seal.files import digest, read_json
-from seal.profiles import Profile
+from seal.profiles import Profile, difference
+
+# Of a profile, what its pairs depend on.
+SETTINGS = (
+    *("source", "atlas", "selection", "image_size", "um_per_px", "panel"),
+    *("evaluation__split", "evaluation__folds"),
+)
 
 
 @dataclass(frozen=True)
@@ -81,22 +87,23 @@ class Pairs:
         SealError
             The profile's own pairs would be others.
         """
-        own, other = (
-            (p.name, p.panel, p.evaluation.split, p.evaluation.folds) for p in (self.profile, profile)
-        )  # a fold's panel belongs to its split
-        if own != other:
+        if folder_of(profile) != self.folder:
             raise SealError(
-                f"profile {profile.name} with other panel or split settings does not fit the pairs in {self.folder}",
+                f"profile {profile.name} does not fit the pairs in {self.folder}",
                 expected="the profile that assembled them, with other training settings",
                 do="assemble its own pairs: seal.data.assemble.assemble(profile)",
             )
-        key = self.key if genes is None else digest([self.key, "genes", genes])
-        return replace(self, profile=profile, genes=genes, key=key)
+        return replace(self, profile=profile, genes=genes)
 
     @cached_property
     def patches(self) -> PatchReader:
         """Patches, uint8 [pairs, size, size, 3], read from disk when indexed."""
         return PatchReader(self.folder / "patches.npy")
+
+    def digest_of(self, name: str) -> str:
+        """Digest of what the assembly wrote into a file, "patches.npy" or "folds/NAME/context.npy"."""
+        blocks = read_json(self.folder / "checksums.json")["parts"]
+        return digest([(b["sample"], b["rows"], b["sha256"]) for b in blocks if b["file"] == name])
 
     def per_spot(self, field: str) -> np.ndarray:
         """A section's field ("donor", "organ", "sample", ...) repeated over its spots, [spots]."""
@@ -221,6 +228,11 @@ def stored(folder: Path) -> dict:
     return record
 
 
+def folder_of(profile: Profile) -> Path:
+    """Where a profile's pairs lie; those of other settings of the pairs have a folder of their own."""
+    return paths.pairs(profile.name, difference(profile, SETTINGS))
+
+
 def read(profile: Profile) -> Pairs:
     """Read a profile's assembled pairs.
 
@@ -229,7 +241,7 @@ def read(profile: Profile) -> Pairs:
     SealError
         They are not assembled yet.
     """
-    folder = paths.pairs(profile.name)
+    folder = folder_of(profile)
     if not (folder / "pairs.json").is_file():
         raise SealError(
             f"{folder} holds no assembled pairs",

@@ -11,7 +11,7 @@ import numpy as np
 from seal.data import grid
 from seal.data.hest import FIELD, Sample
 from seal.errors import SealError
-from seal.files import atomic, read_json, write_json
+from seal.files import Made, atomic, read_json, write_json
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -263,7 +263,7 @@ def write_files(
     Parameters
     ----------
     row
-        Metadata under HEST's column names; `settings_digest`, if there is one, never goes into the table.
+        Metadata under HEST's column names; `made`, a stamp of `files.Made`, never goes into the table.
     patches
         uint8 [spots, S, S, 3] in the order of `data`, None for expression alone or with an image in wsis/.
     um_per_px
@@ -284,6 +284,12 @@ def write_files(
     write_json(root / "metadata" / f"{name}.json", dict(row))
 
 
+def is_made(root: Path, name: str, made: Made) -> bool:
+    """Say whether a sample's metadata/ID.json is there, and made from the same; see `files.Made.matches`."""
+    record = Path(root) / "metadata" / f"{name}.json"
+    return record.is_file() and made.matches(read_json(record).get("made", {}), record)
+
+
 def list_samples(root: Path, names: Sequence[str] | None = None) -> None:
     """Put samples (all that are there if None) into metadata.csv, in place of rows of the same name."""
     import pandas as pd
@@ -294,6 +300,6 @@ def list_samples(root: Path, names: Sequence[str] | None = None) -> None:
     names = sorted(path.stem for path in (root / "metadata").glob("*.json")) if names is None else list(names)
     rows = [read_json(root / "metadata" / f"{name}.json") for name in names]
     kept = listed[~listed["id"].isin(names)].to_dict("records")
-    rows = [*kept, *({k: v for k, v in row.items() if k != "settings_digest"} for row in rows)]
+    rows = [*kept, *({k: v for k, v in row.items() if k != "made"} for row in rows)]
     with atomic(table_path) as temporary:
         pd.DataFrame(rows).sort_values("id").to_csv(temporary, index=False)

@@ -6,10 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from seal import paths
 from seal.data import store
 from seal.data.cluster import cores
-from seal.data.pairs import stored
+from seal.data.pairs import folder_of, stored
 from seal.errors import SealError
 from seal.files import read_json, sha256
 from seal.profiles import Profile
@@ -43,7 +42,7 @@ def verify(profile: Profile) -> str:
     """
     from tqdm import tqdm
 
-    folder = paths.pairs(profile.name)
+    folder = folder_of(profile)
     if not (folder / "pairs.json").is_file():
         raise SealError(f"{folder} holds no assembled pairs", expected="pairs.json", do="run notebook 01")
     record = stored(folder)

@@ -131,7 +131,7 @@ def varied(pairs: Pairs, name: str) -> Pairs:
     """The pairs under a variant's settings."""
     variant, profile = VARIANTS[name], pairs.profile
     longer = {f"{s}__epochs": round(getattr(profile, s).epochs / variant.pairs) for s in ("omics", "vision")}
-    profile = profiles.changed(profile, variant=name, **longer, **variant.changes)
+    profile = profiles.changed(profile, **longer, **variant.changes)
     genes = None if variant.genes == 1 else max(2, round(variant.genes * profile.panel.genes))
     return pairs.with_profile(profile, genes)
 

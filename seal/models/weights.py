@@ -13,6 +13,7 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from seal.errors import SealError
+from seal.files import contents
 from seal.hub_errors import explain
 from seal.models import dinov2s
 from seal.models.registry import EncoderSpec
@@ -56,13 +57,13 @@ def find(spec: EncoderSpec) -> Path:
     return dinov2s.fetch() if spec.hub is None else _download(spec, spec.hub)
 
 
-def fingerprint(name: str) -> list[str | int]:
-    """What tells one file of weights in SEAL_WEIGHTS from another: name, size, time; empty without such a file."""
+def fingerprint(name: str) -> str:
+    """What tells one file of weights in SEAL_WEIGHTS from another: its SHA-256; empty without such a file."""
     folder = os.environ.get("SEAL_WEIGHTS")
     for path in (Path(folder) / f"{name}{suffix}" for suffix in SUFFIXES) if folder else ():
         if path.is_file():
-            return [path.name, path.stat().st_size, path.stat().st_mtime_ns]
-    return []
+            return contents([path])[0]
+    return ""
 
 
 def _download(spec: EncoderSpec, hub: str) -> Path:

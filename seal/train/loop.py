@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from seal.errors import SealError
-from seal.files import atomic, remove_parts, write_json
+from seal.files import atomic, remove_parts, swap, write_json
 from seal.train import parallel
 
 CHECKPOINT_SECONDS = 60.0  # a checkpoint at the first step that ends this long after the last one
@@ -193,8 +193,9 @@ def _resume(path: Path, key: str, model: nn.Module, optimiser: torch.optim.AdamW
     return state["step"], state["log"]
 
 
-def finish(folder: Path, key: str, log: Iterable[dict[str, Any]], settings: dict[str, Any]) -> None:
-    """Write the log and, last, run.json, which makes the run whole; remove the checkpoint."""
-    write_json(folder / "log.json", list(log))
-    write_json(folder / "run.json", {"key": key, **settings})
-    (folder / "checkpoint.pt").unlink(missing_ok=True)
+def finish(partial: Path, folder: Path, log: Iterable[dict[str, Any]], record: dict[str, Any]) -> None:
+    """Write the log and, last, run.json, which makes the run whole; then give it its name, without the checkpoint."""
+    write_json(partial / "log.json", list(log))
+    write_json(partial / "run.json", record)
+    (partial / "checkpoint.pt").unlink(missing_ok=True)
+    swap(partial, folder)

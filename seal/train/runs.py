@@ -4,6 +4,7 @@ A run's folder holds, when it is whole, run.json (settings and the key of all it
 weights as safetensors and log.json. Stage 2 adds the adapter in PEFT's format.
 """
 
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,33 +14,37 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from seal import dependencies, paths, profiles
+from seal import paths
+from seal.data import pairs as stored_pairs
 from seal.data import panel as panels
 from seal.data.pairs import Fold, Pairs
 from seal.errors import SealError
-from seal.files import atomic, digest, read_json
+from seal.files import Made, atomic, digest, read_json
 from seal.models.omics import SealOmics, gene_statistics, in_gene_units
 from seal.models.vision import SealVision
 from seal.models.weights import differences
-from seal.train import launch, parallel
+from seal.profiles import difference
+from seal.train import launch, parallel, tokens
 from seal.train.loop import Schedule, finish, fit
 from seal.train.steps import Expression, OmicsTask, VisionTask
 from seal.train.tokens import TokenSource
 
+VERSION = 1  # counted up when the same inputs and settings give other weights
 METHODS = ("seal", "seal_shuffled")
+# Of a profile, what each stage depends on.
+OMICS = (*stored_pairs.SETTINGS, "encoder", "omics")
+VISION = (*tokens.SETTINGS, *OMICS, "vision")
 
 
 def run_folder(pairs: Pairs, fold: Fold, seed: int, stage: str) -> Path:
-    """Where a run lives; `stage` is "omics" or a method of stage 2."""
-    home, variant = paths.runs(pairs.profile.name), pairs.profile.variant
-    if variant and not (stage == "omics" and _is_main_omics(pairs, fold)):
-        home = home / "ablation" / variant
+    """Where a run lives, apart from runs of other settings; `stage` is "omics" or a method of stage 2."""
+    other = [
+        difference(pairs.profile, OMICS if stage == "omics" else VISION),
+        "" if pairs.genes is None else f"genes={pairs.genes}",
+        "" if fold.share == 1 else f"share={fold.share:g}",
+    ]
+    home = paths.runs(pairs.profile.name, ",".join(word for word in other if word))
     return home / fold.name / f"seed{seed}" / stage
-
-
-def _is_main_omics(pairs: Pairs, fold: Fold) -> bool:
-    """Whether an ablation leaves stage 1 alone, whose run then serves it too."""
-    return pairs.genes is None and fold.share == 1 and pairs.profile.omics == profiles.get(pairs.profile.name).omics
 
 
 def _seed(seed: int, *words: str) -> int:
@@ -47,8 +52,13 @@ def _seed(seed: int, *words: str) -> int:
     return int(digest([seed, *words])[:8], 16)
 
 
-def _is_current(folder: Path, key: str) -> bool:
-    return (folder / "run.json").is_file() and read_json(folder / "run.json")["key"] == key
+def _partial(folder: Path, made: Made) -> Path:
+    """Where a run lies until it is whole; what was left of a run on other inputs goes."""
+    partial = folder.with_name(f".{folder.name}.{made.key[:12]}.part")
+    for other in folder.parent.glob(f".{folder.name}.*.part"):
+        if other != partial and parallel.is_main():
+            shutil.rmtree(other, ignore_errors=True)
+    return partial
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
@@ -123,9 +133,9 @@ def train_omics(pairs: Pairs, fold: Fold, seed: int, dim: int) -> SealOmics:
 def _train_omics(pairs: Pairs, fold: Fold, seed: int, dim: int, main: bool) -> SealOmics:
     folder = run_folder(pairs, fold, seed, "omics")
     settings = pairs.profile.omics
-    key = _omics_key(pairs, fold, seed, dim)
+    made = _omics_made_from(pairs, fold, seed, dim)
     x = Expression(pairs.context(fold), fold.omics)
-    current = _is_current(folder, key)
+    current = made.is_current(folder / "run.json")
     with parallel.own_random_state(_seed(seed, "omics")):
         model = SealOmics(x.matrix.shape[1], dim, settings, *_statistics(x, current))
     if current:
@@ -138,14 +148,15 @@ def _train_omics(pairs: Pairs, fold: Fold, seed: int, dim: int, main: bool) -> S
             expected="every process to see the same SEAL_HOME",
             do="put SEAL_HOME on a disk that all machines share, then run again",
         )
-    (folder / "run.json").unlink(missing_ok=True)  # what it vouches for is about to be replaced
+    partial = _partial(folder, made)
     model.to(parallel.device())
     schedule = Schedule(settings.epochs, settings.batch, settings.lr, settings.weight_decay, _seed(seed, "omics loop"))
     with in_gene_units([model.decoder[-1]], model.gene_mean, model.gene_sd):
-        log = fit(OmicsTask(model, x), schedule, folder, key, f"SEAL-omics {fold.name} seed {seed}")
-    _save_tensors(folder / "omics.safetensors", model.cpu().state_dict())
-    pairs.panel(fold).save(folder / "panel.json")
-    finish(folder, key, log, {"stage": "omics", "fold": fold.name, "seed": seed, **asdict(settings)})
+        log = fit(OmicsTask(model, x), schedule, partial, made.key, f"SEAL-omics {fold.name} seed {seed}")
+    _save_tensors(partial / "omics.safetensors", model.cpu().state_dict())
+    pairs.panel(fold).save(partial / "panel.json")
+    record = made.stamp() | {"stage": "omics", "fold": fold.name, "seed": seed, **asdict(settings)}
+    finish(partial, folder, log, record)
     return model
 
 
@@ -156,17 +167,30 @@ def _statistics(x: Expression, current: bool) -> tuple[Tensor, Tensor]:
     return gene_statistics(x)
 
 
-def _omics_key(pairs: Pairs, fold: Fold, seed: int, dim: int) -> str:
-    code = dependencies.code_digest(["seal.train.runs"])
-    rows = digest(fold.omics.tolist())
-    return digest([pairs.key, fold.name, rows, seed, dim, asdict(pairs.profile.omics), pairs.panel(fold).hash, code])
+def _omics_made_from(pairs: Pairs, fold: Fold, seed: int, dim: int) -> Made:
+    """Everything that a run of stage 1 depends on: what is computed, not how fast."""
+    parts = {
+        "expression": pairs.digest_of(f"folds/{fold.name}/context.npy"),
+        "panel": pairs.panel(fold).hash,
+        "rows": digest(fold.omics.tolist()),
+        "seed": seed,
+        "dim": dim,
+        "omics": asdict(pairs.profile.omics),
+    }
+    return Made("SEAL-omics", VERSION, parts)
 
 
-def vision_key(pairs: Pairs, fold: Fold, seed: int, method: str, source: TokenSource, dim: int) -> str:
-    """Digest of everything a stage-2 run depends on: what is computed, not how fast."""
-    settings, precision = asdict(pairs.profile.vision), pairs.profile.compute.precision
-    rows = digest(fold.train.tolist())
-    return digest([_omics_key(pairs, fold, seed, dim), rows, source.key, method, settings, precision])
+def _vision_made_from(pairs: Pairs, fold: Fold, seed: int, method: str, source: TokenSource) -> Made:
+    """Everything that a run of stage 2 depends on; its stage 1 must be there."""
+    parts = {
+        "stage 1": read_json(run_folder(pairs, fold, seed, "omics") / "run.json")["key"],
+        "tokens": source.key,
+        "rows": digest(fold.train.tolist()),
+        "method": method,
+        "vision": asdict(pairs.profile.vision),
+        "precision": pairs.profile.compute.precision,
+    }
+    return Made("SEAL-vision", VERSION, parts)
 
 
 def train_vision(pairs: Pairs, fold: Fold, seed: int, source: TokenSource, method: str = "seal") -> SealVision:
@@ -188,30 +212,30 @@ def train_vision(pairs: Pairs, fold: Fold, seed: int, source: TokenSource, metho
         raise SealError(f"unknown method {method!r}", expected=f"one of {METHODS}", do="choose one of them")
     settings, dim = pairs.profile.vision, source.encoder.dim
     folder = run_folder(pairs, fold, seed, method)
-    key = vision_key(pairs, fold, seed, method, source, dim)
     omics = train_omics(pairs, fold, seed, dim)
-    x, current = Expression(pairs.context(fold), _partners(fold, seed, method)), _is_current(folder, key)
+    made = _vision_made_from(pairs, fold, seed, method, source)
+    x, current = Expression(pairs.context(fold), _partners(fold, seed, method)), made.is_current(folder / "run.json")
     with parallel.own_random_state(_seed(seed, "vision")):
         model = SealVision(source.encoder.fork(settings.blocks), omics, settings, *_statistics(x, current))
     model.to(parallel.device())
     whole = pairs.genes is None and fold.share == 1  # what a command line can say
     if not current and whole and (processes := launch.gpus_to_share()):
         launch.train(pairs.profile, fold.name, seed, method, processes)
-        current = _is_current(folder, key)
+        current = made.is_current(folder / "run.json")
     parallel.state().wait_for_everyone()  # all have looked before the first can finish
     if current:
         pairs.panel(fold).require(panels.load(folder / "panel.json"), str(folder))
         _load_vision(model, folder)
         return model.eval()
-    if parallel.is_main():
-        (folder / "run.json").unlink(missing_ok=True)
+    partial = _partial(folder, made)
     task = VisionTask(model, source, fold.train, x, pairs.profile.compute.precision, pairs.profile.compute.gradcache)
     schedule = Schedule(settings.epochs, settings.batch, settings.lr, settings.weight_decay, _seed(seed, "vision loop"))
     with in_gene_units(model.last_layers, model.gene_mean, model.gene_sd):
-        log = fit(task, schedule, folder, key, f"SEAL-vision {method} {fold.name} seed {seed}")
+        log = fit(task, schedule, partial, made.key, f"SEAL-vision {method} {fold.name} seed {seed}")
     if parallel.is_main():
-        _save_vision(model, folder, pairs, fold)
-        finish(folder, key, log, {"stage": method, "fold": fold.name, "seed": seed, **asdict(settings)})
+        _save_vision(model, partial, pairs, fold)
+        record = made.stamp() | {"stage": method, "fold": fold.name, "seed": seed, **asdict(settings)}
+        finish(partial, folder, log, record)
     parallel.state().wait_for_everyone()
     return model
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from seal.errors import SealError
-from seal.files import read_json, write_json
+from seal.files import Made, require_room, swap, write_json
 from seal.train import parallel
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -102,7 +102,7 @@ def _array(tokens: Tensor, dtype: str) -> np.ndarray:
 
 def build(
     folder: Path,
-    key: str,
+    made: Made,
     shape: tuple[int, int],
     token_shape: Callable[[], tuple[int, int]],
     dtype: str,
@@ -125,27 +125,22 @@ def build(
     SealError
         Tokens too large for their dtype, or a full disk.
     """
-    if is_whole(folder, key):
+    if made.is_current(folder / "tokens.json"):
         return TokenFile(folder, dtype)
-    partial = folder.with_name(f".{folder.name}.{key[:12]}.{size}.part")
+    partial = folder.with_name(f".{folder.name}.{made.key[:12]}.{size}.part")
     with parallel.main_first() as main:
-        if main and not is_whole(folder, key):
+        if main and not made.is_current(folder / "tokens.json"):
             _prepare(folder, partial, (*shape, *token_shape()), dtype, size)
     if partial.is_dir():
         _fill(partial, dtype, stream, size)
     parallel.state().wait_for_everyone()
     if parallel.is_main() and partial.is_dir():
         _require_done(partial)
-        write_json(partial / "tokens.json", {"key": key, "dtype": dtype})
-        partial.rename(folder)
+        write_json(partial / "tokens.json", made.stamp() | {"dtype": dtype})
+        swap(partial, folder)
         (folder / "done.npy").unlink()
     parallel.state().wait_for_everyone()
     return TokenFile(folder, dtype)
-
-
-def is_whole(folder: Path, key: str) -> bool:
-    """Whether a folder holds all tokens of this key."""
-    return (folder / "tokens.json").is_file() and read_json(folder / "tokens.json")["key"] == key
 
 
 def _require_done(partial: Path) -> None:
@@ -159,8 +154,7 @@ def _require_done(partial: Path) -> None:
 
 
 def _prepare(folder: Path, partial: Path, shape: tuple[int, ...], dtype: str, size: int) -> None:
-    """Make room: what is stale goes first, since two of these may not fit on a disk."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Make room; what was half-made from something else goes, whole tokens stay until the new are."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     for other in folder.parent.glob(f".{folder.name}.*.part"):
         if other != partial:
@@ -168,22 +162,12 @@ def _prepare(folder: Path, partial: Path, shape: tuple[int, ...], dtype: str, si
     partial.mkdir(exist_ok=True)
     if (partial / "done.npy").is_file():
         return
-    _require_space(partial, int(np.prod(shape)) * DTYPES[dtype].itemsize)
+    require_room(partial, int(np.prod(shape)) * DTYPES[dtype].itemsize, "tokens; see compute.tokens='recompute'")
     np.lib.format.open_memmap(partial / "tokens.npy", "w+", _NUMPY[dtype], shape)
     parts = shape[0] * -(-shape[1] // size)
     temporary = partial / "new.npy"
     np.save(temporary, np.zeros(parts, dtype=np.uint8))
     temporary.rename(partial / "done.npy")
-
-
-def _require_space(folder: Path, size: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if size > free:
-        raise SealError(
-            f"{folder.parent} has {free / 1e9:.1f} GB free for {size / 1e9:.1f} GB of tokens",
-            expected="room for all of them",
-            do="set SEAL_HOME to a larger disk, keep fewer views or a shorter dtype, or compute.tokens='recompute'",
-        )
 
 
 def _fill(partial: Path, dtype: str, stream: Stream, size: int) -> None:

@@ -14,17 +14,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seal import dependencies, paths
+from seal import paths
 from seal.data.augment import augmented
 from seal.data.pairs import Pairs
 from seal.errors import SealError
-from seal.files import digest
+from seal.files import Made, read_json
 from seal.models import encoders, weights
 from seal.models.encoders import VisionEncoder
-from seal.profiles import Profile
+from seal.profiles import Profile, difference
 from seal.train import parallel, token_file
 from seal.train.token_file import Request, TokenFile
 
+VERSION = 1  # counted up when the same patches and settings give other tokens
+# Of a profile, what its tokens depend on.
+SETTINGS = (
+    *("source", "atlas", "selection", "image_size", "um_per_px", "panel__min_spot_counts", "encoder"),
+    *("vision__blocks", "vision__views", "compute__token_dtype", "compute__precision"),
+)
 AUGMENTATION_SEED = 42  # release's seed; the views are the same for every fold and training seed
 CHUNK = {"cpu": 64, "cuda": 256}  # patches a forward pass
 Trunk = Callable[[Tensor, int], Tensor]
@@ -190,20 +196,17 @@ def build(pairs: Pairs) -> TokenSource:
     """
     profile = pairs.profile
     _check(profile)
-    key = _key(pairs)
-    kind = choose(pairs)
+    made = _made_from(pairs)
+    maker, kind = RecomputedTokens(pairs, made.key), choose(pairs)
     if kind == "recompute":
-        return RecomputedTokens(pairs, key)
-    main = paths.tokens(profile.name) / "main"
-    # an ablation that leaves the trunk alone finds the profile's own tokens
-    folder = main if not profile.variant or token_file.is_whole(main, key) else main.with_name(profile.variant)
-    maker = RecomputedTokens(pairs, key)
+        return maker
+    folder = paths.tokens(profile.name, difference(profile, SETTINGS))
     shape = (1 + profile.vision.views, pairs.n_pairs)
 
     size = CHUNK[parallel.device().type]
     token_shape = lambda: maker.encoder.token_shape  # noqa: E731 - asked only if something must be made
-    file = token_file.build(folder, key, shape, token_shape, profile.compute.token_dtype, maker.stream, size)
-    source = StoredTokens(pairs, key, file, held=kind == "memory")
+    file = token_file.build(folder, made, shape, token_shape, profile.compute.token_dtype, maker.stream, size)
+    source = StoredTokens(pairs, read_json(folder / "tokens.json")["key"], file, held=kind == "memory")
     if "encoder" in maker.__dict__:
         source.encoder = maker.encoder
     return source
@@ -240,19 +243,20 @@ def _check(profile: Profile) -> None:
             )
 
 
-def _key(pairs: Pairs) -> str:
+def _made_from(pairs: Pairs) -> Made:
     profile = pairs.profile
-    vision, compute = profile.vision, profile.compute
-    spec = [
-        profile.encoder,
-        weights.fingerprint(profile.encoder),
-        profile.image_size,
-        vision.blocks,
-        vision.views,
-        compute.token_dtype,
-        compute.precision,
-    ]
-    return digest([pairs.key, spec, AUGMENTATION_SEED, dependencies.code_digest(["seal.train.tokens"])])
+    parts = {
+        "patches": pairs.digest_of("patches.npy"),
+        "encoder": profile.encoder,
+        "weights": weights.fingerprint(profile.encoder),
+        "image_size": profile.image_size,
+        "blocks": profile.vision.blocks,
+        "views": profile.vision.views,
+        "augmentation": AUGMENTATION_SEED,
+        "token_dtype": profile.compute.token_dtype,
+        "precision": profile.compute.precision,
+    }
+    return Made("tokens", VERSION, parts)
 
 
 # --- embedding --------------------------------------------------------------------------------------------

@@ -13,9 +13,9 @@ import h5py
 import numpy as np
 
 from seal import paths
-from seal.data.sample_files import write_sample
+from seal.data.sample_files import is_made, write_sample
 from seal.errors import SealError
-from seal.files import atomic, read_json
+from seal.files import Made, atomic
 from seal.models import package_index
 from seal.profiles import Profile
 
@@ -30,6 +30,7 @@ ARCHIVE = package_index.IndexFile(
     megabytes=6,
 )
 COUNTS, IMAGE = (f"squidpy-1.8.2/tests/_data/{name}" for name in ("test_data.h5ad", "test_img.jpg"))
+VERSION = 1  # counted up when the same archive gives another sample
 NAME = "SQUIDPY-MOUSE-BRAIN"
 PITCH, SPOT = 100.0, 55.0  # um
 
@@ -65,12 +66,13 @@ def prepare(profile: Profile | None = None) -> Path:
     root = paths.samples("mouse")
     record, image = root / "metadata" / f"{NAME}.json", root / "wsis" / f"{NAME}.tif"
     whole = all(path.is_file() for path in (record, image, root / "st" / f"{NAME}.h5ad", root / "metadata.csv"))
-    if whole and read_json(record).get("settings_digest") == ARCHIVE.sha256:
+    made = Made("the mouse's sample", VERSION, {"archive": ARCHIVE.sha256})
+    if whole and is_made(root, NAME, made):
         return root
     counts, pixels = _read(fetch())
     data, um_per_px = _on_grid(counts)
     _write_image(image, pixels)
-    write_sample(root, _row(data, um_per_px), data, None, um_per_px)
+    write_sample(root, _row(data, um_per_px) | {"made": made.stamp()}, data, None, um_per_px)
     return root
 
 
@@ -149,5 +151,4 @@ def _row(data: "AnnData", um_per_px: float) -> dict:
         "simulated": False,
         "normalised": True,
         "grid": "visium",
-        "settings_digest": ARCHIVE.sha256,
     }

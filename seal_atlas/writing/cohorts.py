@@ -24,9 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from seal.dependencies import code_digest, lock_digest
 from seal.errors import SealError
-from seal.files import atomic, digest, read_json, remove_parts, write_json
+from seal.files import Made, atomic, read_json, remove_parts, write_json
 from seal.profiles import AtlasSettings
 from seal_atlas import tables
 from seal_atlas.counting import expression
@@ -35,6 +34,7 @@ from seal_atlas.patients.tasks import CohortTruth
 from seal_atlas.showing import render
 from seal_atlas.writing import pathobench, slides
 
+VERSION = 1  # counted up when the same slides give other tables, labels or folds
 _ROWS = 500  # rows of truth.parquet written at a time
 
 
@@ -45,7 +45,7 @@ class _Job:
     patient: Patient
     patches: int
     every_scanner: bool
-    made_from: str
+    made: Made
 
 
 def cohort_seed(settings: AtlasSettings) -> list[int]:
@@ -77,8 +77,8 @@ def patients_of(settings: AtlasSettings) -> tuple[list[Patient], list[Patient]]:
 def prepare(root: Path, settings: AtlasSettings) -> Path:
     """Make what is missing of the slide cohorts.
 
-    A slide that is there and follows from the same settings, code and tables is not made again; what follows from
-    others is removed.
+    A slide that is there and follows from the same settings and tables is not made again; slides that nobody asks for
+    are removed.
 
     Returns
     -------
@@ -96,16 +96,16 @@ def prepare(root: Path, settings: AtlasSettings) -> Path:
     root = Path(root)
     drawn, scanned = patients_of(settings)
     jobs = _jobs(drawn, scanned, settings)
-    key = digest([[job.made_from for job in jobs], code_digest(["seal_atlas.writing.cohorts"])])
+    made = Made("the atlas's cohorts", VERSION, {"slides": [job.made.key for job in jobs]})
     missing = [job for job in jobs if not _whole(root, job)]
     stamp = root / "cohort.json"
-    if not missing and stamp.is_file() and read_json(stamp)["made_from"] == key:
+    if not missing and made.is_current(stamp):
         return root
     stamp.unlink(missing_ok=True)
     _clear(root, jobs)
 
     def make(job: _Job) -> None:
-        slides.write(root, job.patient, job.patches, settings.seed, job.made_from, job.every_scanner)
+        slides.write(root, job.patient, job.patches, settings.seed, job.made, job.every_scanner)
 
     if missing:
         with ThreadPoolExecutor(threads()) as pool:
@@ -116,20 +116,24 @@ def prepare(root: Path, settings: AtlasSettings) -> Path:
     truth = _write_truth(root, drawn)
     names = {p.case: slides.slide_id(p.case) for p in drawn}
     pathobench.write(root, drawn, truth, names, cohort_seed(settings))
-    write_json(stamp, {"made_from": key, "simulated": True, "patients": len(drawn), "scanned": len(scanned)})
+    write_json(stamp, made.stamp() | {"simulated": True, "patients": len(drawn), "scanned": len(scanned)})
     return root
 
 
 def _jobs(drawn: Sequence[Patient], scanned: Sequence[Patient], settings: AtlasSettings) -> list[_Job]:
-    code = [code_digest(["seal_atlas.writing.slides"]), lock_digest()]
     wanted = [(p, settings.patches_per_slide, False) for p in drawn]
     wanted += [(p, settings.scanned_patches, True) for p in scanned]
-    return [_Job(p, n, every, digest([asdict(p), n, every, settings.seed, code])) for p, n, every in wanted]
+    return [_Job(p, n, every, _made_from(p, n, every, settings.seed)) for p, n, every in wanted]
+
+
+def _made_from(patient: Patient, patches: int, every_scanner: bool, seed: int) -> Made:
+    own = {"patches": patches, "every_scanner": every_scanner, "seed": seed, "tables": tables.content()}
+    return Made("the atlas's slides", slides.VERSION, {"patient": asdict(patient)} | own)
 
 
 def _whole(root: Path, job: _Job) -> bool:
     record = root / "truth" / f"{job.patient.case}.json"
-    if not record.is_file() or read_json(record)["made_from"] != job.made_from:
+    if not job.made.is_current(record):
         return False
     names = slides.slide_ids(job.patient, job.every_scanner)
     return all(path.is_file() for name in names for path in slides.paths_of(root, name))

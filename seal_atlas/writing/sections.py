@@ -7,6 +7,7 @@ from zlib import crc32
 
 import numpy as np
 
+from seal.files import Made
 from seal_atlas import tables
 from seal_atlas.counting import expression
 from seal_atlas.growing import tissue
@@ -17,6 +18,7 @@ from seal_atlas.tables import Donor
 if TYPE_CHECKING:
     from anndata import AnnData
 
+VERSION = 1  # counted up when the same donor and tables give another section
 PITCH, SPOT, FIELD = 100.0, 55.0, 112.0  # um; Visium's spot distance and diameter, HEST-1k's patch
 MARGIN = FIELD / 2 + 4  # um between the outermost spots and the edge of the picture
 
@@ -150,12 +152,12 @@ def metadata(donor: Donor, section: Section) -> dict[str, Any]:
     }
 
 
-def write(root: Path, donor: Donor, spots: int, seed: int, made_from: str) -> None:
+def write(root: Path, donor: Donor, spots: int, seed: int, made: Made) -> None:
     """Simulate a donor's section and write it in HEST-1k's layout; metadata/ID.json, last, says that it is whole."""
     from seal.data.sample_files import write_files
 
     section = simulate(donor, spots, seed)
     quality = scanners.scanner(tables.sites()[donor.site].scanner).quality
     tiff.write(root / "wsis" / f"{donor.donor}.tif", section.image, render.UM_PER_PX, quality)
-    row = metadata(donor, section) | {"settings_digest": made_from}
+    row = metadata(donor, section) | {"made": made.stamp()}
     write_files(root, row, section.table, None, render.UM_PER_PX)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from seal.files import write_json
+from seal.files import Made, write_json
 from seal.slides import trident
 from seal_atlas import tables
 from seal_atlas.counting import expression
@@ -19,6 +19,7 @@ from seal_atlas.patients.cohort import Patient
 from seal_atlas.showing import render, scanners, stains, tiff
 from seal_atlas.writing import sections
 
+VERSION = 1  # counted up when the same patient and tables give another slide
 PATCH = 224  # px, 112 um at 0.5 um/px, as HEST-1k's
 COORDS = trident.scale_folder(render.UM_PER_PX, PATCH, 0)
 TISSUE_SHARE = 0.5
@@ -48,15 +49,15 @@ def paths_of(root: Path, name: str) -> tuple[Path, Path]:
     return root / "wsis" / f"{name}.tif", trident.coords_path(root, COORDS, name)
 
 
-def write(root: Path, patient: Patient, patches: int, seed: int, made_from: str, every_scanner: bool = False) -> None:
+def write(root: Path, patient: Patient, patches: int, seed: int, made: Made, every_scanner: bool = False) -> None:
     """Make a patient's slide, rendered once and scanned by its site's scanner or by all of them.
 
     Parameters
     ----------
     patches
         About how many the tissue is to hold.
-    made_from
-        Digest of all that the slide follows from.
+    made
+        All that the slide follows from.
     """
     (root / "truth" / f"{patient.case}.json").unlink(missing_ok=True)  # of an earlier picture
     own = sections.seed_of(seed, patient.case)
@@ -73,7 +74,7 @@ def write(root: Path, patient: Patient, patches: int, seed: int, made_from: str,
         picture, table = paths_of(root, name)
         tiff.write(picture, image, render.UM_PER_PX, scanners.scanner(scanner).quality)
         write_coords(table, coords, name, image.shape[:2])
-    record = {"case_id": patient.case, "slides": slides, "patches": len(coords), "made_from": made_from}
+    record = {"case_id": patient.case, "slides": slides, "patches": len(coords)} | made.stamp()
     write_json(root / "truth" / f"{patient.case}.json", record | truth_of(grown, patient, own))
 
 

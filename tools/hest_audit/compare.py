@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seal.data import grid, sample_files
+from seal.data import grid
 from seal.data.hest import Sample
 from seal.data.sample_files import patch_barcodes, read_counts, read_patches, require_um_per_px
 from seal.errors import SealError
-from seal.files import atomic, digest, remove_parts, sha256
+from seal.files import atomic, contents, digest, remove_parts
 from tools.hest_audit import expression as expression_fingerprints
 from tools.hest_audit import pictures
 from tools.hest_audit.expression import ExpressionFingerprint
@@ -37,6 +37,7 @@ from tools.hest_audit.pictures import ImageFingerprint
 if TYPE_CHECKING:
     import pandas as pd
 
+VERSION = 1  # counted up when the same files give other fingerprints
 COLUMNS = ("sample_a", "sample_b", "kind", "share", "verdict")
 SAME = 0.5  # of the smaller sample
 OVERLAPPING = {"expression": 0.25, "image": 0.02}
@@ -133,12 +134,11 @@ def audit_files(samples: Sequence[Sample], folder: Path, workers: int = 2) -> "p
         raise SealError(f"{workers} workers", expected="1 or more", do="give --workers, for example, 2")
     folder = Path(folder)
     remove_parts(folder)
-    code = _code()
-    kept = {sample.id: _load(folder, sample, code) for sample in samples}
+    kept = {sample.id: _load(folder, sample) for sample in samples}
     waiting = [sample for sample in samples if kept[sample.id] is None]
     # spawned, not forked: a process forked beside threads (torch, h5py) can hang
     with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        jobs = [pool.submit(_take, folder, sample, code) for sample in waiting]
+        jobs = [pool.submit(_take, folder, sample) for sample in waiting]
         try:
             for job in tqdm(as_completed(jobs), total=len(jobs), desc="fingerprints", unit="sample"):
                 fingerprint = job.result()
@@ -149,24 +149,20 @@ def audit_files(samples: Sequence[Sample], folder: Path, workers: int = 2) -> "p
     return overlaps([kept[sample.id] for sample in samples])
 
 
-def _take(folder: Path, sample: Sample, code: str) -> Fingerprint:
+def _take(folder: Path, sample: Sample) -> Fingerprint:
     fingerprint = of(sample)
-    _save(folder, sample, code, fingerprint)
+    _save(folder, sample, fingerprint)
     return fingerprint
 
 
-def _code() -> str:
-    return digest([sha256(Path(module.__file__)) for module in (expression_fingerprints, pictures, sample_files, grid)])
-
-
-def _key(sample: Sample, code: str) -> str:
-    """Digest of what a fingerprint depends on; a file is known by its size and time, for all make a terabyte."""
+def _key(sample: Sample) -> str:
+    """Digest of what a fingerprint depends on."""
     files = [sample.st_path, sample.patches_path if sample.patches_path.is_file() else sample.wsi_path]
-    stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files if path and path.is_file()]
-    return digest([stats, sample.um_per_px, sample.normalised, sample.technology, code])
+    read = contents(path for path in files if path and path.is_file())
+    return digest([VERSION, read, sample.um_per_px, sample.normalised, sample.technology])
 
 
-def _save(folder: Path, sample: Sample, code: str, fingerprint: Fingerprint) -> None:
+def _save(folder: Path, sample: Sample, fingerprint: Fingerprint) -> None:
     arrays = {
         f"{kind}.{name}": value
         for kind in ("expression", "image")
@@ -174,14 +170,14 @@ def _save(folder: Path, sample: Sample, code: str, fingerprint: Fingerprint) -> 
         for name, value in vars(getattr(fingerprint, kind)).items()
     }
     with atomic(folder / f"{sample.id}.npz") as temporary:
-        np.savez_compressed(temporary, key=np.array(_key(sample, code)), **arrays)
+        np.savez_compressed(temporary, key=np.array(_key(sample)), **arrays)
 
 
-def _load(folder: Path, sample: Sample, code: str) -> Fingerprint | None:
+def _load(folder: Path, sample: Sample) -> Fingerprint | None:
     """The fingerprint that is kept, None where there is none of these files or it is damaged."""
     try:
         with np.load(folder / f"{sample.id}.npz") as file:
-            if str(file["key"]) != _key(sample, code):
+            if str(file["key"]) != _key(sample):
                 return None
             expression = {f.name: file[f"expression.{f.name}"] for f in fields(ExpressionFingerprint)}
             there = "image.hashes" in file
