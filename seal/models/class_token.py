@@ -66,12 +66,10 @@ def attend(
     heads: int,
     scale: float,
 ) -> Float[Tensor, "batch out"]:
-    """Attention of one query an image over its tokens, by the two identities above.
+    """Attention of one query an image over its normalised tokens n, by the two identities above.
 
     Parameters
     ----------
-    n
-        Normalised tokens.
     q
         The class token's query.
     heads, scale

@@ -29,8 +29,6 @@ class VisionEncoder(nn.Module):
 
     Parameters
     ----------
-    spec
-        Which encoder.
     model
         The plain module, whose state-dict keys are the original's: timm's VisionTransformer, transformers'
         Dinov2Model, or `seal.models.conch.ConchVisual`. LoRA layers may be put into it in place.
@@ -47,10 +45,8 @@ class VisionEncoder(nn.Module):
         self.model = model
         self.adapter: nn.Module | None = None
         # Taken now: once LoRA is inside, each linear is a wrapper with more linears in it.
-        names = {module: name for name, module in model.named_modules()}
-        self._linears = [
-            [names[module] for module in block.modules() if isinstance(module, nn.Linear)] for block in self._blocks
-        ]
+        names = {module: name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+        self._linears = [[names[module] for module in block.modules() if module in names] for block in self._blocks]
         if spec.family != "transformers":
             for block in self._blocks:  # class_token.timm_block assumes these
                 assert type(block) is Block
@@ -65,7 +61,7 @@ class VisionEncoder(nn.Module):
         return self.model.trunk if self.spec.family == "conch" else self.model
 
     @property
-    def _blocks(self) -> nn.Sequential | nn.ModuleList:
+    def _blocks(self) -> nn.ModuleList | nn.Sequential:
         return self._vit.encoder.layer if self.spec.family == "transformers" else self._vit.blocks
 
     @property

@@ -113,13 +113,9 @@ def in_gene_units(
 
 
 def make_projection_head(kind: str, dim: int) -> nn.Module:
-    """Make what stands between an embedding and the contrastive loss, and nowhere else.
+    """Make what stands between an embedding and the contrastive loss, and nowhere else: [B, d] -> [B, d].
 
     none: p = z;  linear: p = W z + b;  mlp: p = W_2 max(W_1 z + b_1, 0) + b_2
-
-    Returns
-    -------
-    A module, [B, d] -> [B, d]; for "none" without parameters.
 
     Raises
     ------

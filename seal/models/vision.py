@@ -21,8 +21,8 @@ COLDEST = 0.01  # a learnt temperature does not fall below it (CLIP's bound)
 class GeneDecoder(nn.Module):
     """z_v -> expression of the gene panel: Linear, ReLU, dropout, Linear (, ReLU).
 
-    Source: release, which ends with a ReLU; ours does not by default, because a
-    rectified output has no gradient where it is off. It starts from the gene means, see `omics.start_at_mean`.
+    Source: release, which ends with a ReLU; ours does not by default, because a rectified output has no gradient
+    where it is off. It starts from the gene means, see `omics.start_at_mean`.
     """
 
     def __init__(
@@ -43,8 +43,8 @@ class GeneDecoder(nn.Module):
 class BottleneckAdapter(nn.Module):
     """A residual bottleneck on the embedding: z' = z + W_2 relu(W_1 z + b_1) + b_2, with W_2 = b_2 = 0 at first.
 
-    Source: release (a bottleneck of 256 on the embedding); residual and zero start are
-    our choice, so that it too changes nothing before the first step.
+    Source: release (a bottleneck of 256 on the embedding); residual and zero start are our choice, so that it too
+    changes nothing before the first step.
     """
 
     def __init__(self, dim: int, hidden: int) -> None:
@@ -194,9 +194,3 @@ class SealVision(nn.Module):
     ) -> dict[str, Float[Tensor, ""]]:
         """L_REC of a prediction of the panel; see `losses.gene_loss`."""
         return losses.gene_loss(self.omics.settings.gene_loss, x_hat, x, self.gene_mean, self.gene_sd)
-
-    def losses(
-        self, tokens: Float[Tensor, "batch tokens width"], x: Float[Tensor, "batch genes"]
-    ) -> dict[str, Float[Tensor, ""]]:
-        """Embed and score one batch in one go; the plain twin of the step in `seal.train.steps`."""
-        return self.objective(self.embed(tokens), x)
