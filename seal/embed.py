@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from seal.errors import SealError
-from seal.export import hub, load
+from seal.export import load
 from seal.files import Made, contents, digest, remove_parts
 from seal.models import encoders, weights
 from seal.models.encoders import VisionEncoder
@@ -75,7 +75,7 @@ def find_model(name_or_folder: str | Path) -> Model:
                 expected=f"one of {', '.join(encoders.REGISTRY)}, a saved SEAL model's folder, or a repository's name",
                 do="correct --model",
             )
-        folder = hub.fetch(name)
+        folder = load.fetch(name)
     record = load.read_record(folder)
     return Model(f"{record['encoder']['name']}_seal", digest(record), folder, record["image_size"], record["um_per_px"])
 

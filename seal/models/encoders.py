@@ -1,7 +1,7 @@
 """Vision encoders behind one face: a frozen trunk, a tail that may be trained, one embedding an image."""
 
 import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -138,28 +138,17 @@ class VisionEncoder(nn.Module):
         """Embed preprocessed images."""
         return self.tail(self.trunk(images, 1), 1)
 
-    def lora_targets(self, blocks: int, layers: str = "all") -> list[str]:
+    def lora_targets(self, blocks: int, layers: Literal["all", "attention", "mlp"] = "all") -> list[str]:
         """Names, inside `model`, of the attention and MLP linears of the last blocks.
-
-        Parameters
-        ----------
-        layers
-            "all", "attention" or "mlp".
 
         Raises
         ------
         SealError
-            Another word, or another number of blocks than 1 to depth.
+            Another number of blocks than 1 to depth.
 
         Source: release (all).
         """
         self._check(blocks)
-        if layers not in ("all", "attention", "mlp"):
-            raise SealError(
-                f"unknown layers {layers!r}",
-                expected="'all', 'attention' or 'mlp'",
-                do="set VisionSettings.lora_layers",
-            )
         names = [name for of_block in self._linears[self.depth - blocks :] for name in of_block]
         return [name for name in names if layers == "all" or (".mlp." in name) == (layers == "mlp")]
 

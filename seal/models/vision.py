@@ -8,7 +8,6 @@ from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 
 from seal import losses
-from seal.errors import SealError
 from seal.models.dropout import Dropout
 from seal.models.encoders import VisionEncoder
 from seal.models.omics import SealOmics, make_projection_head, start_at_mean
@@ -129,14 +128,8 @@ class SealVision(nn.Module):
         if settings.adapter == "full":
             for parameter in encoder.tail_parameters(settings.blocks):
                 parameter.requires_grad_(True)
-        elif settings.adapter == "bottleneck":
-            encoder.adapter = BottleneckAdapter(encoder.dim, settings.bottleneck)
         else:
-            raise SealError(
-                f"unknown adapter {settings.adapter!r}",
-                expected="'lora', 'full' or 'bottleneck'",
-                do="set VisionSettings.adapter",
-            )
+            encoder.adapter = BottleneckAdapter(encoder.dim, settings.bottleneck)
         return None
 
     @property

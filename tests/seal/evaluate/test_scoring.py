@@ -320,8 +320,6 @@ def test_settings_of_controls_and_ablations(evaluated):
     table = scoring.summary(evaluation)
     note = T01_T08_data.controls(table, tabulate_encoders(PROFILE.vision, PROFILE.encoder)).attrs["note"]
     assert note.startswith("One seed: nothing in the method is random, but for the random weights")
-    with pytest.raises(SealError, match="'patients'"):
-        scoring.summary(evaluated(resample="patients"))
 
 
 def test_maps_show_each_donors_own_first_genes(evaluated):

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from seal import losses
-from seal.errors import SealError
 from seal.models import encoders
 from seal.models.omics import SealOmics
 from seal.models.vision import GeneDecoder, SealVision
@@ -154,8 +153,3 @@ def test_the_pairs_own_statistics_standardise_both_reconstructions():
     expected = losses.gene_loss("barlow_mse", x_hat, x, mean, sd)
     torch.testing.assert_close(model.reconstruction(x_hat, x), expected)
     assert torch.equal(model.decoder.decoder[-1].bias, mean)
-
-
-def test_unknown_adapter():
-    with pytest.raises(SealError, match="'adapters'"):
-        build(adapter="adapters")
