@@ -169,7 +169,9 @@ def embed(
         except SealError as error:
             failed[path] = error
             continue
-        described = trident.grid(path.stem, tissue.size, scale_of, settings.um_per_px, settings.size, settings.overlap)
+        described = trident.describe_grid(
+            path.stem, tissue.size, scale_of, settings.um_per_px, settings.size, settings.overlap
+        )
         trident.write_coords(trident.coords_path(out, scale, path.stem), patches.coords, described)
         attributes = {"model": chosen.key, "made": json.dumps(made[path].stamp())}
         attributes |= {"stated_um_per_px": scale_of} if scale_of == slide_um_per_px else {}

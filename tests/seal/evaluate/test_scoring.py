@@ -18,6 +18,7 @@ from seal.errors import SealError
 from seal.evaluate import patch, scoring
 from seal.evaluate.ablation import Ablation
 from seal.evaluate.metrics import interval, mean_pearson, resamples
+from seal.models.encoders import tabulate_encoders
 
 SPOTS, SIDE = 20, 8
 GENES = [*(f"G{i:02}" for i in range(16)), "BLANK-1"]
@@ -317,7 +318,7 @@ def test_settings_of_controls_and_ablations(evaluated):
     assert [seed for seed, _ in evaluation.runs("seal", "1of2")] == [0, 1]
     assert [fold.name for fold in Ablation(evaluation.pairs, None).folds()] == ["1of2"]
     table = scoring.summary(evaluation)
-    note = T01_T08_data.controls(table, result_tables.encoder_table(PROFILE)).attrs["note"]
+    note = T01_T08_data.controls(table, tabulate_encoders(PROFILE.vision, PROFILE.encoder)).attrs["note"]
     assert note.startswith("One seed: nothing in the method is random, but for the random weights")
 
 
