@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 
 from seal import losses
 from seal.models.omics import (
@@ -197,3 +198,12 @@ def test_linear_and_mlp_heads_equal_their_formula():
     hidden = (z @ first.weight.T + first.bias).clamp_min(0)
     torch.testing.assert_close(mlp(z), hidden @ last.weight.T + last.bias)
     assert mlp(z).shape == z.shape
+
+
+def test_another_shape_than_the_annotation_s_is_refused():
+    """In tests only, see conftest: a spot without its batch, and spots of two batches."""
+    model = make()
+    with pytest.raises(TypeCheckError, match="batch genes"):
+        model.encode(torch.rand(20))
+    with pytest.raises(TypeCheckError, match="batch genes"):
+        model.reconstruction(torch.rand(3, 20), torch.rand(4, 20))
