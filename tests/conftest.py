@@ -3,13 +3,17 @@
 import shutil
 from pathlib import Path
 
+import jaxtyping
 import pytest
 
-from seal import paths, profiles, result_tables
-from seal.data.assemble import assemble
-from seal.evaluate.patch import Evaluation
-from seal.models import encoders
-from seal.train import tokens
+# Shapes in annotations are checked at every call: before these modules are imported for the first time.
+jaxtyping.install_import_hook(["seal.losses", "seal.models", "seal.train"], "beartype.beartype")
+
+from seal import paths, profiles, result_tables  # noqa: E402
+from seal.data.assemble import assemble  # noqa: E402
+from seal.evaluate.patch import Evaluation  # noqa: E402
+from seal.models import encoders  # noqa: E402
+from seal.train import tokens  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

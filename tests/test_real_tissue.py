@@ -59,7 +59,7 @@ def test_from_sections_to_figures(her2st, monkeypatch):
         "samples": result_tables.samples(pairs),
         "panel": result_tables.panel(pairs),
         "settings": result_tables.settings(her2st),
-        "encoders": result_tables.encoder_table(her2st),
+        "encoders": encoders.tabulate_encoders(her2st.vision, her2st.encoder),
         "patch_level": scoring.scores(evaluation),
         "patch_level_summary": scoring.summary(evaluation),
         "patch_level_genes": scoring.gene_scores(evaluation),

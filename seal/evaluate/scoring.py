@@ -4,13 +4,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from seal.errors import SealError
 from seal.evaluate.metrics import cluster_means, interval, mean_pearson, pearson, resamples
 from seal.evaluate.patch import Evaluation, Part, parts
 from seal_atlas.counting.truth import TRUTH
 
 BOOTSTRAP_SEED = 0
-RESAMPLED = ("spots", "donors")
 
 
 def _labels(evaluation: Evaluation, method: str) -> dict[str, str]:
@@ -109,12 +107,6 @@ class _Means:
 
 def _means(evaluation: Evaluation) -> _Means:
     settings = evaluation.pairs.profile.evaluation
-    if settings.resample not in RESAMPLED:
-        raise SealError(
-            f"EvaluationSettings.resample is {settings.resample!r}",
-            expected=f"one of {', '.join(RESAMPLED)}",
-            do="set it to one of these",
-        )
     means = _Means(settings.bootstrap)
     for fold in evaluation.folds():
         measured = evaluation.pairs.measured(fold)[fold.test]

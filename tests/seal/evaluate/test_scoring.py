@@ -318,8 +318,6 @@ def test_settings_of_controls_and_ablations(evaluated):
     assert [fold.name for fold in Ablation(evaluation.pairs, None).folds()] == ["1of2"]
     table = scoring.summary(evaluation)
     assert table.set_index(["organ", "method"]).loc[("all", "random"), "seeds"] == 1
-    with pytest.raises(SealError, match="'patients'"):
-        scoring.summary(evaluated(resample="patients"))
 
 
 def test_maps_show_each_donors_own_first_genes(evaluated):
