@@ -5,9 +5,10 @@ weights as safetensors and log.json. Stage 2 adds the adapter in PEFT's format.
 """
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -287,3 +288,105 @@ def _load_adapter(model: SealVision, path: Path) -> None:
     state = load_weights(path)
     require_same(get_peft_model_state_dict(model.peft), state, path, "the adapter of this encoder")
     set_peft_model_state_dict(model.peft, state)
+
+
+# ---- all runs of a profile ---------------------------------------------------------------------------------
+
+
+class Run(NamedTuple):
+    """One training of stage 2: the pairs under its settings, the fold that it learns from, its seed and method.
+
+    `variant` names what was changed, if anything was: in the name of its embeddings, instead of the method.
+    """
+
+    pairs: Pairs
+    fold: Fold
+    seed: int
+    method: str = "seal"
+    variant: str = ""
+
+    @property
+    def folder(self) -> Path:
+        """See `run_folder`."""
+        return run_folder(self.pairs, self.fold, self.seed, self.method)
+
+
+def list_runs(
+    pairs: Pairs,
+    methods: Sequence[str] = METHODS,
+    folds: Sequence[Fold] | None = None,
+    seeds: Sequence[int] | None = None,
+) -> list[Run]:
+    """List the runs of these methods, folds and seeds; by default all of the profile's."""
+    folds, seeds = folds or pairs.folds(), seeds or pairs.profile.evaluation.seeds
+    return [Run(pairs, fold, seed, method) for fold in folds for method in methods for seed in seeds]
+
+
+def train_all(
+    pairs: Pairs,
+    source: TokenSource,
+    methods: Sequence[str] = METHODS,
+    folds: Sequence[Fold] | None = None,
+    seeds: Sequence[int] | None = None,
+) -> None:
+    """Train what is not trained yet, see `list_runs`; what was cut off goes on from where it stopped."""
+    train_runs(list_runs(pairs, methods, folds, seeds), source)
+
+
+def train_runs(runs: Sequence[Run], source: TokenSource) -> None:
+    """Train those of some runs that are not trained yet."""
+    from tqdm import tqdm
+
+    for run in tqdm(runs, desc="training", unit="run"):
+        if not is_trained(run, source):
+            train_vision(run.pairs, run.fold, run.seed, source, run.method)
+
+
+def is_trained(run: Run, source: TokenSource) -> bool:
+    """Say whether both stages of a run are there and current."""
+    stage_1 = run_folder(run.pairs, run.fold, run.seed, "omics") / "run.json"
+    if not _omics_made_from(run.pairs, run.fold, run.seed, source.encoder.dim).is_current(stage_1):
+        return False
+    return _vision_made_from(run.pairs, run.fold, run.seed, run.method, source).is_current(run.folder / "run.json")
+
+
+def require_trained(run: Run, source: TokenSource) -> str:
+    """Give a run's key.
+
+    Raises
+    ------
+    SealError
+        It is not trained yet, or on other inputs.
+    """
+    if not is_trained(run, source):
+        raise SealError(
+            f"{run.folder} holds no run of these settings and inputs",
+            expected="a trained model",
+            do="train it first: seal.train.runs.train_runs, or notebook 04 from its beginning",
+        )
+    return read_json(run.folder / "run.json")["key"]
+
+
+def read_vision(run: Run, source: TokenSource) -> SealVision:
+    """Read a trained run, in evaluation mode, on this process's device; see `require_trained`."""
+    require_trained(run, source)
+    return train_vision(run.pairs, run.fold, run.seed, source, run.method)
+
+
+def tabulate_training(pairs: Pairs):
+    """Loss terms of every finished run of this profile: stage, method, fold, seed, epoch, step, term, value."""
+    import pandas as pd
+
+    frames = []
+    for fold in pairs.folds():
+        for seed in pairs.profile.evaluation.seeds:
+            for name in ("omics", *METHODS):
+                folder = run_folder(pairs, fold, seed, name)
+                if not (folder / "run.json").is_file():
+                    continue
+                log = pd.DataFrame(read_log(folder)).drop(columns="lr")
+                long = log.melt(["epoch", "step"], var_name="term")
+                stage, method = ("omics", "seal") if name == "omics" else ("vision", name)
+                frames.append(long.assign(stage=stage, method=method, fold=fold.name, seed=seed))
+    columns = ["stage", "method", "fold", "seed", "epoch", "step", "term", "value"]
+    return pd.concat(frames, ignore_index=True)[columns]
