@@ -181,6 +181,7 @@ def embed(
             patches, tissue, scale_of = patching.extract(path, settings, slide_um_per_px)
             features = embed_patches(encoder, patches, precision)
         except SealError as error:
+            done[path].unlink(missing_ok=True)  # of what the slide was before
             failed[path] = error
             continue
         described = trident.grid(path.stem, tissue.size, scale_of, settings.um_per_px, settings.size, settings.overlap)
@@ -313,21 +314,21 @@ class Embeddings:
                 raise SealError(f"{path} is missing", expected="embeddings of every section", do=AGAIN)
             found.append(trident.read_table(path, table))  # [spots, d]
             made.add(trident.attributes_of(path).get("made"))
-            spots = section.stop - section.start
-            if len(found[-1]) != spots or len(made) > 1:
-                what = "is of another run than the files before" if len(made) > 1 else f"has {len(found[-1])} rows"
+            rows, spots = len(found[-1]), section.stop - section.start
+            if rows != spots or len(made) > 1:
+                what = f"has {rows} rows" if rows != spots else "is of another run than the files before"
                 raise SealError(f"{path} {what}", expected=f"{spots} rows, all files of one run", do=AGAIN)
         return np.concatenate(found)
-
-    def is_current(self, name: str, made: Made) -> bool:
-        """Say whether every section is embedded, and from the same."""
-        return all(_is_current(path, made) for _, path in self.files(name))
 
     def keep(self, name: str, parts: Mapping[str, Any], compute: Callable[[], np.ndarray]) -> None:
         """Write what is computed for all pairs, [pairs, d], unless it is there and follows from the same parts."""
         made = Made("embeddings", VERSION, parts)
         if not self.is_current(name, made):
             self.write({name: made}, [{name: compute()}])
+
+    def is_current(self, name: str, made: Made) -> bool:
+        """Say whether every section is embedded, and from the same."""
+        return all(_is_current(path, made) for _, path in self.files(name))
 
     def write(
         self,
