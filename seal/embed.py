@@ -28,7 +28,7 @@ from seal.slides import patches as patching
 from seal.slides import trident
 from seal.slides.patches import Patches, PatchSettings
 from seal.train import parallel, runs, tokens
-from seal.train.runs import Run
+from seal.train.runs import VisionRun
 from seal.train.tokens import CHUNK, TokenSource
 
 # One file a slide; of a DICOM slide, which is many, name one.
@@ -290,12 +290,15 @@ class Embeddings:
         encoder = self.pairs.profile.encoder
         return FIXED.get(method, TRAINED).format(encoder=encoder, method=method, fold=fold, seed=seed)
 
-    def files(self, name: str) -> list[tuple[Section, Path]]:
-        """List the sections with patches and the file of each. Patches lie on spots: their overlap is given as 0."""
+    def folder(self, name: str) -> Path:
+        """Find the folder of a name. Patches lie on spots, so their overlap is given as 0."""
         profile = self.pairs.profile
         root = paths.embeddings(profile.name, difference(profile, runs.VISION))
-        scale = trident.scale_folder(profile.um_per_px, profile.image_size, 0)
-        folder = trident.features_folder(root, scale, name)
+        return trident.features_folder(root, trident.scale_folder(profile.um_per_px, profile.image_size, 0), name)
+
+    def files(self, name: str) -> list[tuple[Section, Path]]:
+        """List the sections with patches and the file of each."""
+        folder = self.folder(name)
         return [(section, folder / f"{section.sample}.h5") for section in self.pairs.sections if section.has_image]
 
     def read(
@@ -346,16 +349,16 @@ class Embeddings:
             Name -> what embeds the expression of some rows, [spots, d].
         """
         frame, profile = self.pairs.frame(), self.pairs.profile
-        for position, features in _by_section(self.pairs, pieces):
+        for name in made:
+            remove_parts(self.folder(name))
+        for section, features in _by_section(self.pairs, pieces):
+            rows = slice(section.start, section.stop)
+            half = profile.image_size * profile.um_per_px / 2 / section.um_per_px  # full-resolution px
+            coords = np.rint(frame[["x", "y"]].to_numpy()[rows] - half)
             for name, z in features.items():
-                section, path = self.files(name)[position]
-                remove_parts(path.parent)
-                rows = slice(section.start, section.stop)
-                half = profile.image_size * profile.um_per_px / 2 / section.um_per_px  # full-resolution px
-                coords = np.rint(frame[["x", "y"]].to_numpy()[rows] - half)
                 tables = {"barcodes": np.array(frame["barcode"].iloc[rows], dtype="S")}
                 tables |= {"omics": omics[name](rows)} if omics and name in omics else {}
-                attributes = {"made": json.dumps(made[name].stamp())}
+                path, attributes = self.folder(name) / f"{section.sample}.h5", {"made": json.dumps(made[name].stamp())}
                 trident.write_features(path, z, coords, name, attributes=attributes, tables=tables)
 
 
@@ -367,19 +370,15 @@ def embed_all(pairs: Pairs, source: TokenSource) -> Embeddings:
     SealError
         A run is not trained yet.
     """
-    profile, store = pairs.profile, Embeddings(pairs)
-    patches, precision = {"patches": pairs.digest_of("patches.npy")}, profile.compute.precision
-    store.keep(store.name("colour"), patches, lambda: colour_statistics(pairs.patches))
-    own = patches | {"encoder": profile.encoder, "image_size": profile.image_size, "precision": precision}
+    profile, store, own = pairs.profile, Embeddings(pairs), {"patches": pairs.digest_of("patches.npy")}
+    store.keep(store.name("colour"), own, partial(colour_statistics, pairs.patches))
+    own |= {"encoder": profile.encoder, "image_size": profile.image_size, "precision": profile.compute.precision}
     for seed in profile.evaluation.seeds[: profile.evaluation.random_encoders]:
-        random = partial(encoders.build, profile.encoder, weights="random", image_size=profile.image_size, seed=seed)
-        compute = lambda build=random: embed_patches(build(), pairs.patches, precision)  # noqa: E731
-        store.keep(store.name("random", seed=seed), own | {"seed": seed}, compute)
-    embed_runs(pairs, source, runs.list_runs(pairs))
-    return store
+        store.keep(store.name("random", seed=seed), own | {"seed": seed}, partial(_embed_random, pairs, seed))
+    return embed_runs(pairs, source, runs.list_runs(pairs))
 
 
-def embed_runs(pairs: Pairs, source: TokenSource, chosen: Sequence[Run]) -> Embeddings:
+def embed_runs(pairs: Pairs, source: TokenSource, chosen: Sequence[VisionRun]) -> Embeddings:
     """Embed the pairs with trained runs, and with the frozen encoder; what is there and current is left alone.
 
     The runs of a fold share one pass over the trunk's tokens.
@@ -392,11 +391,11 @@ def embed_runs(pairs: Pairs, source: TokenSource, chosen: Sequence[Run]) -> Embe
     store, own = Embeddings(pairs), {"tokens": source.key, "precision": pairs.profile.compute.precision}
     for fold in dict.fromkeys(run.fold.name for run in chosen):
         named = {store.name(r.variant or r.method, fold, r.seed): r for r in chosen if r.fold.name == fold}
-        parts = {name: own | {"run": runs.require_trained(run, source)} for name, run in named.items()}
+        parts = {name: own | {"run": run.key(source)} for name, run in named.items()}
         parts = {store.name("frozen"): own, **parts}
         made = {name: Made("embeddings", VERSION, each) for name, each in parts.items()}
         made = {name: each for name, each in made.items() if not store.is_current(name, each)}
-        models = {name: runs.read_vision(run, source) for name, run in named.items() if name in made}
+        models = {name: run.model(source) for name, run in named.items() if name in made}
         tails = {name: models[name].encoder if name in models else source.encoder for name in made}
         omics = {name: partial(_embed_expression, model.omics, named[name]) for name, model in models.items()}
         if made:
@@ -406,26 +405,31 @@ def embed_runs(pairs: Pairs, source: TokenSource, chosen: Sequence[Run]) -> Embe
 
 def _by_section(
     pairs: Pairs, pieces: Iterable[Mapping[str, np.ndarray]]
-) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
-    """Cut rows that come in pieces where sections end: the section's position and its rows, by name."""
-    sizes = [section.stop - section.start for section in pairs.sections if section.has_image]
-    position, rows, held = 0, 0, []
+) -> Iterator[tuple[Section, dict[str, np.ndarray]]]:
+    """Cut rows that come in pieces where sections end."""
+    left, rows, held = [section for section in pairs.sections if section.has_image], 0, []
     for piece in pieces:
         held.append(piece)
         rows += len(next(iter(piece.values())))
-        while position < len(sizes) and rows >= sizes[position]:
-            size, whole = sizes[position], {name: np.concatenate([p[name] for p in held]) for name in piece}
-            yield position, {name: z[:size] for name, z in whole.items()}
-            held, rows, position = [{name: z[size:] for name, z in whole.items()}], rows - size, position + 1
-    if rows or position < len(sizes):
+        while left and rows >= (size := left[0].stop - left[0].start):
+            whole = {name: np.concatenate([each[name] for each in held]) for name in piece}
+            yield left.pop(0), {name: z[:size] for name, z in whole.items()}
+            held, rows = [{name: z[size:] for name, z in whole.items()}], rows - size
+    if rows or left:
         raise SealError(
-            f"{sum(sizes[:position]) + rows} embeddings for {pairs.n_pairs} pairs",
+            f"{pairs.n_pairs + rows - sum(s.stop - s.start for s in left)} embeddings for {pairs.n_pairs} pairs",
             expected="one embedding a pair, in row order",
             do="embed all of pairs.patches",
         )
 
 
+def _embed_random(pairs: Pairs, seed: int) -> np.ndarray:
+    profile = pairs.profile
+    encoder = encoders.build(profile.encoder, weights="random", image_size=profile.image_size, seed=seed)
+    return embed_patches(encoder, pairs.patches, profile.compute.precision)
+
+
 @torch.no_grad()
-def _embed_expression(omics: SealOmics, run: Run, rows: slice) -> np.ndarray:
+def _embed_expression(omics: SealOmics, run: VisionRun, rows: slice) -> np.ndarray:
     x = torch.from_numpy(np.array(run.pairs.context(run.fold)[rows]))  # [spots, genes]
     return omics(x.to(next(omics.parameters()).device)).cpu().numpy()

@@ -254,7 +254,7 @@ def read(profile: Profile) -> Pairs:
 
 
 def tabulate_samples(pairs: Pairs):
-    """One row a section, with the fold that leaves it out (None: none does).
+    """Give one row a section, with the fold that leaves it out (None: none does).
 
     Returns
     -------
@@ -284,7 +284,7 @@ def tabulate_samples(pairs: Pairs):
 
 
 def tabulate_panel(pairs: Pairs):
-    """One row a fold and gene, in panel order: fold, rank, gene, test, organs (those it is scored in)."""
+    """Give one row a fold and gene, in panel order: fold, rank, gene, test, organs (those it is scored in)."""
     import pandas as pd
 
     rows = []

@@ -13,7 +13,7 @@ from seal.evaluate import geometry
 from seal.evaluate.methods import Method, predict_by_probe
 from seal.evaluate.patch import Evaluation
 from seal.evaluate.scoring import summary
-from seal.train.runs import Run, train_runs
+from seal.train.runs import VisionRun, train_runs
 from seal.train.tokens import TokenSource
 
 FULL, FROZEN = "full", "frozen"
@@ -100,14 +100,14 @@ def choose_folds(pairs: Pairs) -> tuple[Fold, ...]:
     return pairs.folds()[: pairs.profile.evaluation.ablation_folds or None]
 
 
-def list_runs(pairs: Pairs) -> list[Run]:
+def list_runs(pairs: Pairs) -> list[VisionRun]:
     """List what the ablations compare: the full method and its variants, each with the profile's first seed."""
     seed, runs = pairs.profile.evaluation.seeds[0], []
     for fold in choose_folds(pairs):
-        runs.append(Run(pairs, fold, seed))
+        runs.append(VisionRun(pairs, fold, seed))
         for name, variant in VARIANTS.items():
             part = fold if variant.pairs == 1 else fold.part(variant.pairs, seed)
-            runs.append(Run(vary(pairs, name), part, seed, variant=name))
+            runs.append(VisionRun(vary(pairs, name), part, seed, variant=name))
     return runs
 
 

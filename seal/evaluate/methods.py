@@ -6,15 +6,13 @@ label and kind from the columns of the results, and its place from the order of 
 
 import importlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
+from seal.data.pairs import Fold, Pairs
 from seal.evaluate.probe import ridge_probe, validation
 from seal.profiles import EvaluationSettings
-
-if TYPE_CHECKING:
-    from seal.data.pairs import Fold, Pairs
 
 # encoder: as it comes; adapted: after SEAL; control: what something simpler does; baseline: another published method;
 # truth: what lies behind simulated counts
@@ -26,7 +24,7 @@ Seeded = Literal["none", "all", "random_encoders"]
 class Predict(Protocol):
     """Predict the expression of a fold's test spots."""
 
-    def __call__(self, pairs: "Pairs", fold: "Fold", embedding: np.ndarray | None) -> np.ndarray:
+    def __call__(self, pairs: Pairs, fold: Fold, embedding: np.ndarray | None) -> np.ndarray:
         """Predict the test genes of all test organs, [pairs, d] -> [test spots, test genes], normalised log expression.
 
         Parameters
@@ -66,7 +64,7 @@ class Method:
         return settings.seeds[:number]
 
 
-def predict_by_probe(pairs: "Pairs", fold: "Fold", embedding: np.ndarray) -> np.ndarray:
+def predict_by_probe(pairs: Pairs, fold: Fold, embedding: np.ndarray) -> np.ndarray:
     """Predict by ridge on the training spots' own expression.
 
     Its penalty is chosen among training donors, each judged by its own organ's test genes; see `ridge_probe`.
@@ -87,7 +85,7 @@ def predict_by_probe(pairs: "Pairs", fold: "Fold", embedding: np.ndarray) -> np.
     return prediction
 
 
-def predict_mean(pairs: "Pairs", fold: "Fold", embedding: np.ndarray | None = None) -> np.ndarray:
+def predict_mean(pairs: Pairs, fold: Fold, embedding: np.ndarray | None = None) -> np.ndarray:
     """Predict the training spots' mean expression, whatever the patch."""
     mean = pairs.measured(fold)[fold.train].mean(axis=0, keepdims=True)  # [1, test genes]
     return np.repeat(mean, len(fold.test), axis=0)
@@ -107,7 +105,7 @@ METHODS = (
 )
 
 
-def find_methods(pairs: "Pairs") -> tuple[Method, ...]:
+def find_methods(pairs: Pairs) -> tuple[Method, ...]:
     """`METHODS`, and what the pairs' source knows beyond them: a simulator knows the truth behind its counts.
 
     A source's module may offer ``methods(pairs) -> tuple[Method, ...]``, of kind "truth".

@@ -293,7 +293,7 @@ def _load_adapter(model: SealVision, path: Path) -> None:
 # ---- all runs of a profile ---------------------------------------------------------------------------------
 
 
-class Run(NamedTuple):
+class VisionRun(NamedTuple):
     """One training of stage 2: the pairs under its settings, the fold that it learns from, its seed and method.
 
     `variant` names what was changed, if anything was: in the name of its embeddings, instead of the method.
@@ -310,16 +310,44 @@ class Run(NamedTuple):
         """See `run_folder`."""
         return run_folder(self.pairs, self.fold, self.seed, self.method)
 
+    def is_trained(self, source: TokenSource) -> bool:
+        """Say whether both stages are there and current."""
+        stage_1 = _omics_made_from(self.pairs, self.fold, self.seed, source.encoder.dim)
+        if not stage_1.is_current(run_folder(self.pairs, self.fold, self.seed, "omics") / "run.json"):
+            return False
+        stage_2 = _vision_made_from(self.pairs, self.fold, self.seed, self.method, source)
+        return stage_2.is_current(self.folder / "run.json")
+
+    def model(self, source: TokenSource) -> SealVision:
+        """Read its model, or train it if it is not there; see `train_vision`."""
+        return train_vision(self.pairs, self.fold, self.seed, source, self.method)
+
+    def key(self, source: TokenSource) -> str:
+        """Give the key of the trained run.
+
+        Raises
+        ------
+        SealError
+            It is not trained yet, or on other inputs.
+        """
+        if not self.is_trained(source):
+            raise SealError(
+                f"{self.folder} holds no run of these settings and inputs",
+                expected="a trained model",
+                do="train it first: seal.train.runs.train_runs, or notebook 04 from its beginning",
+            )
+        return read_json(self.folder / "run.json")["key"]
+
 
 def list_runs(
     pairs: Pairs,
     methods: Sequence[str] = METHODS,
     folds: Sequence[Fold] | None = None,
     seeds: Sequence[int] | None = None,
-) -> list[Run]:
+) -> list[VisionRun]:
     """List the runs of these methods, folds and seeds; by default all of the profile's."""
     folds, seeds = folds or pairs.folds(), seeds or pairs.profile.evaluation.seeds
-    return [Run(pairs, fold, seed, method) for fold in folds for method in methods for seed in seeds]
+    return [VisionRun(pairs, fold, seed, method) for fold in folds for method in methods for seed in seeds]
 
 
 def train_all(
@@ -329,52 +357,21 @@ def train_all(
     folds: Sequence[Fold] | None = None,
     seeds: Sequence[int] | None = None,
 ) -> None:
-    """Train what is not trained yet, see `list_runs`; what was cut off goes on from where it stopped."""
+    """Train what of `list_runs` is not trained yet; what was cut off goes on from where it stopped."""
     train_runs(list_runs(pairs, methods, folds, seeds), source)
 
 
-def train_runs(runs: Sequence[Run], source: TokenSource) -> None:
+def train_runs(runs: Sequence[VisionRun], source: TokenSource) -> None:
     """Train those of some runs that are not trained yet."""
     from tqdm import tqdm
 
     for run in tqdm(runs, desc="training", unit="run"):
-        if not is_trained(run, source):
-            train_vision(run.pairs, run.fold, run.seed, source, run.method)
-
-
-def is_trained(run: Run, source: TokenSource) -> bool:
-    """Say whether both stages of a run are there and current."""
-    stage_1 = run_folder(run.pairs, run.fold, run.seed, "omics") / "run.json"
-    if not _omics_made_from(run.pairs, run.fold, run.seed, source.encoder.dim).is_current(stage_1):
-        return False
-    return _vision_made_from(run.pairs, run.fold, run.seed, run.method, source).is_current(run.folder / "run.json")
-
-
-def require_trained(run: Run, source: TokenSource) -> str:
-    """Give a run's key.
-
-    Raises
-    ------
-    SealError
-        It is not trained yet, or on other inputs.
-    """
-    if not is_trained(run, source):
-        raise SealError(
-            f"{run.folder} holds no run of these settings and inputs",
-            expected="a trained model",
-            do="train it first: seal.train.runs.train_runs, or notebook 04 from its beginning",
-        )
-    return read_json(run.folder / "run.json")["key"]
-
-
-def read_vision(run: Run, source: TokenSource) -> SealVision:
-    """Read a trained run, in evaluation mode, on this process's device; see `require_trained`."""
-    require_trained(run, source)
-    return train_vision(run.pairs, run.fold, run.seed, source, run.method)
+        if not run.is_trained(source):
+            run.model(source)
 
 
 def tabulate_training(pairs: Pairs):
-    """Loss terms of every finished run of this profile: stage, method, fold, seed, epoch, step, term, value."""
+    """Give the loss terms of every finished run: stage, method, fold, seed, epoch, step, term, value."""
     import pandas as pd
 
     frames = []

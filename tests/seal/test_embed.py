@@ -310,7 +310,7 @@ def test_real_slides_from_end_to_end(shared, tmp_path, tiny):
 def trained(small):
     """Pairs, tokens, and one trained run of the first fold."""
     pairs = assemble(small)
-    source, run = tokens.build(pairs), runs.Run(pairs, pairs.folds()[0], 0)
+    source, run = tokens.build(pairs), runs.VisionRun(pairs, pairs.folds()[0], 0)
     runs.train_runs([run], source)
     return pairs, source, run
 
@@ -333,7 +333,7 @@ def test_pairs_are_embedded_as_trident_has_them(trained):
 
 def test_what_is_read_is_what_the_models_say_to_the_bit(trained):
     pairs, source, run = trained
-    store, model = embed.embed_runs(pairs, source, [run]), runs.read_vision(run, source)
+    store, model = embed.embed_runs(pairs, source, [run]), run.model(source)
     together = tokens.embed({"frozen": source.encoder, "seal": model.encoder}, source)
     np.testing.assert_array_equal(store.read("seal", run.fold.name, 0), together["seal"])
     np.testing.assert_array_equal(store.read("frozen"), together["frozen"])
@@ -354,7 +354,7 @@ def test_pairs_are_embedded_once_and_anew_when_the_run_is_another(trained, monke
         embed.embed_runs(pairs, source, [run])
     assert stamps(root) == before
     old = store.read("seal", run.fold.name, 0)
-    shorter = runs.Run(pairs.with_profile(profiles.changed(pairs.profile, vision__epochs=1)), run.fold, 0)
+    shorter = runs.VisionRun(pairs.with_profile(profiles.changed(pairs.profile, vision__epochs=1)), run.fold, 0)
     runs.train_runs([shorter], source)
     embed.embed_runs(pairs, source, [shorter])  # under the same name
     changed = {path.parent.name for path, time in stamps(root).items() if before[path] != time}
@@ -362,11 +362,14 @@ def test_pairs_are_embedded_once_and_anew_when_the_run_is_another(trained, monke
     assert not np.array_equal(store.read("seal", run.fold.name, 0), old)
 
 
-def test_controls_are_embeddings_too(small, tiny_build):
+def test_controls_are_embeddings_too_and_a_folds_runs_share_a_pass(small, tiny_build, monkeypatch):
     pairs = assemble(small)
     source = tokens.build(pairs)
     runs.train_all(pairs, source)
+    passes, embed_pieces = [], tokens.embed_pieces
+    monkeypatch.setattr(tokens, "embed_pieces", lambda tails, s: passes.append(len(tails)) or embed_pieces(tails, s))
     store = embed.embed_all(pairs, source)
+    assert passes == [5, 4, 4, 4]  # two methods and seeds a fold, and once the frozen encoder
     np.testing.assert_array_equal(store.read("colour"), colour_statistics(pairs.patches))
     for seed in (0, 1):
         encoder = tiny_build(small.encoder, weights="random", image_size=56, seed=seed)
@@ -379,7 +382,7 @@ def test_controls_are_embeddings_too(small, tiny_build):
 def test_a_run_that_is_not_trained_is_named(small):
     pairs = assemble(small)
     with pytest.raises(SealError, match=r"seal holds no run of these settings and inputs"):
-        embed.embed_runs(pairs, tokens.build(pairs), [runs.Run(pairs, pairs.folds()[0], 0)])
+        embed.embed_runs(pairs, tokens.build(pairs), [runs.VisionRun(pairs, pairs.folds()[0], 0)])
 
 
 def test_embeddings_that_are_missing_or_mixed_are_named(trained):
@@ -410,7 +413,7 @@ def test_pieces_are_cut_where_sections_end(small, sizes):
     rows = np.arange(48.0)[:, None]
     pieces = [{"a": piece, "b": -piece} for piece in np.split(rows, np.cumsum(sizes)[:-1])]
     found = list(embed._by_section(pairs, pieces))
-    assert [position for position, _ in found] == [0, 1, 2, 3]
+    assert [section for section, _ in found] == list(pairs.sections)
     np.testing.assert_array_equal(np.stack([z["a"] for _, z in found]), rows.reshape(4, 12, 1))
     np.testing.assert_array_equal(np.stack([z["b"] for _, z in found]), -rows.reshape(4, 12, 1))
     with pytest.raises(SealError, match="3 embeddings for 48 pairs"):

@@ -55,7 +55,7 @@ def ran(small_home, small_profile, tiny_build, tmp_path_factory):
         }
         records = {name: read_json(both["seal"] / "run.json") for name, both in folders.items()}
         third = [read_json(folder / "panel.json")["genes"] for folder in folders["third_panel"].values()]
-        models = {name: stages.read_vision(run, source) for name, run in runs.items()}
+        models = {name: run.model(source) for name, run in runs.items()}
         embeddings = ablation.embed_all(pairs, source)
         written = times(home / "data" / "embeddings")
         ablation.embed_all(pairs, source)
@@ -66,7 +66,7 @@ def ran(small_home, small_profile, tiny_build, tmp_path_factory):
             **{"pairs": pairs, "fold": fold, "source": source, "runs": runs, "models": models, "third": third},
             **{"stage_1": {name: both["omics"].relative_to(folder) for name, both in folders.items()}},
             **{"records": records, "places": {both["seal"] for both in folders.values()}},
-            **{"before": before, "after": after, "again": stages.read_vision(runs["masking"], source)},
+            **{"before": before, "after": after, "again": runs["masking"].model(source)},
             **{"written": written, "rewritten": times(home / "data" / "embeddings")},
             **{"predictions": evaluated.predictions, "table": ablation.table(evaluated)},
             **{"shapes": ablation.shapes(evaluated), "curves": stages.tabulate_training(pairs)},
