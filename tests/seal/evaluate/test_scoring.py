@@ -11,7 +11,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from figures import T01_T08_data
-from seal import profiles, result_tables, results
+from seal import profiles, results
 from seal.data import sample_files
 from seal.data.assemble import assemble
 from seal.data.pairs import tabulate_panel, tabulate_samples
