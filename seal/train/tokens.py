@@ -252,7 +252,6 @@ def embed(tails: Mapping[str, VisionEncoder], source: TokenSource) -> dict[str, 
     return {name: np.concatenate([piece[name] for piece in pieces]) for name in tails}
 
 
-@torch.no_grad()
 def embed_pieces(tails: Mapping[str, VisionEncoder], source: TokenSource) -> Iterator[dict[str, np.ndarray]]:
     """Embed as `embed` does, in one pass over the trunk's tokens, and give the rows piece by piece.
 
@@ -261,16 +260,17 @@ def embed_pieces(tails: Mapping[str, VisionEncoder], source: TokenSource) -> Ite
     tails
         Encoders that share the source's trunk: the frozen one, SEAL, and others.
     """
-    profile = source.pairs.profile
     for encoder in tails.values():
         encoder.to(parallel.device()).eval()
     for tokens in source.plain():
-        piece = {}
-        for name, encoder in tails.items():
-            with parallel.autocast(profile.compute.precision):
-                z = encoder.tail(tokens, profile.vision.blocks)  # [B, d]
-            piece[name] = z.float().cpu().numpy()
-        yield piece
+        yield {name: _embed_piece(encoder, tokens, source.pairs.profile) for name, encoder in tails.items()}
+
+
+@torch.no_grad()
+def _embed_piece(encoder: VisionEncoder, tokens: Tensor, profile: Profile) -> np.ndarray:
+    with parallel.autocast(profile.compute.precision):
+        z = encoder.tail(tokens, profile.vision.blocks)  # [B, d]
+    return z.float().cpu().numpy()
 
 
 def embed_tokens(encoder: VisionEncoder, source: TokenSource) -> np.ndarray:
