@@ -1,6 +1,7 @@
 """`python -m seal`: what make calls, and what a shell may."""
 
 import argparse
+import importlib
 import json
 import shutil
 import sys
@@ -139,8 +140,7 @@ def _clean(profile: Profile) -> None:
     folders.append(paths.tokens(profile.name).parent)
     beside = [paths.pairs(profile.name)]  # and those of other settings, or of an assembly that was killed
     if profile.simulated:
-        source = profile.source.removeprefix("seal_")
-        beside += [paths.samples(source), paths.samples(f"{source}_unseen"), paths.slides(source)]
+        folders += importlib.import_module(profile.source).folders()
     for path in beside:
         folders += [path, *path.parent.glob(f"{path.name},*"), *path.parent.glob(f".{path.name}[.,]*.part")]
     for folder in folders:

@@ -89,7 +89,7 @@ def _wheel() -> tuple[float, float]:
 
 
 def _atlas(profile: Profile) -> Download:
-    atlas = profile.atlas
+    atlas = importlib.import_module(profile.source).settings_of(profile)
     sections = len(atlas.organs) * atlas.donors_per_organ * atlas.scale
     made = len(list((paths.samples("atlas") / "st").glob("*.h5ad")))
     return Download("package index", sections, min(made, sections), *_wheel(), note="samples are made on the spot")

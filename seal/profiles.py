@@ -8,7 +8,7 @@ that sets another value makes it our choice too (`setting_rows`).
 import dataclasses
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,24 +20,6 @@ RELEASE, BENCH, PAPER, CHOICE = "release", "HEST-Bench", "paper", "our choice"
 
 def _set(default: Any, source: str, symbol: str = "") -> Any:
     return field(default=default, metadata={"source": source, "symbol": symbol})
-
-
-@dataclass(frozen=True)
-class AtlasSettings:
-    """How large the simulated atlas is (our choice; what it looks like stands in `seal_atlas/tables`)."""
-
-    organs: tuple[str, ...] = (
-        *("Bladder", "Bowel", "Brain", "Breast", "Cervix", "Heart", "Kidney"),
-        *("Liver", "Lung", "Ovary", "Pancreas", "Prostate", "Skin", "Uterus"),
-    )
-    donors_per_organ: int = 4  # the tables' first; they have four
-    spots_per_section: int = 90
-    patients: int = 200  # of the slide cohort
-    patches_per_slide: int = 50
-    scanned_slides: int = 100  # of the scanner cohort
-    scanned_patches: int = 20
-    scale: int = 1  # so many times as many donors, patients and scanned slides
-    seed: int = 2026
 
 
 @dataclass(frozen=True)
@@ -146,7 +128,7 @@ class Profile:
     image_size: int  # px a patch side, as the encoder sees it
     um_per_px: float  # of the patch as the encoder sees it; image_size x um_per_px is the field of view
     needs: str  # time, disk, memory, GPU, tokens: shown by `make help` and the README
-    atlas: AtlasSettings = field(default_factory=AtlasSettings)
+    source_settings: Mapping[str, Any] = field(default_factory=dict)  # handed to the source, which checks them
     selection: SelectionSettings = field(default_factory=SelectionSettings)
     panel: PanelSettings = field(default_factory=PanelSettings)
     omics: OmicsSettings = field(default_factory=OmicsSettings)
@@ -245,6 +227,9 @@ def changed(profile: Profile, **changes: Any) -> Profile:
     for key, value in changes.items():
         group, _, leaf = key.rpartition("__")
         target = getattr(profile, group, None) if group else profile
+        if isinstance(target, Mapping):
+            profile = dataclasses.replace(profile, **{group: {**target, leaf: value}})
+            continue
         if not dataclasses.is_dataclass(target) or leaf not in {f.name for f in dataclasses.fields(target)}:
             raise SealError(
                 f"unknown setting {key!r} of profile {profile.name!r}",
@@ -288,6 +273,8 @@ def _flat(profile: Profile) -> dict[str, Any]:
         value = getattr(profile, f.name)
         if dataclasses.is_dataclass(value):
             flat |= {f"{f.name}__{inner.name}": getattr(value, inner.name) for inner in dataclasses.fields(value)}
+        elif isinstance(value, Mapping):
+            flat |= {f"{f.name}__{name}": inner for name, inner in value.items()}
         else:
             flat[f.name] = value
     return flat

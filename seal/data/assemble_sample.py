@@ -24,7 +24,6 @@ from seal.data.store import Rows, write_rows
 from seal.errors import SealError
 from seal.files import atomic, read_json, write_json
 from seal.profiles import PanelSettings
-from seal_atlas.counting import truth as simulated_truth
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -49,7 +48,6 @@ class Job:
     stop: int = 0
     nnz: int = 0  # stored counts of the samples before
     folds: tuple[str, ...] = ()
-    truth: bool = False
 
     def part(self, suffix: str) -> Path:
         """A file of what was counted."""
@@ -95,7 +93,7 @@ def count(job: Job) -> dict[str, Any]:
 
     Returns
     -------
-    spots, nnz, genes, and whether the sample brings its simulated truth.
+    spots, nnz, genes.
 
     Raises
     ------
@@ -135,7 +133,6 @@ def count(job: Job) -> dict[str, Any]:
         "spots": counts.shape[0],
         "nnz": int(counts.nnz),
         "genes": [genes[i] for i in order],
-        "truth": simulated_truth.is_there(sample, data),
     }
     write_json(job.done("count"), found)
     return found
@@ -232,7 +229,7 @@ def _adjacency(job: Job) -> "csr_array":
 
 
 def write_folds(job: Job) -> None:
-    """Write a sample's rows of each fold's tables: context, measured, and the simulated truth where there is one."""
+    """Write a sample's rows of each fold's tables: context and measured."""
     _require_folder(job)
     if job.done("folds").is_file():
         return
@@ -244,10 +241,6 @@ def write_folds(job: Job) -> None:
     counts = counted(job, genes)[0][:, np.searchsorted(np.array(genes, dtype=str), np.array(used, dtype=str))]
     columns = {folder: np.array([where[gene] for gene in panel.genes]) for folder, panel in panels.items()}
     blocks = _write_expression(job, counts, columns, panels)
-    for name, shares in _truth(job).items():
-        for folder, panel in panels.items():
-            values = shares.log_expression(panel.test_genes, job.panel.target_sum)
-            blocks.append(write_rows(job.folder, f"{folder}/{name}.npy", job.start, values, job.sample.id))
     write_json(job.done("folds"), blocks)
 
 
@@ -271,14 +264,6 @@ def _write_expression(
         return [written.close() for written in rows.values()]
 
 
-def _truth(job: Job) -> dict[str, simulated_truth.Shares]:
-    if not (job.truth and job.sample.has_image):
-        return {}
-    data = sample_files.read_counts(job.sample)
-    return simulated_truth.gather(job.sample, data[_spots(job)["barcode"].tolist()], _alias_table(job.aliases))
-
-
-def fold_tables(panel: Panel, n_spots: int, n_pairs: int, truth: bool) -> dict[str, tuple[int, int]]:
+def fold_tables(panel: Panel, n_spots: int) -> dict[str, tuple[int, int]]:
     """Name -> shape of a fold's tables."""
-    tables = {"context": (n_spots, len(panel.genes)), "measured": (n_spots, len(panel.test_genes))}
-    return tables | dict.fromkeys(simulated_truth.TRUTH if truth else (), (n_pairs, len(panel.test_genes)))
+    return {"context": (n_spots, len(panel.genes)), "measured": (n_spots, len(panel.test_genes))}

@@ -13,8 +13,6 @@ One folder a profile::
     folds/NAME/panel.json        the panel and each organ's test genes, chosen on the fold's training donors
     folds/NAME/context.npy       float32 [spots, panel]: spot context, normalised, log: what SEAL learns
     folds/NAME/measured.npy      float32 [spots, test genes]: a spot's own counts, normalised, log: what is predicted
-    folds/NAME/oracle.npy        float32 [pairs, test genes], simulated samples that hold their truth: the expression
-    folds/NAME/ceiling.npy       expected from what a picture can show, and from everything but the drawing of counts
 
 Test genes are the union over the fold's test organs, in the panel's order of `Panel.test_genes`.
 
@@ -38,7 +36,7 @@ from seal.profiles import Profile, difference
 
 # Of a profile, what its pairs depend on.
 SETTINGS = (
-    *("source", "atlas", "selection", "image_size", "um_per_px", "panel"),
+    *("source", "source_settings", "selection", "image_size", "um_per_px", "panel"),
     *("evaluation__split", "evaluation__folds"),
 )
 
@@ -65,10 +63,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Pairs:
-    """The pairs of one profile, read from their folder.
-
-    `truth` says whether simulated samples brought their truth; `genes`, if set, how many genes of a panel are used.
-    """
+    """The pairs of one profile, read from their folder; `genes`, if set, says how many genes of a panel are used."""
 
     folder: Path
     profile: Profile
@@ -76,7 +71,6 @@ class Pairs:
     n_pairs: int
     n_spots: int
     sections: tuple[Section, ...]
-    truth: bool = False
     genes: int | None = None
 
     def with_profile(self, profile: Profile, genes: int | None = None) -> "Pairs":
@@ -188,27 +182,6 @@ class Pairs:
         """What patch-level evaluation predicts, float32 [spots, test genes], memory-mapped."""
         return np.load(self.folder / "folds" / fold.name / "measured.npy", mmap_mode="r")
 
-    def expected(self, fold: Fold, name: str) -> np.ndarray:
-        """The simulated truth behind `measured`, float32 [pairs, test genes], memory-mapped.
-
-        Parameters
-        ----------
-        name
-            "oracle" or "ceiling", see `seal_atlas.counting.truth`.
-
-        Raises
-        ------
-        SealError
-            The samples did not bring it: real data never do.
-        """
-        if not self.truth:
-            raise SealError(
-                f"the pairs in {self.folder} hold no {name}",
-                expected="simulated samples, all of them with layers oracle and ceiling",
-                do="ask for it only where Pairs.truth is set",
-            )
-        return np.load(self.folder / "folds" / fold.name / f"{name}.npy", mmap_mode="r")
-
 
 def stored(folder: Path) -> dict:
     """The record of assembled pairs, pairs.json, checked against its own digest.
@@ -250,4 +223,4 @@ def read(profile: Profile) -> Pairs:
         )
     record = stored(folder)
     sections = tuple(Section(**section) for section in record["sections"])
-    return Pairs(folder, profile, record["key"], record["n_pairs"], record["n_spots"], sections, record["truth"])
+    return Pairs(folder, profile, record["key"], record["n_pairs"], record["n_spots"], sections)

@@ -28,7 +28,7 @@ from seal.train.token_file import Request, TokenFile
 VERSION = 1  # counted up when the same patches and settings give other tokens
 # Of a profile, what its tokens depend on.
 SETTINGS = (
-    *("source", "atlas", "selection", "image_size", "um_per_px", "panel__min_spot_counts", "encoder"),
+    *("source", "source_settings", "selection", "image_size", "um_per_px", "panel__min_spot_counts", "encoder"),
     *("vision__blocks", "vision__views", "compute__token_dtype", "compute__precision"),
 )
 AUGMENTATION_SEED = 42  # release's seed; the views are the same for every fold and training seed

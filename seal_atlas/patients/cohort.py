@@ -203,7 +203,7 @@ def _counts(number: int, organs: Iterable[str] | None) -> list[tuple[_Count, int
         raise SealError(
             f"{path} has no diagnosis of the organs {', '.join(organs or ())}",
             expected="at least one of the profile's organs",
-            do="add organs to AtlasSettings.organs",
+            do="add organs to the source_settings of the profile",
         )
     exact = np.array([row.patients for row in rows], dtype=float)
     exact *= number / exact.sum()

@@ -26,13 +26,13 @@ import numpy as np
 
 from seal.errors import SealError
 from seal.files import Made, atomic, read_json, remove_parts, write_json
-from seal.profiles import AtlasSettings
 from seal_atlas import tables
 from seal_atlas.counting import expression
 from seal_atlas.patients.cohort import Patient, alterations, morphology_factors, patients, subtypes
 from seal_atlas.patients.tasks import CohortTruth
+from seal_atlas.settings import AtlasSettings
 from seal_atlas.showing import render
-from seal_atlas.writing import pathobench, slides
+from seal_atlas.writing import atlas, pathobench, slides
 
 VERSION = 1  # counted up when the same slides give other tables, labels or folds
 _ROWS = 500  # rows of truth.parquet written at a time
@@ -66,7 +66,7 @@ def patients_of(settings: AtlasSettings) -> tuple[list[Patient], list[Patient]]:
         raise SealError(
             f"no slide cohort can be made with {asdict(settings)}",
             expected="one patient, patch, scanned slide or more; scale 1 or more",
-            do="change the profile's AtlasSettings",
+            do="change the profile's source_settings",
         )
     return (
         patients(settings.patients * settings.scale, cohort_seed(settings), "P", settings.organs),
@@ -91,8 +91,6 @@ def prepare(root: Path, settings: AtlasSettings) -> Path:
     """
     from tqdm import tqdm
 
-    from seal_atlas import threads
-
     root = Path(root)
     drawn, scanned = patients_of(settings)
     jobs = _jobs(drawn, scanned, settings)
@@ -108,7 +106,7 @@ def prepare(root: Path, settings: AtlasSettings) -> Path:
         slides.write(root, job.patient, job.patches, settings.seed, job.made, job.every_scanner)
 
     if missing:
-        with ThreadPoolExecutor(threads()) as pool:
+        with ThreadPoolExecutor(atlas.count_threads()) as pool:
             for _ in tqdm(pool.map(make, missing), total=len(missing), desc="simulated slides", unit="slide"):
                 pass
     _write_patients(drawn, root / "patients.csv")

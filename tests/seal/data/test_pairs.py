@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
+import seal_atlas
 from seal import paths, profiles
 from seal.data import assemble as assembly
 from seal.data import hest, sample_files
@@ -25,7 +26,7 @@ def test_rows_belong_together(pairs, small):
     """Patch, counts, barcode and position of a row all come from the same spot of the sample's own files."""
     frame = pairs.frame()
     assert (pairs.n_pairs, pairs.n_spots, len(frame)) == (48, 48, 48)
-    sample = next(s for s in hest.samples(paths.samples("atlas")) if s.id == pairs.sections[2].sample)
+    sample = next(s for s in hest.samples(seal_atlas.prepare(small)) if s.id == pairs.sections[2].sample)
     data = sample_files.read_counts(sample)
     row = pairs.sections[2].start + 5
     spot = data[frame["barcode"][row]]
@@ -42,7 +43,7 @@ def test_context_and_measured_equal_a_plain_recomputation(pairs, small):
     fold = pairs.folds()[1]
     panel = pairs.panel(fold)
     section = pairs.sections[0]
-    sample = next(s for s in hest.samples(paths.samples("atlas")) if s.id == section.sample)
+    sample = next(s for s in hest.samples(seal_atlas.prepare(small)) if s.id == section.sample)
     data = sample_files.read_counts(sample)
     genes, keep = clean_genes(data.var_names)
     columns = keep[[genes.index(g) for g in panel.genes]]
@@ -97,8 +98,6 @@ def test_a_failed_assembly_is_not_taken_for_whole(small, monkeypatch):
 
 def test_a_section_without_counts_is_named(small):
     import anndata
-
-    import seal_atlas
 
     root = seal_atlas.prepare(small)
     path = root / "st" / "SIM-BREAST-01.h5ad"

@@ -21,7 +21,7 @@ from seal.train import runs as stages
 from seal.train import tokens
 
 OWN_STAGE_1 = {"heads", "no_flows", "masking", "mse", "third_panel", "half_pairs"}  # the others take the full method's
-GROUPS = ("atlas", "panel", "omics", "vision", "compute", "evaluation")
+GROUPS = ("panel", "omics", "vision", "compute", "evaluation")
 
 
 def times(folder):

@@ -13,7 +13,6 @@ from figures import T01_T08_data
 from seal import profiles, result_tables, results
 from seal.data import sample_files
 from seal.data.assemble import assemble
-from seal.data.expression import clean_genes
 from seal.errors import SealError
 from seal.evaluate import patch, scoring
 from seal.evaluate.ablation import Ablation
@@ -116,60 +115,6 @@ def evaluated(source):
         return Simple(assemble(profile), None).run()
 
     return run
-
-
-# --- the truth, as it is written ----------------------------------------------------------------------------
-
-
-def test_truth_is_written_for_the_test_genes_of_every_section(root):
-    pairs = assemble(PROFILE)
-    assert pairs.truth
-    for fold in pairs.folds():
-        genes = pairs.panel(fold).test_genes
-        for name in ("oracle", "ceiling"):
-            written = pairs.expected(fold, name)
-            assert (written.dtype, written.shape) == (np.float32, (pairs.n_pairs, len(genes)))
-            for section in pairs.sections:
-                data = anndata.read_h5ad(root / "st" / f"{section.sample}.h5ad")
-                cleaned, keep = clean_genes(data.var_names)
-                share = np.asarray(data.layers[name], dtype=float)[:, keep]
-                share = share / share.sum(axis=1, keepdims=True)  # without the control probe
-                expected = [
-                    np.log1p(1e4 * share[:, cleaned.index(g)]) if g in cleaned else np.zeros(SPOTS) for g in genes
-                ]
-                np.testing.assert_allclose(written[section.start : section.stop], np.stack(expected, 1), rtol=1e-5)
-
-
-def test_the_ceiling_is_what_counts_scatter_about():
-    pairs = assemble(PROFILE)
-    fold = pairs.folds()[0]
-    gap = pairs.measured(fold)[: pairs.n_pairs] - pairs.expected(fold, "ceiling")
-    assert abs(gap.mean()) < 0.05
-    assert gap.std() < 0.2
-
-
-@pytest.mark.parametrize("change", [{"layers": ("oracle",)}, {"simulated": False}])
-def test_without_the_whole_truth_nobody_asks_for_it(tmp_path, monkeypatch, change):
-    for organ, number in (("Brain", 0), ("Brain", 1), ("Brain", 2), ("Brain", 3)):
-        write(tmp_path, organ, number, **(change if number == 3 else {}))
-    monkeypatch.setitem(sys.modules, "seal.data.made_up", SimpleNamespace(prepare=lambda profile: tmp_path))
-    pairs = assemble(PROFILE)
-    assert not pairs.truth
-    assert not list(pairs.folder.rglob("oracle.npy"))
-    assert patch.Evaluation(pairs, None).methods == ("frozen", "seal", "seal_shuffled", "random", "colour", "mean")
-    with pytest.raises(SealError, match="hold no oracle"):
-        pairs.expected(pairs.folds()[0], "oracle")
-
-
-def test_a_layer_that_holds_no_shares_is_named(tmp_path, monkeypatch):
-    for number in range(2):
-        write(tmp_path, "Brain", number)
-    data = anndata.read_h5ad(tmp_path / "st" / "Brain1.h5ad")
-    data.layers["ceiling"][3] = 0
-    data.write_h5ad(tmp_path / "st" / "Brain1.h5ad")
-    monkeypatch.setitem(sys.modules, "seal.data.made_up", SimpleNamespace(prepare=lambda profile: tmp_path))
-    with pytest.raises(SealError, match=r"Brain1\.h5ad: layer 'ceiling'"):
-        assemble(PROFILE)
 
 
 # --- folds of several organs --------------------------------------------------------------------------------

@@ -8,10 +8,10 @@ import pytest
 
 from seal.errors import SealError
 from seal.files import read_json, sha256
-from seal.profiles import AtlasSettings
 from seal_atlas import tables
 from seal_atlas.counting import expression
 from seal_atlas.patients import cohort, oracle, tasks
+from seal_atlas.settings import AtlasSettings
 from seal_atlas.writing import cohorts, pathobench, slides
 
 SEED = [2026, 40]

@@ -10,6 +10,7 @@ from seal.errors import SealError
 from seal.files import sha256
 from seal_atlas import tables
 from seal_atlas.counting import expression
+from seal_atlas.settings import AtlasSettings
 from seal_atlas.writing import sections
 
 SPOTS = 24
@@ -116,7 +117,19 @@ def test_the_same_donor_is_the_same_section(breast):
 
 def small(**changes):
     settings = {"organs": ("Kidney",), "donors_per_organ": 2, "spots_per_section": 6} | changes
-    return profiles.get("demo", atlas=profiles.AtlasSettings(**settings))
+    return profiles.get("demo", source_settings=settings)
+
+
+@pytest.fixture
+def edited(monkeypatch):
+    """Prepare the atlas of a profile that was edited where it stands: its folder stays the same."""
+
+    def prepare(**changes):
+        profile = small(**changes)
+        monkeypatch.setitem(profiles.PROFILES, "demo", profile)
+        return seal_atlas.prepare(profile)
+
+    return prepare
 
 
 def stamps(root):
@@ -124,15 +137,15 @@ def stamps(root):
     return {p.relative_to(root).as_posix(): p.stat().st_mtime_ns for p in files}
 
 
-def test_prepare_writes_the_layout_and_then_nothing_more():
-    root = seal_atlas.prepare(small())
+def test_prepare_writes_the_layout_and_then_nothing_more(edited):
+    root = edited()
     assert root == paths.samples("atlas")
     found = hest.samples(root)
     assert [sample.id for sample in found] == ["SIM-KIDNEY-01", "SIM-KIDNEY-02"]
     assert all(s.simulated and s.grid == "visium" and s.has_image and s.donor == s.id for s in found)
     assert [s.um_per_px for s in found] == [0.5, 0.5]
     before = stamps(root)
-    seal_atlas.prepare(small())
+    edited()
     assert stamps(root) == before
 
 
@@ -174,7 +187,7 @@ def test_prepare_writes_only_what_is_missing():
     }
 
 
-def test_a_killed_run_goes_on(monkeypatch):
+def test_a_killed_run_goes_on(monkeypatch, edited):
     whole = sections.write
     calls = []
 
@@ -186,17 +199,17 @@ def test_a_killed_run_goes_on(monkeypatch):
 
     monkeypatch.setattr(sections, "write", killed)
     with pytest.raises(KeyboardInterrupt):
-        seal_atlas.prepare(small())
+        edited()
     assert not (paths.samples("atlas") / "metadata.csv").exists()
     monkeypatch.setattr(sections, "write", whole)
-    root = seal_atlas.prepare(small())
+    root = edited()
     assert [s.id for s in hest.samples(root)] == ["SIM-KIDNEY-01", "SIM-KIDNEY-02"]
 
 
-def test_a_killed_enlargement_is_not_taken_for_whole(monkeypatch):
+def test_a_killed_enlargement_is_not_taken_for_whole(monkeypatch, edited):
     from seal.data import sample_files
 
-    root = seal_atlas.prepare(small())
+    root = edited()
     whole = sample_files.list_samples
 
     def killed(*arguments):
@@ -204,24 +217,24 @@ def test_a_killed_enlargement_is_not_taken_for_whole(monkeypatch):
 
     monkeypatch.setattr(sample_files, "list_samples", killed)
     with pytest.raises(KeyboardInterrupt):
-        seal_atlas.prepare(small(donors_per_organ=3))
+        edited(donors_per_organ=3)
     monkeypatch.setattr(sample_files, "list_samples", whole)
-    seal_atlas.prepare(small(donors_per_organ=3))
+    edited(donors_per_organ=3)
     assert [s.id for s in hest.samples(root)] == [f"SIM-KIDNEY-{n:02d}" for n in (1, 2, 3)]
 
 
-def test_more_donors_leave_the_first_alone():
-    root = seal_atlas.prepare(small())
+def test_more_donors_leave_the_first_alone(edited):
+    root = edited()
     before = stamps(root)
-    seal_atlas.prepare(small(donors_per_organ=3))
+    edited(donors_per_organ=3)
     assert before.items() <= stamps(root).items()
     assert len(stamps(root)) == 6
 
 
-def test_scale_multiplies_the_donors_without_changing_the_first():
-    root = seal_atlas.prepare(small())
+def test_scale_multiplies_the_donors_without_changing_the_first(edited):
+    root = edited()
     before = stamps(root)
-    seal_atlas.prepare(small(scale=2))
+    edited(scale=2)
     assert before.items() <= stamps(root).items()
     assert [s.id for s in hest.samples(root)] == [
         "SIM-KIDNEY-01",
@@ -231,17 +244,44 @@ def test_scale_multiplies_the_donors_without_changing_the_first():
     ]
 
 
-@pytest.mark.parametrize(
-    "change", [{"seed": 1}, {"spots_per_section": 7}, {"organs": ("Breast",)}, {"donors_per_organ": 1}]
-)
-def test_changed_settings_rewrite_the_atlas(change):
-    root = seal_atlas.prepare(small())
+@pytest.mark.parametrize("change", [{"seed": 1}, {"spots_per_section": 7}])
+def test_changed_settings_rewrite_the_atlas(change, edited):
+    root = edited()
     before = stamps(root)
-    seal_atlas.prepare(small(**change))
+    edited(**change)
     assert not before.items() & stamps(root).items()
+    assert stamps(root).keys() == before.keys()
+
+
+@pytest.mark.parametrize("change", [{"organs": ("Breast",)}, {"donors_per_organ": 1}])
+def test_only_what_the_settings_ask_for_is_listed(change, edited):
+    edited()
+    root = edited(**change)
     organ = change.get("organs", ("Kidney",))[0].upper()
     donors = change.get("donors_per_organ", 2)
     assert [sample.id for sample in hest.samples(root)] == [f"SIM-{organ}-{n:02d}" for n in range(1, donors + 1)]
+
+
+def test_other_settings_have_a_folder_of_their_own():
+    first = seal_atlas.prepare(small())
+    before = stamps(first)
+    other = seal_atlas.prepare(small(donors_per_organ=1))
+    assert other != first
+    assert stamps(first) == before
+    assert set(seal_atlas.folders()) >= {first, other, paths.samples("atlas_unseen"), paths.slides("atlas")}
+
+
+def test_an_unknown_setting_is_named():
+    with pytest.raises(SealError, match="no setting 'spots'"):
+        seal_atlas.prepare(small(spots=3))
+    with pytest.raises(SealError, match="no setting 'scael'"):
+        seal_atlas.prepare(profiles.get("demo", source_settings__scael=2))
+
+
+def test_a_setting_is_changed_by_its_name():
+    profile = profiles.get("demo", source_settings__scale=2, source_settings__organs=["Skin"])
+    assert seal_atlas.settings_of(profile) == AtlasSettings(scale=2, organs=("Skin",))
+    assert seal_atlas.settings_of(profiles.DEMO) == AtlasSettings()
 
 
 @pytest.mark.parametrize(
@@ -257,7 +297,7 @@ def test_changed_settings_rewrite_the_atlas(change):
 def test_settings_that_cannot_be_simulated_are_named(change, named):
     with pytest.raises(SealError, match=named):
         seal_atlas.prepare(small(**change))
-    assert not paths.samples("atlas").exists()
+    assert not any(folder.exists() for folder in seal_atlas.folders())
 
 
 def test_unseen_donors_are_of_unseen_sites_or_organs():
