@@ -79,6 +79,7 @@ status: | $(ENVIRONMENT)  ## which figures and tables are drawn, stale, or missi
 notebooks:  ## run the demo where needed and put its outputs into notebooks/, for committing
 	@$(MAKE) --no-print-directory figures PROFILE=demo
 	@$(PY) -m tools.notebook_outputs $(NOTEBOOKS:%=build/demo/%.ipynb)
+	@touch build/demo/.places && sleep 0.1 && touch $(NOTEBOOKS:%=build/demo/%.ipynb)
 
 reference: build/demo/04_patch_level.ipynb  ## take the demo's results as the reference, then as make notebooks
 	@$(PY) -m seal reference --profile demo
@@ -141,7 +142,7 @@ $(STAMP):
 # ---- the notebooks ---------------------------------------------------------------------------------------
 
 COPIES := $(NOTEBOOKS:%=$(BUILD)/%.ipynb)
-SOURCES := $(shell find seal seal_atlas figures -name '*.py' -o -name '*.csv' -not -path 'figures/*/*')
+SOURCES := $(shell find seal seal_atlas figures \( -name '*.py' -o -name '*.csv' \) -not -path 'figures/*/*')
 
 # Where results or figures were deleted, what was run for them counts as not run.
 PLACE := $(or $(SEAL_HOME),$(CURDIR))
@@ -159,10 +160,10 @@ $(COPIES): $(BUILD)/%.ipynb: notebooks/%.ipynb $(SOURCES) $(BUILD)/.places | $(E
 		echo "$*: $$(($$(date +%s) - start)) s"
 
 $(BUILD)/.places: FORCE
-	@$(RIGHT_PYTHON)
-	@$(PYTHON) -m seal profiles $(PROFILE) > /dev/null
-	@mkdir -p $(@D); echo '$(SEAL_HOME) $(SEAL_HER2ST) $(SEAL_HEST) $(SEAL_ALIASES)' > $@.new
-	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+	+@$(RIGHT_PYTHON)
+	+@$(PYTHON) -m seal profiles $(PROFILE) > /dev/null
+	+@mkdir -p $(@D); echo '$(SEAL_HOME) $(SEAL_HER2ST) $(SEAL_HEST) $(SEAL_ALIASES)' > $@.new
+	+@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
 FORCE:
 

@@ -13,9 +13,10 @@ import dataclasses, hashlib, json, os, shutil, signal, sys
 from pathlib import Path
 
 import torch
-from seal import profiles, stages, token_file, tokens, train
+from seal import profiles
 from seal.data.pairs import read
 from seal.models import encoders
+from seal.train import loop, runs, token_file, tokens
 
 profile, home, kind = eval(sys.argv[1], vars(profiles)), Path(sys.argv[2]), sys.argv[3]
 build = encoders.build
@@ -23,7 +24,7 @@ encoders.build = lambda name, image_size=None, **_: build(
     name, weights="random", image_size=image_size, tiny=True, seed=1
 )
 tokens.CHUNK["cpu"] = 16
-train.CHECKPOINT_SECONDS, token_file.PERSIST_SECONDS = 0, -1
+loop.CHECKPOINT_SECONDS, token_file.PERSIST_SECONDS = 0, -1
 
 
 def die():
@@ -32,11 +33,11 @@ def die():
 
 def dies_at(point):
     stage, _, moment = point.partition(" ")
-    save, torch_save, persist, finish = train._save, torch.save, token_file._persist, stages.finish
+    save, torch_save, persist, finish = loop._save, torch.save, token_file._persist, runs.finish
 
     def after_checkpoint(path, key, model, optimiser, step, log):
         save(path, key, model, optimiser, step, log)
-        if path.parent.name == stage and moment == f"step {step}":
+        if f".{stage}." in str(path) and moment == f"step {step}":
             die()
 
     def within_checkpoint(state, path):
@@ -50,12 +51,12 @@ def dies_at(point):
         if stage == "tokens" and moment == f"part {int(done.sum())}":
             die()
 
-    def before_finish(folder, key, log, settings):
+    def before_finish(partial, folder, log, record):
         if folder.name == stage and moment == "before finish":
             die()
-        finish(folder, key, log, settings)
+        finish(partial, folder, log, record)
 
-    train._save, torch.save, token_file._persist, stages.finish = (
+    loop._save, torch.save, token_file._persist, runs.finish = (
         after_checkpoint, within_checkpoint, after_part, before_finish
     )
 
@@ -70,7 +71,7 @@ def run(folder, point=None):
             if point:
                 dies_at(point)
             pairs = read(profile)
-            stages.train_vision(pairs, pairs.folds()[0], 0, tokens.build(pairs))
+            runs.train_vision(pairs, pairs.folds()[0], 0, tokens.build(pairs))
             code = 0
         finally:
             os._exit(code)

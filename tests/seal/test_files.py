@@ -1,11 +1,28 @@
-"""Atomic writes leave a whole file or none."""
+"""Atomic writes leave a whole file or none; what was made is known by what it was made from."""
 
+import os
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
+from seal import files
 from seal.errors import SealError
-from seal.files import atomic, digest, read_json, sha256, write_json
+from seal.files import (
+    Made,
+    atomic,
+    contents,
+    digest,
+    lock,
+    read_json,
+    require_room,
+    sha256,
+    swap,
+    write_json,
+)
+from seal.paths import PROJECT
 
 
 def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -55,3 +72,121 @@ def test_digests(tmp_path):
 def test_errors_survive_a_worker_process():
     error = pickle.loads(pickle.dumps(SealError("a", expected="b", do="c")))
     assert str(error) == "a\n  expected: b\n  what to do: c"
+
+
+# --- what was made from what --------------------------------------------------------------------------------
+
+PARTS = {"settings": {"rank": 8, "alpha": 8}, "slide": "abc"}
+
+
+def kept(tmp_path, made: Made) -> Path:
+    return write_json(tmp_path / "record.json", made.stamp() | {"more": 1})
+
+
+def test_what_was_made_from_the_same_is_current(tmp_path):
+    record = kept(tmp_path, Made("pairs", 1, PARTS))
+    assert Made("pairs", 1, dict(reversed(PARTS.items()))).is_current(record)
+    assert not Made("pairs", 1, PARTS).is_current(tmp_path / "none.json")
+
+
+def test_what_has_changed_is_said(tmp_path, capsys):
+    record = kept(tmp_path, Made("pairs", 1, PARTS))
+    changed = {"settings": {"rank": 4, "alpha": 8}, "slide": "x" * 200, "new": 1}
+    assert not Made("pairs", 1, changed).is_current(record)
+    assert capsys.readouterr().err == (
+        f"pairs in {tmp_path}: made anew, for these have changed: new, settings.rank, slide\n"
+    )
+
+
+@pytest.mark.parametrize("stamp", [{"key": "of old code"}, Made("pairs", 1, PARTS).stamp()])
+def test_another_version_asks_and_an_answer_is_kept(tmp_path, monkeypatch, stamp):
+    made, record = Made("pairs", 2, PARTS), write_json(tmp_path / "record.json", stamp)
+    with pytest.raises(SealError, match=r"(?s)pairs in .* were made by .*SEAL_OLD=keep make figures"):
+        made.is_current(record)
+    monkeypatch.setenv("SEAL_OLD", "keep")
+    assert made.is_current(record)
+    monkeypatch.setenv("SEAL_OLD", "anew")
+    assert not made.is_current(record)
+    monkeypatch.setenv("SEAL_OLD", "yes")
+    with pytest.raises(SealError, match="SEAL_OLD=keep"):
+        made.is_current(record)
+
+
+def test_changed_inputs_are_made_anew_whatever_the_version(tmp_path):
+    record = kept(tmp_path, Made("pairs", 1, PARTS))
+    assert not Made("pairs", 2, PARTS | {"slide": "abd"}).is_current(record)
+
+
+# --- digests of files ---------------------------------------------------------------------------------------
+
+
+def aged(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    os.utime(path, (1e9, 1e9))
+    return path
+
+
+def test_a_file_is_read_again_only_where_its_size_or_time_changed(home, monkeypatch):
+    file = aged(home / "data" / "a", "one")
+    (first,) = contents([file])
+    assert first == sha256(file)
+    monkeypatch.setattr(files, "sha256", lambda path: pytest.fail("read again"))
+    assert contents([file]) == [first]
+    monkeypatch.undo()
+    aged(file, "two!")
+    assert contents([file]) == [sha256(file)] != [first]
+
+
+def test_a_copied_or_moved_home_is_known_again(home, monkeypatch, tmp_path):
+    (first,) = contents([aged(home / "data" / "a", "one")])
+    moved = home.rename(tmp_path / "moved")
+    monkeypatch.setenv("SEAL_HOME", str(moved))
+    monkeypatch.setattr(files, "sha256", lambda path: pytest.fail("read again"))
+    assert contents([moved / "data" / "a"]) == [first]
+
+
+def test_a_file_that_was_mended_in_the_moment_it_was_read_is_noticed(home):
+    file = home / "data" / "a"
+    file.write_text("one")
+    stat = file.stat()
+    (first,) = contents([file])
+    file.write_text("two")
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert contents([file]) != [first]
+
+
+# --- whole or not at all ------------------------------------------------------------------------------------
+
+
+def test_a_folder_takes_the_place_of_another(tmp_path):
+    place = tmp_path / "place"
+    for name in ("new", "old"):
+        (place / name).mkdir(parents=True)
+        (place / name / name).touch()
+    swap(place / "new", place / "old")
+    assert [path.name for path in place.iterdir()] == ["old"]
+    assert [path.name for path in (place / "old").iterdir()] == ["new"]
+
+
+def test_a_disk_without_room_is_named(tmp_path):
+    require_room(tmp_path, 1, "tokens")
+    with pytest.raises(SealError, match=r"GB free for 1000000000\.0 GB of tokens"):
+        require_room(tmp_path, 10**18, "tokens")
+
+
+def test_a_second_process_waits_for_the_lock(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from seal.files import lock\n"
+        "with lock(Path(sys.argv[1]), 'writes'): print('in')"
+    )
+    with lock(tmp_path / "x", "writes"):
+        other = subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path / "x")],
+            cwd=PROJECT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        assert b"another process writes" in other.stderr.readline()
+        assert other.poll() is None
+    assert other.communicate(timeout=30)[0] == b"in\n"

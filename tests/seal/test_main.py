@@ -22,17 +22,10 @@ def test_bad_input_is_one_message_and_exit_code_2(capsys):
     assert len(captured.err.splitlines()) == 3
 
 
-def test_parameter_without_value_is_named(tmp_path, capsys):
-    assert main(["run", "x.ipynb", "--out", str(tmp_path / "x.ipynb"), "-p", "seed"]) == 2
-    assert "'seed'" in capsys.readouterr().err
-
-
-def test_what_make_asks_first_needs_no_environment(tmp_path):
-    """`inputs` and `profiles` run before there is an environment: -S leaves out installed packages."""
-    notebook = next((paths.PROJECT / "notebooks").glob("0*.ipynb"))
-    for arguments in (["profiles"], ["inputs", "--profile", "demo", "--out", str(tmp_path), str(notebook)]):
+def test_what_make_asks_first_needs_no_environment():
+    """`profiles` runs before there is an environment: -S leaves out installed packages."""
+    for arguments in (["profiles"], ["profiles", "demo"]):
         subprocess.run([sys.executable, "-S", "-m", "seal", *arguments], cwd=paths.PROJECT, check=True)
-    assert [path.name for path in tmp_path.glob("*.inputs")] == [f"{notebook.stem}.inputs"]
     code = f"import sys, seal.__main__; sys.exit(' '.join(set('{HEAVY}'.split()) & set(sys.modules)) or 0)"
     subprocess.run([sys.executable, "-c", code], cwd=paths.PROJECT, check=True)
 
@@ -57,7 +50,8 @@ def test_clean_takes_what_the_profile_made_and_nothing_else(home, monkeypatch, t
     made = [tmp_path / "project" / "build" / "demo", home / "data" / "samples" / "atlas"]
     made += [home / "data" / kind / "demo" for kind in ("pairs", "tokens", "embeddings")]
     made += [home / kind / "demo" for kind in ("runs", "results", "figures")]
-    made += [home / "data" / "pairs" / ".demo.0123456789ab.part"]
+    made += [home / "data" / "pairs" / ".demo.0123456789ab.part", home / "data" / "pairs" / "demo,panel__genes=9"]
+    made += [home / "data" / "samples" / "atlas,atlas__scale=2"]
     kept = [home / "data" / "samples" / "hest", home / "runs" / "her2st", home / "figures" / "reference"]
     kept += [home / "data" / "pairs" / ".her2st.0123456789ab.part"]
     for folder in (*made, *kept):
@@ -118,7 +112,7 @@ def test_train_with_a_wrong_word_is_one_message(small, capsys, more, what, expec
     assert "Traceback" not in captured.err
 
 
-@pytest.mark.parametrize("command", ["run", "status", "train", "inputs", "outputs", "profiles", "clean", "reference"])
+@pytest.mark.parametrize("command", ["status", "train", "profiles", "clean", "reference"])
 def test_each_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit, match="0"):
         main([command, "--help"])

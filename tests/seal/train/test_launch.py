@@ -16,7 +16,7 @@ CHANGES = [
     {},
     {"vision__rank": 3, "vision__lr": 1e-5, "vision__learn_temperature": True},
     {"omics__hidden": (16, 8), "evaluation__seeds": (7,), "atlas__organs": ("Breast",)},
-    {"encoder": "uni2_h", "image_size": 56, "variant": "rank_3", "compute__tokens": "disk"},
+    {"encoder": "uni2_h", "image_size": 56, "compute__tokens": "disk"},
 ]
 
 
@@ -26,7 +26,6 @@ def test_settings_are_read_as_python_values_or_text():
         "vision__lr=1e-4",
         "encoder=uni2_h",
         "evaluation__seeds=(0, 1)",
-        "variant=''",
         "a=b=c",
     ]
     assert launch.settings(options) == {
@@ -34,7 +33,6 @@ def test_settings_are_read_as_python_values_or_text():
         "vision__lr": 1e-4,
         "encoder": "uni2_h",
         "evaluation__seeds": (0, 1),
-        "variant": "",
         "a": "b=c",
     }
     assert launch.settings([]) == {}
@@ -65,13 +63,13 @@ def commands(monkeypatch):
 
 
 def test_the_command_names_run_processes_and_settings(commands):
-    profile = profiles.get("her2st", vision__rank=3, variant="rank_3")
+    profile = profiles.get("her2st", vision__rank=3)
     launch.train(profile, "HER2ST-B", 2, "seal_shuffled", 4)
     (command,) = commands.commands
     assert command[:3] == [sys.executable, "-m", "torch.distributed.run"]
     assert command[3:7] == ["--standalone", "--nproc-per-node=4", "-m", "seal"]
     what = ["--profile", "her2st", "--fold", "HER2ST-B", "--seed", "2", "--method", "seal_shuffled"]
-    assert command[7:] == ["train", *what, "--set", "variant='rank_3'", "--set", "vision__rank=3"]
+    assert command[7:] == ["train", *what, "--set", "vision__rank=3"]
 
 
 def test_a_failed_process_is_an_error(commands):

@@ -11,6 +11,7 @@ import torch
 from seal.data.assemble import assemble
 from seal.errors import SealError
 from seal.export import save as dropin
+from seal.files import read_json
 from seal.models import encoders
 from seal.train import loop, runs, tokens
 
@@ -84,14 +85,53 @@ def test_shuffled_pairs_keep_no_partner_and_use_each_once(way):
     assert (runs._partners(fold, 0, "seal") == fold.train).all()
 
 
-def test_settings_decide_whether_a_run_is_current(way, small):
+def test_other_settings_have_a_folder_of_their_own(way, small):
     pairs, fold, _ = way
     runs.train_omics(pairs, fold, 0, 8)
-    run = runs.run_folder(pairs, fold, 0, "omics") / "run.json"
-    before = run.read_text()
-    longer = dataclasses.replace(small, omics=dataclasses.replace(small.omics, epochs=3))
-    runs.train_omics(assemble(longer), fold, 0, 8)
-    assert run.read_text() != before
+    folder = runs.run_folder(pairs, fold, 0, "omics")
+    before = (folder / "run.json").read_text()
+    longer = assemble(dataclasses.replace(small, omics=dataclasses.replace(small.omics, epochs=3)))
+    runs.train_omics(longer, fold, 0, 8)
+    other = runs.run_folder(longer, fold, 0, "omics")
+    assert (folder / "run.json").read_text() == before
+    assert other != folder
+    assert read_json(other / "run.json")["epochs"] == 3
+
+
+def test_changed_inputs_train_anew_and_the_old_run_stays_until_then(way, monkeypatch, capsys):
+    pairs, fold, _ = way
+    runs.train_omics(pairs, fold, 0, 8)
+    folder = runs.run_folder(pairs, fold, 0, "omics")
+    before = (folder / "omics.safetensors").read_bytes()
+    fewer = dataclasses.replace(fold, omics=fold.omics[1:])
+    finish = runs.finish
+
+    def dying(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runs, "finish", dying)
+    with pytest.raises(KeyboardInterrupt):
+        runs.train_omics(pairs, fewer, 0, 8)
+    assert "made anew, for these have changed: rows" in capsys.readouterr().err
+    assert (folder / "omics.safetensors").read_bytes() == before
+    monkeypatch.setattr(runs, "finish", finish)
+    runs.train_omics(pairs, fewer, 0, 8)
+    assert (folder / "omics.safetensors").read_bytes() != before
+    assert [path.name for path in folder.parent.iterdir()] == ["omics"]
+
+
+def test_a_run_of_another_version_is_kept_or_made_anew_as_the_user_says(way, monkeypatch):
+    pairs, fold, _ = way
+    runs.train_omics(pairs, fold, 0, 8)
+    monkeypatch.setattr(runs, "VERSION", runs.VERSION + 1)
+    monkeypatch.setattr(runs, "fit", lambda *_: pytest.fail("trained again"))
+    with pytest.raises(SealError, match=rf"SEAL-omics in .* made by version {runs.VERSION - 1}"):
+        runs.train_omics(pairs, fold, 0, 8)
+    monkeypatch.setenv("SEAL_OLD", "keep")
+    runs.train_omics(pairs, fold, 0, 8)
+    monkeypatch.setenv("SEAL_OLD", "anew")
+    with pytest.raises(pytest.fail.Exception, match="trained again"):
+        runs.train_omics(pairs, fold, 0, 8)
 
 
 def test_wrong_or_damaged_weights_are_named(way):
@@ -170,9 +210,10 @@ BLOCKED = {{"pandas", "scipy", "sklearn", "scanpy", "squidpy", "anndata", "umap"
            "onnx", "openslide", "tifffile", "papermill", "nbformat", "IPython", "pooch"}}
 
 sys.modules.update(dict.fromkeys(BLOCKED))  # as if not installed
-from seal import profiles, stages, tokens
+from seal import profiles
 from seal.data.pairs import read
 from seal.models import encoders
+from seal.train import runs, tokens
 
 build = encoders.build
 encoders.build = lambda name, image_size=None, **_: build(
@@ -181,7 +222,7 @@ encoders.build = lambda name, image_size=None, **_: build(
 profile = eval({repr(small)!r}, vars(profiles))
 pairs = read(profile)
 store = tokens.build(pairs)
-model = stages.train_vision(pairs, pairs.folds()[0], 5, store)
+model = runs.train_vision(pairs, pairs.folds()[0], 5, store)
 print(tokens.embed_tokens(model.encoder, store).shape)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
