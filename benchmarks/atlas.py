@@ -36,13 +36,13 @@ def child(scale: int, tiny: bool, one: bool) -> None:
     from seal_atlas import tables
     from seal_atlas.writing import atlas, cohorts, sections
 
-    sections.simulate(tables.donors()[0], 1, 0)
+    sections.simulate_section(tables.donors()[0], 1, 0)
     if one:
         atlas.count_threads = lambda: 1
     profile = settings(scale, tiny)
     start = time.perf_counter()
     samples = seal_atlas.prepare(profile)
-    slides = cohorts.prepare(paths.slides("atlas"), seal_atlas.settings_of(profile))
+    slides = cohorts.prepare_slides(paths.slides("atlas"), seal_atlas.settings_of(profile))
     took = time.perf_counter() - start
     files = sorted(p for root in (samples, slides) for p in root.rglob("*") if p.suffix in (".tif", ".h5ad", ".tsv"))
     found = digest([(p.relative_to(paths.home()).as_posix(), sha256(p)) for p in files])

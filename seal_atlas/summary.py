@@ -60,8 +60,8 @@ def slide_tasks(root: Path, settings: AtlasSettings) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    drawn, _ = cohorts.patients_of(settings)
-    scores = oracle.scores(drawn, cohorts.read_truth(root), cohorts.cohort_seed(settings))
+    drawn, _ = cohorts.draw_cohorts(settings)
+    scores = oracle.score_tasks(drawn, cohorts.read_cohort_truth(root), cohorts.cohort_seed(settings))
     rows = [
         {
             "task": s.task.task,

@@ -1,11 +1,11 @@
 """How close the simulated atlas comes to real sections: counts, pictures, and a classifier that tells them apart."""
 
-from seal_atlas.realism.pairings import Patches, apart_statistics, draw_patches
-from seal_atlas.realism.sections import real_sections, section_statistics
+from seal_atlas.realism.measure import real_sections, section_statistics
+from seal_atlas.realism.pairings import ComparedPatches, apart_statistics, draw_patches
 from seal_atlas.realism.verdict import shortfalls
 
 __all__ = [
-    "Patches",
+    "ComparedPatches",
     "apart_statistics",
     "draw_patches",
     "real_sections",

@@ -6,7 +6,7 @@ import numpy as np
 
 from figures.style import BLUE, DOUBLE, GREEN, GREY, LIGHT, ORANGE, SKY, VERMILION, new_figure, panel_title, style
 from seal_atlas.realism.pairings import PAIRED
-from seal_atlas.realism.statistic import NAMES
+from seal_atlas.realism.statistic import STATISTICS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +38,7 @@ def realism_figure(realism: "pd.DataFrame") -> "Figure":
         From `seal_atlas.realism`: `section_statistics` and `apart_statistics`. The grey band is the range of the real
         sections; whatever is lacking stays empty.
     """
-    sections = _labelled(realism[realism["statistic"].map(lambda name: NAMES[name].kind) != "apart"])
+    sections = _labelled(realism[realism["statistic"].map(lambda name: STATISTICS[name].kind) != "apart"])
     figure = new_figure(DOUBLE, 158)
     rows = figure.subfigures(4, 1, height_ratios=[1, 1.3, 1, 1.08])
     for row, names, title in ((rows[0], UPPER, "A  Expression"), (rows[2], LOWER, "C  Pictures")):
@@ -82,7 +82,7 @@ def draw_strip(axes: "Axes", sections: "pd.DataFrame", name: str) -> None:
     if name in LOG:
         _log(axes, (1.0, 3.0))
     axes.margins(y=0.1)
-    words = NAMES[name].label.split(" ")
+    words = STATISTICS[name].label.split(" ")
     lines = [""]
     for word in words:
         lines = [*lines[:-1], f"{lines[-1]} {word}".strip()] if len(lines[-1] + word) < 13 else [*lines, word]
@@ -100,7 +100,7 @@ def _log(axes: "Axes", steps: tuple[float, ...]) -> None:
 
 
 def _draw_spectrum(axes: "Axes", sections: "pd.DataFrame") -> None:
-    from seal_atlas.realism.expression import CORRELATED, SPOTS, noise_edge
+    from seal_atlas.realism.count_statistics import CORRELATED, SPOTS, noise_edge
 
     _draw_curves(axes, sections[sections["statistic"] == "spectrum"])
     edge = noise_edge(SPOTS, CORRELATED) / CORRELATED

@@ -1,5 +1,6 @@
 """The atlas's sections on disk: what is missing of them is simulated, several at a time."""
 
+import csv
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -76,15 +77,16 @@ def _prepare(root: Path, settings: AtlasSettings, donors: list[Donor]) -> Path:
 
     made = {donor.donor: _made_from(donor, settings) for donor in donors}
     missing = [d for d in donors if not (_whole(root, d.donor) and is_made(root, d.donor, made[d.donor]))]
-    listed = root / "metadata.csv"
-    if not missing and listed.is_file():
+    if not missing and _listed(root) == set(made):
         return root
-    listed.unlink(missing_ok=True)  # a run that is killed below must not leave a table that lacks its samples
+    (root / "metadata.csv").unlink(
+        missing_ok=True
+    )  # a run that is killed below must not leave a table that lacks its samples
     for folder in ("st", "wsis", "metadata"):
         remove_parts(root / folder)
 
     def write(donor: Donor) -> None:
-        sections.write(root, donor, settings.spots_per_section, settings.seed, made[donor.donor])
+        sections.write_section(root, donor, settings.spots_per_section, settings.seed, made[donor.donor])
 
     # The compiled parts let go of Python's lock, so threads share the work without copying anything.
     with ThreadPoolExecutor(count_threads()) as pool:
@@ -95,12 +97,21 @@ def _prepare(root: Path, settings: AtlasSettings, donors: list[Donor]) -> Path:
 
 
 def _made_from(donor: Donor, settings: AtlasSettings) -> Made:
-    own = {"spots": settings.spots_per_section, "seed": settings.seed, "tables": tables.content()}
+    own = {"spots": settings.spots_per_section, "seed": settings.seed, "tables": tables.tables_digest()}
     return Made("the atlas's sections", sections.VERSION, {"donor": asdict(donor)} | own)
 
 
 def _whole(root: Path, name: str) -> bool:
     return (root / "st" / f"{name}.h5ad").is_file() and (root / "wsis" / f"{name}.tif").is_file()
+
+
+def _listed(root: Path) -> set[str]:
+    """Samples that the table lists; none where there is none."""
+    table = root / "metadata.csv"
+    if not table.is_file():
+        return set()
+    with table.open(newline="", encoding="utf-8") as file:
+        return {row["id"] for row in csv.DictReader(file)}
 
 
 def count_threads() -> int:

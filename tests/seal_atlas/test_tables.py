@@ -53,7 +53,7 @@ def test_a_bad_line_is_named(tmp_path, text, what):
     path = tmp_path / "organs.csv"
     path.write_text(text)
     with pytest.raises(SealError, match=what):
-        tables.typed(tables.Organ, path)
+        tables.read_typed(tables.Organ, path)
 
 
 @pytest.mark.parametrize("value", ["many", "nan", "inf"])
@@ -61,12 +61,12 @@ def test_a_value_that_is_no_number_is_named(tmp_path, value):
     path = tmp_path / "densities.csv"
     path.write_text(f"organ,states,compartment,cell,per_mm2,crowding\nLiver,H,lobule,t_cell,{value},0.4\n")
     with pytest.raises(SealError, match=r"densities\.csv, line 2"):
-        tables.typed(tables.Density, path)
+        tables.read_typed(tables.Density, path)
 
 
 def test_a_missing_table_is_named(tmp_path):
     with pytest.raises(SealError, match=r"organs\.csv is missing"):
-        tables.numbered(tmp_path / "organs.csv")
+        tables.read_numbered(tmp_path / "organs.csv")
 
 
 def test_the_parameters_are_pinned():

@@ -9,7 +9,7 @@ from seal.data import hest, sample_files
 from seal.errors import SealError
 from seal.files import sha256
 from seal_atlas import tables
-from seal_atlas.counting import expression
+from seal_atlas.counting import transcripts
 from seal_atlas.settings import AtlasSettings
 from seal_atlas.writing import sections
 
@@ -19,7 +19,7 @@ BREAST = tables.Donor("SIM-TEST-01", "Breast", "Cancer", "A")
 
 @pytest.fixture(scope="module")
 def breast():
-    return sections.simulate(BREAST, SPOTS, 7)
+    return sections.simulate_section(BREAST, SPOTS, 7)
 
 
 # --- geometry
@@ -27,14 +27,14 @@ def breast():
 
 @pytest.mark.parametrize("spots", [1, 2, 49, 90, 500])
 def test_grid_has_exactly_the_spots_asked_for(spots):
-    row, col, xy = sections.visium(spots)
+    row, col, xy = sections.lay_visium_grid(spots)
     assert len(row) == len(col) == len(xy) == spots
     assert len(set(zip(row, col, strict=True))) == spots
     assert ((row + col) % 2 == 0).all()
 
 
 def test_inner_spots_have_six_neighbours_at_100_um():
-    row, col, xy = sections.visium(160)
+    row, col, xy = sections.lay_visium_grid(160)
     distance = np.linalg.norm(xy[:, None] - xy[None], axis=2)
     beside = (distance > 0) & (distance < 101)
     np.testing.assert_allclose(distance[beside], 100)
@@ -79,7 +79,7 @@ def test_composition_is_that_of_the_drawn_cells(breast):
 
 
 def test_a_patch_shows_the_cells_of_its_own_spot():
-    section = sections.simulate(tables.Donor("SIM-TEST-02", "Brain", "Cancer", "A"), 60, 3)
+    section = sections.simulate_section(tables.Donor("SIM-TEST-02", "Brain", "Cancer", "A"), 60, 3)
     y, x = np.mgrid[:112, :112] - 55.5
     disc = np.hypot(x, y) < 55
     dark = []
@@ -91,7 +91,7 @@ def test_a_patch_shows_the_cells_of_its_own_spot():
 
 
 def test_spots_off_the_tissue_are_marked():
-    section = sections.simulate(tables.Donor("SIM-TEST-03", "Bladder", "Healthy", "B"), 40, 1)
+    section = sections.simulate_section(tables.Donor("SIM-TEST-03", "Bladder", "Healthy", "B"), 40, 1)
     inside = section.tissue.inside(section.table.obsm["spatial"] * 0.5)
     np.testing.assert_array_equal(section.table.obs["in_tissue"], inside)
 
@@ -100,15 +100,15 @@ def test_the_bulk_of_a_section_holds_all_its_cells(breast):
     truth = sections.bulk_truth(breast.tissue, [1])
     assert truth.rna.shape == (1, len(tables.cell_types()))
     present = np.bincount(breast.tissue.cells.kind, minlength=len(tables.cell_types())) > 0
-    np.testing.assert_array_equal(truth.rna[0] > 0, present & (expression.content() > 0))
+    np.testing.assert_array_equal(truth.rna[0] > 0, present & (transcripts.rna_content() > 0))
     assert ((truth.activity > 0) & (truth.activity < 1)).all()
 
 
 def test_the_same_donor_is_the_same_section(breast):
-    again = sections.simulate(BREAST, SPOTS, 7)
+    again = sections.simulate_section(BREAST, SPOTS, 7)
     np.testing.assert_array_equal(again.image, breast.image)
     assert (again.table.X != breast.table.X).nnz == 0
-    other = sections.simulate(dataclasses.replace(BREAST, donor="SIM-TEST-09"), SPOTS, 7)
+    other = sections.simulate_section(dataclasses.replace(BREAST, donor="SIM-TEST-09"), SPOTS, 7)
     assert (other.image != breast.image).mean() > 0.5
 
 
@@ -155,10 +155,10 @@ def test_the_reader_crops_the_drawn_section():
     counts = sample_files.read_counts(sample)
     patches = np.concatenate(list(sample_files.read_patches(sample, counts.obs_names.tolist(), 224, 0.5)))
     assert patches.shape == (6, 224, 224, 3)
-    drawn = sections.simulate(tables.donors()[24], 6, 2026)
+    drawn = sections.simulate_section(tables.donors()[24], 6, 2026)
     assert drawn.table.uns["simulated"]
     donor = next(d for d in tables.donors() if d.donor == sample.id)
-    image = sections.simulate(donor, 6, 2026).image
+    image = sections.simulate_section(donor, 6, 2026).image
     for patch, (x, y) in zip(patches, counts.obsm["spatial"], strict=True):
         left, top = round(x - 112), round(y - 112)
         own = image[top : top + 224, left : left + 224].astype(float)
@@ -188,7 +188,7 @@ def test_prepare_writes_only_what_is_missing():
 
 
 def test_a_killed_run_goes_on(monkeypatch, edited):
-    whole = sections.write
+    whole = sections.write_section
     calls = []
 
     def killed(root, donor, *rest):
@@ -197,11 +197,11 @@ def test_a_killed_run_goes_on(monkeypatch, edited):
             raise KeyboardInterrupt
         whole(root, donor, *rest)
 
-    monkeypatch.setattr(sections, "write", killed)
+    monkeypatch.setattr(sections, "write_section", killed)
     with pytest.raises(KeyboardInterrupt):
         edited()
     assert not (paths.samples("atlas") / "metadata.csv").exists()
-    monkeypatch.setattr(sections, "write", whole)
+    monkeypatch.setattr(sections, "write_section", whole)
     root = edited()
     assert [s.id for s in hest.samples(root)] == ["SIM-KIDNEY-01", "SIM-KIDNEY-02"]
 
