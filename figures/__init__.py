@@ -8,7 +8,6 @@ from figures.for_notebooks import curve, patch_sheet, tissue_with_spots, umap_pa
 from figures.style import mark, style
 from figures.training import loss_curves
 from figures.waterfall import waterfall_figure
-from seal_atlas.realism.figure import realism_figure
 
 __all__ = [
     "ablations_figure",
@@ -20,7 +19,6 @@ __all__ = [
     "pairs_figure",
     "patch_level_figure",
     "patch_sheet",
-    "realism_figure",
     "spot_maps",
     "style",
     "tissue_with_spots",

@@ -6,14 +6,15 @@ import pandas as pd
 import pytest
 from scipy.ndimage import gaussian_filter
 
-import figures
+from figures.style import mark, new_figure, style
 from seal import results
 from seal.data import hest
 from seal.data.sample_files import write_sample
 from seal.errors import SealError
-from seal.evaluate import robustness
 from seal_atlas.realism import (
+    FIGURE_SIZE,
     count_statistics,
+    draw_realism,
     mouse,
     pairings,
     picture_statistics,
@@ -199,60 +200,6 @@ def test_glass_alone_is_no_picture():
         picture_statistics.picture_statistics(np.zeros((2, 32, 32, 3)))
 
 
-def groups_of(number: int, each: int) -> tuple[np.ndarray, np.ndarray]:
-    """Second class and groups of twice `number` groups."""
-    second = np.repeat([False, True], number * each)
-    return second, np.repeat([f"s{i:02d}" for i in range(2 * number)], each)
-
-
-def test_no_group_is_on_both_sides_and_each_fold_has_both_classes():
-    second, groups = groups_of(3, 7)
-    fold = robustness.deal_groups(second, groups)
-    assert fold.max() == 2
-    assert all(len(set(fold[groups == name])) == 1 for name in groups)
-    assert all(set(second[fold == k]) == {False, True} for k in range(3))
-    with pytest.raises(SealError, match="s00 holds both classes"):
-        robustness.deal_groups(np.arange(42) % 2 == 0, groups)
-    with pytest.raises(SealError, match="1 and 3 groups"):
-        robustness.deal_groups(second[14:], groups[14:])
-
-
-def test_what_marks_a_section_does_not_tell_classes_apart():
-    # Each section has a colour of its own, so a split within sections would give an AUC near 1.
-    rng = np.random.default_rng(1)
-    second, groups = groups_of(20, 10)
-    own = {name: rng.normal(size=30) * 3 for name in np.unique(groups)}
-    features = np.array([own[name] for name in groups]) + rng.normal(size=(len(groups), 30))
-    found = robustness.measure_separability(features, second, groups)
-    assert 0.3 < found.auc < 0.7
-    assert found.auc_interval[0] < 0.5 < found.auc_interval[1]
-    within = robustness.measure_separability(
-        features, second, np.char.add(groups, np.tile(list("ab"), len(groups) // 2))
-    )
-    assert within.auc > 0.9
-
-
-def test_different_classes_are_told_apart():
-    rng = np.random.default_rng(0)
-    second, groups = groups_of(6, 10)
-    features = rng.normal(size=(len(groups), 5)) + 3 * second[:, None]
-    found = robustness.measure_separability(features, second, groups)
-    assert found.auc > 0.99
-    assert found.accuracy > 0.97
-    assert found.auc_interval[0] > 0.97
-    few = (groups < "s03") | (groups > "s08")
-    assert np.isnan(robustness.measure_separability(features[few], second[few], groups[few]).auc_interval[0])
-
-
-def test_energy_distance_grows_from_nothing_to_one():
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(300, 4))
-    distances = [robustness.energy_distance(x, rng.normal(size=(300, 4)) + shift) for shift in (0, 1, 5, 50)]
-    assert abs(distances[0]) < 0.01
-    assert distances == sorted(distances)
-    assert distances[-1] > 0.9
-
-
 def make_sample(root, name, *, simulated, organ="Breast", spots=48, picture=True, normalised=False, seed=0, a=0.2):
     """Write one sample of 60 genes, its patches with drawn nuclei."""
     rng = np.random.default_rng(seed)
@@ -344,11 +291,10 @@ def test_sections_that_vary_too_little_are_named():
 @pytest.mark.parametrize("real", [True, False])
 def test_the_figure_draws_with_and_without_real_sections(table, real):
     chosen = table if real else table[table["simulated"] & ~table["source"].str.contains("real")]
-    figure = figures.mark(figures.realism_figure(chosen), "simulated data")
-    width, height = figure.get_size_inches() * 25.4
-    assert width == pytest.approx(183)
-    assert height < 170
-    figure.canvas.draw()
+    with style():
+        figure = new_figure(*FIGURE_SIZE)
+        draw_realism(figure, chosen)
+        mark(figure, "simulated data").canvas.draw()
     box = figure.get_tightbbox()
     assert box.x0 >= -0.02
     assert box.x1 <= figure.get_size_inches()[0] + 0.02
