@@ -5,7 +5,7 @@ from pathlib import Path
 from seal.errors import SealError
 from seal.export.card import may_share_derivatives
 from seal.export.load import MERGED, RECORD, read_record
-from seal.hub_errors import explain
+from seal.files import explain_hub_error
 
 
 def fetch(repository: str) -> Path:
@@ -22,7 +22,7 @@ def fetch(repository: str) -> Path:
         return Path(huggingface_hub.snapshot_download(repository))
     # Whatever the client raises means that there is no model; the first is kept as the cause.
     except Exception as error:
-        raise explain(
+        raise explain_hub_error(
             error,
             f"cannot download {repository}",
             expected="a repository that your token can read",
@@ -77,7 +77,7 @@ def push(folder: str | Path, repo_id: str, *, private: bool = True) -> str:
                 commit_message=f"{record['encoder']['label']} after SEAL",
             )
     except Exception as error:  # as in `fetch`
-        raise explain(
+        raise explain_hub_error(
             error,
             f"cannot upload to {repo_id}",
             expected="a repository that your token can write to",
