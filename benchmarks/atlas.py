@@ -34,7 +34,7 @@ def child(scale: int, tiny: bool, one: bool) -> None:
     from seal import paths
     from seal.files import digest, sha256
     from seal_atlas import tables
-    from seal_atlas.writing import atlas, cohorts, sections
+    from seal_atlas.writing import atlas, sections
 
     sections.simulate_section(tables.donors()[0], 1, 0)
     if one:
@@ -42,7 +42,7 @@ def child(scale: int, tiny: bool, one: bool) -> None:
     profile = settings(scale, tiny)
     start = time.perf_counter()
     samples = seal_atlas.prepare(profile)
-    slides = cohorts.prepare_slides(paths.slides("atlas"), seal_atlas.settings_of(profile))
+    slides = seal_atlas.prepare_slides(profile)
     took = time.perf_counter() - start
     files = sorted(p for root in (samples, slides) for p in root.rglob("*") if p.suffix in (".tif", ".h5ad", ".tsv"))
     found = digest([(p.relative_to(paths.home()).as_posix(), sha256(p)) for p in files])

@@ -5,6 +5,7 @@ model (`seal.evaluate.slide`) learns from them on the tasks' own folds.
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +13,9 @@ from seal.evaluate.slide import SlideScore, find_shortage, score_slides
 from seal_atlas import tables
 from seal_atlas.patients.people import Patient
 from seal_atlas.patients.tasks import CohortTruth, SlideTask, deal_folds, label_slides, slide_tasks
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def oracle_features(truth: CohortTruth) -> np.ndarray:
@@ -38,3 +42,23 @@ def score_tasks(
         for labels in labelled
         if find_shortage(labels) is None
     ]
+
+
+def tabulate_scores(scores: Sequence[tuple[SlideTask, SlideScore]]) -> "pd.DataFrame":
+    """One row a task: what it is, the strength of its signal by the table that made the labels, and its score.
+
+    Returns
+    -------
+    DataFrame with task, group, type, strength, metric, cases, oracle with its 95 % interval over folds (low, high),
+    chance, gained (share of the way from chance to perfect).
+    """
+    import pandas as pd
+
+    about = ("task", "group", "type", "strength", "metric")
+    rows = [
+        {name: getattr(task, name) for name in about}
+        | {"cases": score.slides, "oracle": score.value, "low": score.low, "high": score.high}
+        | {"chance": score.chance, "gained": score.gained}
+        for task, score in scores
+    ]
+    return pd.DataFrame(rows)

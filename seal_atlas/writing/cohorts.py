@@ -24,13 +24,15 @@ from typing import Any
 
 import numpy as np
 
+from seal import paths
 from seal.errors import SealError
 from seal.files import Made, atomic, read_json, remove_parts, write_json
+from seal.profiles import Profile
 from seal_atlas import tables
 from seal_atlas.counting import transcripts
 from seal_atlas.patients.people import Patient, alterations, draw_patients, morphology_factors, subtypes
 from seal_atlas.patients.tasks import CohortTruth
-from seal_atlas.settings import AtlasSettings
+from seal_atlas.settings import AtlasSettings, folder_suffix, settings_of
 from seal_atlas.showing import render
 from seal_atlas.writing import atlas, slides, task_folders
 
@@ -74,7 +76,12 @@ def draw_cohorts(settings: AtlasSettings) -> tuple[list[Patient], list[Patient]]
     )
 
 
-def prepare_slides(root: Path, settings: AtlasSettings) -> Path:
+def prepare_slides(profile: Profile) -> Path:
+    """Make what is missing of the slide cohorts of the profile's atlas, see `make_cohorts`; their folder."""
+    return make_cohorts(paths.slides("atlas", folder_suffix(profile)), settings_of(profile))
+
+
+def make_cohorts(root: Path, settings: AtlasSettings) -> Path:
     """Make what is missing of the slide cohorts.
 
     A slide that is there and follows from the same settings and tables is not made again; slides that nobody asks for

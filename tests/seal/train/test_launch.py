@@ -15,7 +15,7 @@ from seal.train import launch, parallel, runs, tokens
 CHANGES = [
     {},
     {"vision__rank": 3, "vision__lr": 1e-5, "vision__learn_temperature": True},
-    {"omics__hidden": (16, 8), "evaluation__seeds": (7,), "atlas__organs": ("Breast",)},
+    {"omics__hidden": (16, 8), "evaluation__seeds": (7,), "source_settings__organs": ("Breast",)},
     {"encoder": "uni2_h", "image_size": 56, "compute__tokens": "disk"},
 ]
 

@@ -306,7 +306,7 @@ SMALL = AtlasSettings(
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    return cohorts.prepare_slides(tmp_path_factory.mktemp("slides") / "atlas", SMALL)
+    return cohorts.make_cohorts(tmp_path_factory.mktemp("slides") / "atlas", SMALL)
 
 
 def names_of(root):
@@ -369,7 +369,7 @@ def test_nothing_is_made_again_and_no_bar_appears(made, monkeypatch):
 
     monkeypatch.setattr("tqdm.tqdm", bar)
     before = {path: path.stat().st_mtime_ns for path in made.rglob("*") if path.is_file()}
-    cohorts.prepare_slides(made, SMALL)
+    cohorts.make_cohorts(made, SMALL)
     assert {path: path.stat().st_mtime_ns for path in made.rglob("*") if path.is_file()} == before
 
 
@@ -380,16 +380,16 @@ def test_what_is_lost_is_made_again_to_the_same_bytes(made):
         path.unlink()
     (made / "wsis" / ".SIM-P00009.abcd.part.tif").write_bytes(b"")
     untouched = (made / "wsis" / "SIM-P00001.tif").stat().st_mtime_ns
-    cohorts.prepare_slides(made, SMALL)
+    cohorts.make_cohorts(made, SMALL)
     assert {path: sha256(path) for path in made.rglob("*") if path.is_file()} == everything
     assert (made / "wsis" / "SIM-P00001.tif").stat().st_mtime_ns == untouched
 
 
 def test_other_settings_leave_nothing_of_the_old_behind(tmp_path):
     few = dataclasses.replace(SMALL, patients=2, organs=("Kidney",), patches_per_slide=4, scanned_patches=1)
-    root = cohorts.prepare_slides(tmp_path / "slides", few)
+    root = cohorts.make_cohorts(tmp_path / "slides", few)
     first = sha256(root / "wsis" / "SIM-P00001.tif")
-    cohorts.prepare_slides(root, dataclasses.replace(few, patients=1, seed=6))
+    cohorts.make_cohorts(root, dataclasses.replace(few, patients=1, seed=6))
     assert names_of(root) == ["SIM-P00001", *(f"SIM-S00001_S{i}" for i in range(1, 6))]
     assert sha256(root / "wsis" / "SIM-P00001.tif") != first
     assert len(list((root / "truth").iterdir())) == 2
@@ -414,7 +414,7 @@ def test_truth_table_holds_what_is_true(made):
 
 def test_no_patients_is_an_error(tmp_path):
     with pytest.raises(SealError, match="no slide cohort can be made"):
-        cohorts.prepare_slides(tmp_path / "slides", dataclasses.replace(SMALL, patients=0))
+        cohorts.make_cohorts(tmp_path / "slides", dataclasses.replace(SMALL, patients=0))
     with pytest.raises(SealError, match=r"truth\.parquet is missing"):
         cohorts.read_cohort_truth(tmp_path)
 
