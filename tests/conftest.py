@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from seal import paths, profiles, result_tables
+from seal import paths, profiles
 from seal.data.assemble import assemble
+from seal.embed import embed_all
+from seal.evaluate.methods import find_methods
 from seal.evaluate.patch import Evaluation
 from seal.models import encoders
-from seal.train import tokens
+from seal.train import runs, tokens
 
 
 @pytest.fixture(autouse=True)
@@ -92,5 +94,7 @@ def evaluated(small_home, tmp_path_factory, tiny_build):
         patch.setenv("SEAL_HOME", str(home))
         patch.setattr(encoders, "build", tiny_build)
         pairs = assemble(SMALL)
-        evaluation = Evaluation(pairs, tokens.build(pairs)).run()
-        return evaluation, result_tables.training_curves(pairs)
+        source = tokens.build(pairs)
+        runs.train_all(pairs, source)
+        evaluation = Evaluation(pairs, embed_all(pairs, source), find_methods(pairs)).run()
+        return evaluation, runs.tabulate_training(pairs)
