@@ -62,7 +62,7 @@ def _run_command(arguments: argparse.Namespace) -> None:
     if arguments.command == "clean":
         _clean(profile)
     else:
-        from seal.data.verify import verify
+        from seal.data.assemble import verify
 
         print(verify(profile))
 

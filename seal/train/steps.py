@@ -19,8 +19,7 @@ from seal.models.omics import Rows, SealOmics
 from seal.models.vision import SealVision
 from seal.train import parallel
 from seal.train.loop import Batch, seeded
-from seal.train.token_file import Request
-from seal.train.tokens import TokenSource
+from seal.train.tokens import Request, TokenSource
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,10 @@ from typing import TYPE_CHECKING
 import h5py
 import numpy as np
 
-from seal.data import hest
-from seal.data.expression import clean_genes
 from seal.data.folds import Fold
-from seal.data.genes import Aliases
-from seal.data.hest import Sample
+from seal.data.genes import Aliases, clean_genes
 from seal.data.sample_files import read_counts
+from seal.data.samples import Sample, read_samples
 from seal.errors import SealError
 from seal.evaluate.methods import Method
 
@@ -107,7 +105,7 @@ def layer_shares(sample: Sample, data: "AnnData", name: str) -> tuple[np.ndarray
 def _samples(pairs: "Pairs") -> dict[str, Sample]:
     """The samples of the pairs by name, where their source has them."""
     root = importlib.import_module(pairs.profile.source).prepare(pairs.profile)
-    return {sample.id: sample for sample in hest.samples(root, pairs.profile.selection)}
+    return {sample.id: sample for sample in read_samples(root)}
 
 
 def _test_sections(pairs: "Pairs", fold: Fold) -> Iterator[tuple[Sample, list[str], np.ndarray, np.ndarray]]:

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seal.data.expression import clean_genes, normalise
+from seal.data.expression import normalise
+from seal.data.genes import clean_genes
 from seal.data.grid import SHAPE
-from seal.data.hest import Sample
 from seal.data.sample_files import read_counts
+from seal.data.samples import Sample
 from seal_atlas.realism.statistic import NAN, Statistic
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seal.data.hest import Sample
 from seal.data.sample_files import read_counts
+from seal.data.samples import Sample
 from seal.evaluate.robustness import measure_separability
 from seal.models.baselines import colour_statistics
 from seal_atlas.realism.measure import COLUMNS, patch_numbers, read_spread

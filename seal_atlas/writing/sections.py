@@ -7,6 +7,7 @@ from zlib import crc32
 
 import numpy as np
 
+from seal.data.samples import FIELD
 from seal.files import Made
 from seal_atlas import tables
 from seal_atlas.counting import transcripts
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 VERSION = 1  # counted up when the same donor and tables give another section
-PITCH, SPOT, FIELD = 100.0, 55.0, 112.0  # um; Visium's spot distance and diameter, HEST-1k's patch
+PITCH, SPOT = 100.0, 55.0  # um; Visium's spot distance and diameter
 MARGIN = FIELD / 2 + 4  # um between the outermost spots and the edge of the picture
 
 

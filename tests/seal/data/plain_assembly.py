@@ -5,8 +5,10 @@ import numpy as np
 from scipy.sparse import csr_array, vstack
 
 from seal.data import sample_files
-from seal.data.expression import clean_genes, neighbours, normalise, spot_context
+from seal.data.expression import normalise, spot_context
 from seal.data.folds import left_out
+from seal.data.genes import clean_genes
+from seal.data.grid import neighbours
 
 
 def assembled(samples, profile, sections):

@@ -9,9 +9,9 @@ import pytest
 from scipy.sparse import csr_matrix
 
 import seal_atlas
-from seal.data import hest
 from seal.data.assemble import assemble
-from seal.data.expression import clean_genes
+from seal.data.genes import clean_genes
+from seal.data.samples import read_samples
 from seal.errors import SealError
 from seal_atlas.counting import truth
 
@@ -96,7 +96,7 @@ def test_the_ceiling_is_what_counts_scatter_about(small):
         data.X = csr_matrix(rng.multinomial(300_000, share / share.sum(axis=1, keepdims=True)).astype(np.float32))
         return data
 
-    for sample in hest.samples(root):
+    for sample in read_samples(root):
         rewrite(root, sample.id, counted_deeply)
     pairs = assemble(small)
     for fold in pairs.folds():
@@ -121,7 +121,7 @@ def test_real_samples_have_no_truth_whatever_their_layers(small):
     table = seal_atlas.prepare(small) / "metadata.csv"
     frame = pd.read_csv(table)
     frame.assign(simulated=[False] + [True] * (len(frame) - 1)).to_csv(table, index=False)
-    assert sum(sample.simulated for sample in hest.samples(table.parent)) == len(frame) - 1
+    assert sum(sample.simulated for sample in read_samples(table.parent)) == len(frame) - 1
     assert truth.methods(assemble(small)) == ()
 
 

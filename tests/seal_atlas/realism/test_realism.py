@@ -8,8 +8,8 @@ from scipy.ndimage import gaussian_filter
 
 from figures.style import mark, new_figure, style
 from seal import results
-from seal.data import hest
 from seal.data.sample_files import write_sample
+from seal.data.samples import read_samples
 from seal.errors import SealError
 from seal_atlas.realism import (
     FIGURE_SIZE,
@@ -230,7 +230,7 @@ def made(tmp_path_factory):
         make_sample(root, f"SIM-{i}", simulated=True, seed=i, a=0.8)
         make_sample(root, f"REAL-{i}", simulated=False, seed=10 + i, picture=i < 2)
     make_sample(root, "NORMALISED", simulated=False, normalised=True, seed=20)
-    return hest.samples(root)
+    return read_samples(root)
 
 
 @pytest.fixture(scope="module")

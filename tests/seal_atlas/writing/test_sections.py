@@ -5,7 +5,8 @@ import pytest
 
 import seal_atlas
 from seal import paths, profiles
-from seal.data import hest, sample_files
+from seal.data import sample_files
+from seal.data.samples import read_samples
 from seal.errors import SealError
 from seal.files import sha256
 from seal_atlas import tables
@@ -140,7 +141,7 @@ def stamps(root):
 def test_prepare_writes_the_layout_and_then_nothing_more(edited):
     root = edited()
     assert root == paths.samples("atlas")
-    found = hest.samples(root)
+    found = read_samples(root)
     assert [sample.id for sample in found] == ["SIM-KIDNEY-01", "SIM-KIDNEY-02"]
     assert all(s.simulated and s.grid == "visium" and s.has_image and s.donor == s.id for s in found)
     assert [s.um_per_px for s in found] == [0.5, 0.5]
@@ -151,7 +152,7 @@ def test_prepare_writes_the_layout_and_then_nothing_more(edited):
 
 def test_the_reader_crops_the_drawn_section():
     root = seal_atlas.prepare(small(donors_per_organ=1))
-    sample = hest.samples(root)[0]
+    sample = read_samples(root)[0]
     counts = sample_files.read_counts(sample)
     patches = np.concatenate(list(sample_files.read_patches(sample, counts.obs_names.tolist(), 224, 0.5)))
     assert patches.shape == (6, 224, 224, 3)
@@ -203,7 +204,7 @@ def test_a_killed_run_goes_on(monkeypatch, edited):
     assert not (paths.samples("atlas") / "metadata.csv").exists()
     monkeypatch.setattr(sections, "write_section", whole)
     root = edited()
-    assert [s.id for s in hest.samples(root)] == ["SIM-KIDNEY-01", "SIM-KIDNEY-02"]
+    assert [s.id for s in read_samples(root)] == ["SIM-KIDNEY-01", "SIM-KIDNEY-02"]
 
 
 def test_a_killed_enlargement_is_not_taken_for_whole(monkeypatch, edited):
@@ -220,7 +221,7 @@ def test_a_killed_enlargement_is_not_taken_for_whole(monkeypatch, edited):
         edited(donors_per_organ=3)
     monkeypatch.setattr(sample_files, "list_samples", whole)
     edited(donors_per_organ=3)
-    assert [s.id for s in hest.samples(root)] == [f"SIM-KIDNEY-{n:02d}" for n in (1, 2, 3)]
+    assert [s.id for s in read_samples(root)] == [f"SIM-KIDNEY-{n:02d}" for n in (1, 2, 3)]
 
 
 def test_more_donors_leave_the_first_alone(edited):
@@ -236,7 +237,7 @@ def test_scale_multiplies_the_donors_without_changing_the_first(edited):
     before = stamps(root)
     edited(scale=2)
     assert before.items() <= stamps(root).items()
-    assert [s.id for s in hest.samples(root)] == [
+    assert [s.id for s in read_samples(root)] == [
         "SIM-KIDNEY-01",
         "SIM-KIDNEY-01-1",
         "SIM-KIDNEY-02",
@@ -259,7 +260,7 @@ def test_only_what_the_settings_ask_for_is_listed(change, edited):
     root = edited(**change)
     organ = change.get("organs", ("Kidney",))[0].upper()
     donors = change.get("donors_per_organ", 2)
-    assert [sample.id for sample in hest.samples(root)] == [f"SIM-{organ}-{n:02d}" for n in range(1, donors + 1)]
+    assert [sample.id for sample in read_samples(root)] == [f"SIM-{organ}-{n:02d}" for n in range(1, donors + 1)]
 
 
 def test_other_settings_have_a_folder_of_their_own():
@@ -302,7 +303,7 @@ def test_settings_that_cannot_be_simulated_are_named(change, named):
 
 def test_unseen_donors_are_of_unseen_sites_or_organs():
     root = seal_atlas.prepare_unseen(small())
-    found = hest.samples(root)
+    found = read_samples(root)
     assert {s.organ for s in found} >= {"Thyroid", "Spleen"}
     seen = {d.donor for d in tables.donors()} - {s.donor for s in found}
     assert len(seen) == 56
