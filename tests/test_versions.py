@@ -36,7 +36,10 @@ WRITERS = {
     "seal_atlas.realism.mouse": ("seal_atlas.realism.mouse",),
     "seal_atlas.writing.sections": ("seal_atlas.writing.sections", *GROWN, *SHOWN, *COUNTED),
     "seal_atlas.writing.slides": ("seal_atlas.writing.slides", *GROWN, *SHOWN, *COUNTED),
-    "seal_atlas.writing.cohorts": ("seal_atlas.writing.cohorts", "seal_atlas.writing.task_folders"),
+    "seal_atlas.writing.cohorts": (
+        *("seal_atlas.writing.cohorts", "seal_atlas.writing.task_folders", "seal_atlas.patients.tasks"),
+        "seal.evaluate.slide",
+    ),
     "tools.hest_audit.compare": (
         *("tools.hest_audit.compare", "tools.hest_audit.expression", "tools.hest_audit.pictures"),
     ),

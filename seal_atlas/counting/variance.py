@@ -79,5 +79,5 @@ def summarise_variance(found: "pd.DataFrame", genes: Sequence[str]) -> "pd.DataF
 
     columns = ["visible", "hidden", "counting"]
     scored = found[found["gene"].isin(list(genes))]
-    rows = {f"all {len(found)} genes": found, f"{len(scored)} scored genes": scored}
+    rows = {f"all {len(found)} genes": found, f"{len(scored)} chosen genes": scored}
     return pd.DataFrame({name: rows_[columns].mean() for name, rows_ in rows.items()}).T.round(3)

@@ -56,8 +56,8 @@ def test_a_gene_that_never_varies_has_no_parts():
 def test_the_summary_names_its_genes():
     found = variance.split_variance([section(np.random.default_rng(3), spots=200)])
     table = variance.summarise_variance(found, ["G0", "G1", "not there"])
-    assert list(table.index) == ["all 30 genes", "2 scored genes"]
-    assert table.loc["2 scored genes", "visible"] == pytest.approx(found["visible"][:2].mean(), abs=1e-3)
+    assert list(table.index) == ["all 30 genes", "2 chosen genes"]
+    assert table.loc["2 chosen genes", "visible"] == pytest.approx(found["visible"][:2].mean(), abs=1e-3)
 
 
 def test_the_variance_is_that_of_the_log_scale_pooled_by_spots():
