@@ -95,24 +95,6 @@ def _suggestion(word: object, known: Iterable[str]) -> str:
 
 
 @dataclass(frozen=True)
-class AtlasSettings(_Checked):
-    """How large the simulated atlas is (our choice; what it looks like stands in `seal_atlas/tables`)."""
-
-    organs: tuple[str, ...] = (
-        *("Bladder", "Bowel", "Brain", "Breast", "Cervix", "Heart", "Kidney"),
-        *("Liver", "Lung", "Ovary", "Pancreas", "Prostate", "Skin", "Uterus"),
-    )
-    donors_per_organ: int = _set(4, least=1)  # the tables' first; they have four
-    spots_per_section: int = _set(90, least=1)
-    patients: int = _set(200)  # of the slide cohort
-    patches_per_slide: int = _set(50, least=1)
-    scanned_slides: int = _set(100)  # of the scanner cohort
-    scanned_patches: int = _set(20, least=1)
-    scale: int = _set(1, least=1)  # so many times as many donors, patients and scanned slides
-    seed: int = _set(2026)
-
-
-@dataclass(frozen=True)
 class SelectionSettings(_Checked):
     """MAPLE-Test out of HEST-1k (`seal.data.maple.testset`)."""
 
@@ -226,7 +208,7 @@ class Profile(_Checked):
     # of the patch as the encoder sees it; image_size x um_per_px is the field of view
     um_per_px: float = _set(REQUIRED, above=0)
     needs: str  # time, disk, memory, GPU, tokens: shown by `make help` and the README
-    atlas: AtlasSettings = field(default_factory=AtlasSettings)
+    source_settings: Mapping[str, Any] = field(default_factory=dict)  # handed to the source, which checks them
     selection: SelectionSettings = field(default_factory=SelectionSettings)
     panel: PanelSettings = field(default_factory=PanelSettings)
     omics: OmicsSettings = field(default_factory=OmicsSettings)
@@ -325,6 +307,10 @@ def changed(profile: Profile, **changes: Any) -> Profile:
     """
     names = [*(f.name for f in dataclasses.fields(profile)), *_flat(profile)]
     for key, value in changes.items():
+        group, _, leaf = key.rpartition("__")
+        if group and isinstance(getattr(profile, group, None), Mapping):  # its source checks these
+            profile = dataclasses.replace(profile, **{group: {**getattr(profile, group), leaf: value}})
+            continue
         if key not in names:
             nested = [name for name in names if name.endswith(f"__{key}")]  # the group was forgotten
             near = f"did you mean {' or '.join(nested)}?" if nested else _suggestion(key, names)
@@ -333,7 +319,6 @@ def changed(profile: Profile, **changes: Any) -> Profile:
                 expected="a field of seal.profiles.Profile, nested ones as group__field",
                 do=near or "look the name up in seal/profiles.py",
             )
-        group, _, leaf = key.rpartition("__")
         target = dataclasses.replace(getattr(profile, group) if group else profile, **{leaf: value})
         profile = dataclasses.replace(profile, **{group: target}) if group else target
     return profile
@@ -371,6 +356,8 @@ def _flat(profile: Profile) -> dict[str, Any]:
         value = getattr(profile, f.name)
         if dataclasses.is_dataclass(value):
             flat |= {f"{f.name}__{inner.name}": getattr(value, inner.name) for inner in dataclasses.fields(value)}
+        elif isinstance(value, Mapping):
+            flat |= {f"{f.name}__{name}": inner for name, inner in value.items()}
         else:
             flat[f.name] = value
     return flat

@@ -1,27 +1,32 @@
-"""From samples in the HEST-1k layout to pairs (`seal.data.pairs`), whole or not at all.
+"""From samples in the HEST-1k layout to pairs (`seal.data.pairs`), whole or not at all, and verified byte by byte.
 
 Work is done by sample (`seal.data.assemble_sample`), so memory does not grow with their number: first all are counted,
 then each is written into its place, then each fold's panel is chosen from sums over spots, then each sample's columns
 of the folds are written. A killed assembly goes on from there and ends in the same bytes.
 """
 
+import functools
 import importlib
 import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields, replace
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
-from seal.data import assemble_sample, cluster, hest, moments, store
+from seal.data import assemble_sample, cluster, store
 from seal.data import panel as panels
-from seal.data.assemble_sample import DONE, PARTS, AliasFile, Job
-from seal.data.folds import left_out
+from seal.data.assemble_sample import PARTS, AliasFile, Job
+from seal.data.folds import Section, left_out
 from seal.data.genes import Aliases
-from seal.data.moments import Moments
-from seal.data.pairs import Pairs, Section, folder_of, read, stored
+from seal.data.pairs import Pairs, folder_of, read, stored
+from seal.data.panel import Moments
+from seal.data.samples import Sample, read_samples
+from seal.errors import SealError
 from seal.files import (
     Made,
     atomic,
@@ -57,8 +62,7 @@ def assemble(profile: Profile) -> Pairs:
     SealError
         Bad samples, no room on the disk, folds that cannot be made, or a scheduler that cannot be reached.
     """
-    source = importlib.import_module(profile.source)
-    samples = hest.samples(source.prepare(profile), profile.selection)
+    samples = find_samples(profile)
     table = os.environ.get("SEAL_ALIASES")
     aliases = (table, Aliases.read(table).digest) if table else None
     made = _made_from(profile, samples, aliases[1] if aliases else None)
@@ -71,11 +75,18 @@ def assemble(profile: Profile) -> Pairs:
     return read(profile)
 
 
+def find_samples(profile: Profile) -> list[Sample]:
+    """Have the profile's source prepare its samples; those that it selects, all of them where it selects none."""
+    source = importlib.import_module(profile.source)
+    root = source.prepare(profile)
+    return source.select_samples(profile, root) if hasattr(source, "select_samples") else read_samples(root)
+
+
 def _is_current(folder: Path, made: Made) -> bool:
     return (folder / "pairs.json").is_file() and made.matches(stored(folder), folder)
 
 
-def _made_from(profile: Profile, samples: Sequence[hest.Sample], aliases: str | None) -> Made:
+def _made_from(profile: Profile, samples: Sequence[Sample], aliases: str | None) -> Made:
     """Everything that the pairs depend on: the samples and their files' contents, the settings, the alias table."""
     files = {
         f"{s.id} {path.parent.name}": path
@@ -98,9 +109,7 @@ def _made_from(profile: Profile, samples: Sequence[hest.Sample], aliases: str | 
     return Made("pairs", VERSION, parts)
 
 
-def _build(
-    folder: Path, profile: Profile, samples: Sequence[hest.Sample], made: Made, aliases: AliasFile | None
-) -> None:
+def _build(folder: Path, profile: Profile, samples: Sequence[Sample], made: Made, aliases: AliasFile | None) -> None:
     partial = _prepare(folder, made.key)
     if (partial / "pairs.json").is_file():  # the last one was killed when all was written
         _settle(partial, folder)
@@ -109,11 +118,12 @@ def _build(
     # which only stage 1 uses.
     samples = sorted(samples, key=lambda sample: (not sample.has_image, sample.id))
     jobs = [Job(partial, s, profile.panel, profile.image_size, profile.um_per_px, aliases) for s in samples]
-    with cluster.opened(profile.compute.assembly, len(jobs)) as run:
-        _fill(folder, partial, profile, jobs, made, run)
+    with cluster.open_executor(profile.compute.assembly, len(jobs)) as executor:
+        _fill(folder, partial, profile, jobs, made, executor)
 
 
-def _fill(folder: Path, partial: Path, profile: Profile, jobs: Sequence[Job], made: Made, run: cluster.Run) -> None:
+def _fill(folder: Path, partial: Path, profile: Profile, jobs: Sequence[Job], made: Made, executor: Executor) -> None:
+    run = functools.partial(cluster.run_jobs, executor)
     counts = run(assemble_sample.count, jobs, "counting", [_size(job.sample.st_path) for job in jobs])
     jobs, plan = _placed(jobs, counts)
     _make_room(plan, partial)
@@ -124,7 +134,7 @@ def _fill(folder: Path, partial: Path, profile: Profile, jobs: Sequence[Job], ma
     sections = _sections(jobs)
     _join_spots(jobs, partial / "spots.parquet")
     folds = _choose_panels(partial, profile, sections, plan)
-    jobs = [replace(job, folds=folds, truth=plan.truth) for job in jobs]
+    jobs = [replace(job, folds=folds) for job in jobs]
     run(assemble_sample.write_folds, jobs, "folds", [12 * found["nnz"] for found in counts])
     _finish(folder, partial, jobs, plan, made, sections)
 
@@ -135,7 +145,7 @@ def _prepare(folder: Path, key: str) -> Path:
     for other in folder.parent.glob(f".{folder.name}.*.part"):
         if other != partial:
             shutil.rmtree(other, ignore_errors=True)
-    for name in (PARTS, DONE, "moments"):
+    for name in (PARTS, "moments"):
         (partial / name).mkdir(parents=True, exist_ok=True)
     for place in (partial, *(path for path in partial.rglob("*") if path.is_dir())):
         remove_parts(place)
@@ -154,7 +164,6 @@ class _Plan:
     n_spots: int
     n_pairs: int
     nnz: int
-    truth: bool
     image_size: int
 
     @property
@@ -179,10 +188,8 @@ def _placed(jobs: Sequence[Job], counts: Sequence[dict]) -> tuple[list[Job], _Pl
     for job, found in zip(jobs, counts, strict=True):
         placed.append(replace(job, start=row, stop=row + found["spots"], nnz=nnz))
         row, nnz = row + found["spots"], nnz + found["nnz"]
-    shown = [(job, found) for job, found in zip(placed, counts, strict=True) if job.sample.has_image]
-    n_pairs = max((job.stop for job, _ in shown), default=0)
-    truth = bool(shown) and all(found["truth"] for _, found in shown)
-    return placed, _Plan(tuple(genes), row, n_pairs, nnz, truth, jobs[0].image_size)
+    n_pairs = max((job.stop for job in placed if job.sample.has_image), default=0)
+    return placed, _Plan(tuple(genes), row, n_pairs, nnz, jobs[0].image_size)
 
 
 def _make_room(plan: _Plan, partial: Path) -> None:
@@ -198,22 +205,14 @@ def _make_room(plan: _Plan, partial: Path) -> None:
 
 
 def _sections(jobs: Sequence[Job]) -> tuple[Section, ...]:
+    shared = [field.name for field in fields(Section) if field.name in Sample.__annotations__] + ["has_image"]
     return tuple(
         Section(
             sample=job.sample.id,
-            donor=job.sample.donor,
-            organ=job.sample.organ,
-            disease_state=job.sample.disease_state,
-            technology=job.sample.technology,
-            grid=job.sample.grid,
-            um_per_px=job.sample.um_per_px,
-            dataset=job.sample.dataset,
-            licence=job.sample.licence,
-            role=job.sample.role,
-            has_image=job.sample.has_image,
             start=job.start,
             stop=job.stop,
             nnz=job.nnz,
+            **{name: getattr(job.sample, name) for name in shared},
         )
         for job in jobs
     )
@@ -235,7 +234,7 @@ def _join_spots(jobs: Sequence[Job], path: Path) -> None:
     )
     with atomic(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
         for job in jobs:
-            writer.write_table(pq.read_table(job.part(".parquet"), columns=schema.names).cast(schema))
+            writer.write_table(pq.read_table(job.part("parquet"), columns=schema.names).cast(schema))
 
 
 class _ByDonor(Mapping):
@@ -246,7 +245,7 @@ class _ByDonor(Mapping):
 
     def __getitem__(self, donor: str) -> Moments:
         own = [s.sample for s in self._sections if s.donor == donor]
-        return moments.total(moments.load(self._folder / "moments" / f"{name}.npz") for name in own)
+        return panels.add_moments(panels.load_moments(self._folder / "moments" / f"{name}.npz") for name in own)
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted({section.donor for section in self._sections}))
@@ -266,7 +265,7 @@ def _choose_panels(partial: Path, profile: Profile, sections: Sequence[Section],
         panel = panels.select(_ByDonor(partial, trained), plan.genes, scored, profile.panel)
         if not (home / "panel.json").is_file() or panels.load(home / "panel.json") != panel:
             panel.save(home / "panel.json")
-        for table, shape in assemble_sample.fold_tables(panel, plan.n_spots, plan.n_pairs, plan.truth).items():
+        for table, shape in assemble_sample.fold_tables(panel, plan.n_spots).items():
             if not (home / f"{table}.npy").is_file():
                 with atomic(home / f"{table}.npy") as temporary:
                     store.create(temporary, "<f4", shape)
@@ -285,21 +284,20 @@ def _finish(
     folder: Path, partial: Path, jobs: Sequence[Job], plan: _Plan, made: Made, sections: Sequence[Section]
 ) -> None:
     """Gather the checksums and write the record, then give the folder its name."""
-    parts = [block for job in jobs for step in ("place", "folds") for block in read_json(job.done(step))]
+    parts = [block for job in jobs for step in ("place", "folds") for block in read_json(job.part(f"{step}.json"))]
     in_parts = {block["file"] for block in parts} | set(plan.arrays)
     names = sorted(str(path.relative_to(partial)) for path in partial.rglob("*") if path.is_file())
-    left_over = (f"{PARTS}/", f"{DONE}/", "checksums.json")
+    left_over = (f"{PARTS}/", "checksums.json")
     whole = [name for name in names if name not in in_parts and not name.startswith(left_over)]
     checksums = {
         "parts": parts,
-        "heads": {name: store.head(partial / name) for name in sorted(in_parts)},
+        "heads": {name: store.hash_head(partial / name) for name in sorted(in_parts)},
         "whole": {name: sha256(partial / name) for name in whole},
     }
     write_json(partial / "checksums.json", checksums)
     record = made.stamp() | {
         "n_pairs": plan.n_pairs,
         "n_spots": plan.n_spots,
-        "truth": plan.truth,
         "sections": [asdict(section) for section in sections],
         "checksums": sha256(partial / "checksums.json"),
     }
@@ -309,7 +307,77 @@ def _finish(
 
 def _settle(partial: Path, folder: Path) -> None:
     """Take away what was put aside, and give the folder its name; a killed one does it again."""
-    for name in (PARTS, DONE):
-        if (partial / name).is_dir():
-            shutil.rmtree(partial / name)
+    if (partial / PARTS).is_dir():
+        shutil.rmtree(partial / PARTS)
     swap(partial, folder)
+
+
+# ---- verified --------------------------------------------------------------------------------------------------
+
+
+def verify(profile: Profile) -> str:
+    """Read everything that was assembled for a profile and compare it with its checksums.
+
+    Returns
+    -------
+    How many files and bytes were checked, in words.
+
+    Raises
+    ------
+    SealError
+        Nothing is assembled, or a file is missing, has another size, is not of these pairs, or differs: it is named,
+        with the sample and rows where a sample wrote it.
+    """
+    from tqdm import tqdm
+
+    folder = read(profile).folder
+    if not (folder / "checksums.json").is_file() or sha256(folder / "checksums.json") != stored(folder)["checksums"]:
+        raise _altered(folder / "checksums.json", "is missing or was altered")
+    blocks = list(_list_blocks(folder, read_json(folder / "checksums.json")))
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    if strangers := sorted(names - {name for name, *_ in blocks} - {"pairs.json", "checksums.json"}):
+        raise _altered(folder / strangers[0], "is not of these pairs")
+
+    def hash_block(block: tuple) -> str:
+        try:
+            return store.hash_bytes(folder / block[0], block[1], block[2])
+        except OSError as error:
+            raise _altered(folder / block[0], f"cannot be read ({error.strerror})") from error
+
+    size = sum(stop - start for _, start, stop, *_ in blocks)
+    with tqdm(total=size, desc="verify", unit="B", unit_scale=True) as bar, ThreadPoolExecutor(cluster.cores()) as pool:
+        for (name, start, stop, sha, owner), found in zip(blocks, pool.map(hash_block, blocks), strict=True):
+            if found != sha:
+                raise _altered(folder / name, f"differs from what was written{owner}")
+            bar.update(stop - start)
+    return f"{len(names)} files, {size / 1e9:.2f} GB: every checksum holds"
+
+
+def _list_blocks(folder: Path, checksums: Mapping) -> Iterator[tuple[str, int, int, str, str]]:
+    """File, first byte, end, SHA-256 and owner of all blocks; those of a file leave no byte of it out."""
+    ordered = sorted(checksums["parts"], key=lambda part: (part["file"], part["rows"]))
+    parts = {name: list(own) for name, own in groupby(ordered, lambda part: part["file"])}
+    for name, sha in checksums["whole"].items():
+        yield name, 0, _size(folder / name), sha, ""
+    for name, head in checksums["heads"].items():
+        offset, dtype, shape = store.read_layout(folder / name)
+        row, reached = math.prod(shape[1:]) * dtype.itemsize, head["bytes"]
+        yield name, 0, reached, head["sha256"], ""
+        for part in parts.get(name, []):
+            first, last = part["rows"]
+            if offset + first * row != reached:
+                raise _altered(folder / name, f"has bytes that no sample wrote, before row {first}")
+            reached = offset + last * row
+            owner = f": sample {part['sample']}, rows {first} to {last}"
+            yield name, offset + first * row, reached, part["sha256"], owner
+        if reached != _size(folder / name):
+            raise _altered(folder / name, "has bytes at its end that no sample wrote")
+
+
+def _altered(path: Path, problem: str) -> SealError:
+    return SealError(
+        f"{path} {problem}",
+        expected="the bytes that the assembly wrote",
+        do="delete the profile's folder in data/pairs and assemble the pairs again (notebook 01); if it happens again, "
+        "check the disk",
+    )

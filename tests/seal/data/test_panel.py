@@ -10,9 +10,11 @@ import pytest
 import scanpy as sc
 from scipy.sparse import csr_array, csr_matrix, vstack
 
-from seal.data import her2st, moments
+from seal.data import her2st
 from seal.data import panel as panels
-from seal.data.expression import clean_genes, neighbours, normalise, spot_context
+from seal.data.expression import normalise, spot_context
+from seal.data.genes import clean_genes
+from seal.data.grid import neighbours
 from seal.data.panel import Panel, require_genes
 from seal.errors import SealError
 from seal.profiles import PanelSettings
@@ -64,7 +66,7 @@ def test_a_permutation_is_an_error_that_names_the_first_gene():
 def sums(counts, log, donors, listed=None):
     """Each donor's moments."""
     donors, listed = np.asarray(donors), np.ones(counts.shape[1], dtype=bool) if listed is None else listed
-    return {d: moments.of(counts[donors == d], log[donors == d], listed) for d in dict.fromkeys(donors.tolist())}
+    return {d: panels.sum_spots(counts[donors == d], log[donors == d], listed) for d in dict.fromkeys(donors.tolist())}
 
 
 def plain_dispersion(log, genes, number):
@@ -133,7 +135,7 @@ def test_dispersion_equals_scanpy_to_the_rounding_of_its_precision():
     rng = np.random.default_rng(1)
     counts = csr_array(rng.poisson(rng.lognormal(-1, 2, 2000) * rng.lognormal(0, 0.5, (200, 2000))))
     log = normalise(counts, 1e4)
-    whole = moments.of(counts, log, np.ones(2000, dtype=bool))
+    whole = panels.sum_spots(counts, log, np.ones(2000, dtype=bool))
     found = panels.normalised_dispersion(whole.linear / 200, whole.linear_variance)
     for dtype, tolerance in ((np.float32, NEAR), (np.float64, 1e-10)):
         wanted = plain_dispersion(log.astype(dtype), [str(i) for i in range(2000)], 500)["dispersions_norm"].to_numpy()
@@ -186,7 +188,7 @@ def test_select_equals_scanpy_on_real_sections(real, number):
 def test_select_reads_one_donor_at_a_time_and_their_order_does_not_matter(counts, tmp_path):
     class Stored(Mapping):
         def __getitem__(self, donor):
-            return moments.load(tmp_path / f"{donor}.npz")
+            return panels.load_moments(tmp_path / f"{donor}.npz")
 
         def __iter__(self):
             return iter(["C", "A", "B"])
@@ -225,7 +227,7 @@ def test_genes_that_too_few_spots_measured_are_left_out(counts):
     log, donors = normalise(counts, 1e4), np.repeat(["A", "B"], [6, 54])
     listed = {"A": np.ones(40, dtype=bool), "B": np.arange(40) != 5}
     listed["A"][9] = False
-    parts = {d: moments.of(counts[donors == d], log[donors == d], listed[d]) for d in "AB"}
+    parts = {d: panels.sum_spots(counts[donors == d], log[donors == d], listed[d]) for d in "AB"}
 
     def chosen(coverage):
         settings = PanelSettings(genes=40, test_genes=40, coverage=coverage)
@@ -248,7 +250,7 @@ def test_coverage_comes_before_the_bins(real):
     lengths = [donors.count("HER2ST-B"), donors.count("HER2ST-C")]
     parts = dict(zip(("HER2ST-B", "HER2ST-C"), np.split(np.arange(sum(lengths)), lengths[:1]), strict=True))
     by_donor = {
-        donor: moments.of(counts[rows], log[rows], listed[2 * i] & listed[2 * i + 1])
+        donor: panels.sum_spots(counts[rows], log[rows], listed[2 * i] & listed[2 * i + 1])
         for i, (donor, rows) in enumerate(parts.items())
     }
     settings = PanelSettings(genes=300, coverage=1.0)
