@@ -86,7 +86,7 @@ def from_sums(sections: int, genes: int, side: int):
         part = panel.sum_spots(counts, log, listed)
         by_donor[donor] = panel.add_moments([by_donor[donor], part]) if donor in by_donor else part
     names = [f"G{i:05d}" for i in range(genes)]
-    return panel.select(by_donor, names, scored(sections), settings(genes))
+    return panel.select(by_donor.__getitem__, by_donor, names, scored(sections), settings(genes))
 
 
 def from_stack(sections: int, genes: int, side: int):

@@ -57,6 +57,10 @@ def _fitted(value: Any, kind: Any, limits: Mapping[str, float]) -> Any:
         if value in get_args(kind):
             return value
         raise ValueError(f"one of {', '.join(get_args(kind))}")
+    if get_origin(kind) is Mapping:  # of a source's settings, which the source checks
+        if not isinstance(value, Mapping):
+            raise ValueError("settings by name")
+        return {name: tuple(inner) if isinstance(inner, list) else inner for name, inner in value.items()}
     if get_origin(kind) is tuple:
         if isinstance(value, (tuple, list)) and value:
             return tuple(_fitted(item, get_args(kind)[0], limits) for item in value)

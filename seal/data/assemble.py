@@ -10,7 +10,7 @@ import importlib
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import groupby
@@ -18,31 +18,20 @@ from pathlib import Path
 
 import numpy as np
 
+from seal import files
 from seal.data import assemble_sample, cluster, store
 from seal.data import panel as panels
 from seal.data.assemble_sample import PARTS, AliasFile, Job
 from seal.data.folds import Section, left_out
 from seal.data.genes import Aliases
 from seal.data.pairs import Pairs, folder_of, read, stored
-from seal.data.panel import Moments
 from seal.data.samples import Sample, read_samples
 from seal.errors import SealError
-from seal.files import (
-    Made,
-    atomic,
-    contents,
-    digest,
-    lock,
-    read_json,
-    remove_parts,
-    require_room,
-    sha256,
-    swap,
-    write_json,
-)
+from seal.files import Made, atomic, contents, digest, lock, read_json, require_room, sha256, swap, write_json
 from seal.profiles import Profile
 
 VERSION = 1  # counted up when the same samples and settings give other pairs
+_Bytes = tuple[str, int, int, str, str]  # file, first byte, end, SHA-256 and, in words, whose they are
 ROOM = 1.02  # of the bytes that are counted: small files besides
 
 
@@ -88,7 +77,7 @@ def _is_current(folder: Path, made: Made) -> bool:
 
 def _made_from(profile: Profile, samples: Sequence[Sample], aliases: str | None) -> Made:
     """Everything that the pairs depend on: the samples and their files' contents, the settings, the alias table."""
-    files = {
+    inputs = {
         f"{s.id} {path.parent.name}": path
         for s in samples
         for path in (s.st_path, s.patches_path, s.wsi_path)
@@ -96,7 +85,7 @@ def _made_from(profile: Profile, samples: Sequence[Sample], aliases: str | None)
     }
     parts = {
         "sample": {s.id: digest(asdict(s) | {"root": None}) for s in samples},
-        "file": dict(zip(files, contents(files.values()), strict=True)),
+        "file": dict(zip(inputs, contents(inputs.values()), strict=True)),
         "panel": asdict(profile.panel),
         "settings": {
             "image_size": profile.image_size,
@@ -127,9 +116,7 @@ def _fill(folder: Path, partial: Path, profile: Profile, jobs: Sequence[Job], ma
     counts = run(assemble_sample.count, jobs, "counting", [_size(job.sample.st_path) for job in jobs])
     jobs, plan = _placed(jobs, counts)
     _make_room(plan, partial)
-    sizes = [
-        12 * found["nnz"] + (job.stop - job.start) * plan.patch_bytes for job, found in zip(jobs, counts, strict=True)
-    ]
+    sizes = [12 * found["nnz"] + found["spots"] * 3 * plan.image_size**2 for found in counts]
     run(assemble_sample.place, jobs, "patches and counts", sizes)
     sections = _sections(jobs)
     _join_spots(jobs, partial / "spots.parquet")
@@ -148,7 +135,7 @@ def _prepare(folder: Path, key: str) -> Path:
     for name in (PARTS, "moments"):
         (partial / name).mkdir(parents=True, exist_ok=True)
     for place in (partial, *(path for path in partial.rglob("*") if path.is_dir())):
-        remove_parts(place)
+        files.remove_parts(place)
     return partial
 
 
@@ -165,10 +152,6 @@ class _Plan:
     n_pairs: int
     nnz: int
     image_size: int
-
-    @property
-    def patch_bytes(self) -> int:
-        return 3 * self.image_size**2
 
     @property
     def arrays(self) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -198,24 +181,20 @@ def _make_room(plan: _Plan, partial: Path) -> None:
     there = sum(path.stat().st_blocks * 512 for name in plan.arrays if (path := partial / name).is_file())
     require_room(partial.parent, int(ROOM * needed) - there, "pairs")
     for name, (dtype, shape) in plan.arrays.items():
-        if not (partial / name).is_file():
-            with atomic(partial / name) as temporary:
-                store.create(temporary, dtype, shape)
+        store.create(partial / name, dtype, shape)
     write_json(partial / "genes.json", list(plan.genes))
 
 
 def _sections(jobs: Sequence[Job]) -> tuple[Section, ...]:
-    shared = [field.name for field in fields(Section) if field.name in Sample.__annotations__] + ["has_image"]
-    return tuple(
-        Section(
-            sample=job.sample.id,
-            start=job.start,
-            stop=job.stop,
-            nnz=job.nnz,
-            **{name: getattr(job.sample, name) for name in shared},
-        )
-        for job in jobs
-    )
+    """What the pairs know of each sample, and where its rows are."""
+    own = ("start", "stop", "nnz")
+    shared = [field.name for field in fields(Section) if field.name not in ("sample", *own)]
+
+    def section(job: Job) -> Section:
+        values = {n: getattr(job.sample, n) for n in shared} | {n: getattr(job, n) for n in own}
+        return Section(sample=job.sample.id, **values)
+
+    return tuple(section(job) for job in jobs)
 
 
 def _join_spots(jobs: Sequence[Job], path: Path) -> None:
@@ -237,23 +216,6 @@ def _join_spots(jobs: Sequence[Job], path: Path) -> None:
             writer.write_table(pq.read_table(job.part("parquet"), columns=schema.names).cast(schema))
 
 
-class _ByDonor(Mapping):
-    """Donor -> sums over the spots of some sections, read from disk when asked for."""
-
-    def __init__(self, folder: Path, sections: Sequence[Section]) -> None:
-        self._folder, self._sections = folder, sections
-
-    def __getitem__(self, donor: str) -> Moments:
-        own = [s.sample for s in self._sections if s.donor == donor]
-        return panels.add_moments(panels.load_moments(self._folder / "moments" / f"{name}.npz") for name in own)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(sorted({section.donor for section in self._sections}))
-
-    def __len__(self) -> int:
-        return len({section.donor for section in self._sections})
-
-
 def _choose_panels(partial: Path, profile: Profile, sections: Sequence[Section], plan: _Plan) -> tuple[str, ...]:
     """Choose each fold's panel on its training donors, and make its empty tables; the names of the folds."""
     names = []
@@ -262,15 +224,19 @@ def _choose_panels(partial: Path, profile: Profile, sections: Sequence[Section],
         out = {s.sample for s in inside}
         trained = [s for s in sections if s.sample not in out]
         scored = _scored(trained, sorted({s.organ for s in inside if s.has_image}))
-        panel = panels.select(_ByDonor(partial, trained), plan.genes, scored, profile.panel)
+        sums = functools.partial(_sum_donor, partial / "moments", trained)
+        panel = panels.select(sums, {s.donor for s in trained}, plan.genes, scored, profile.panel)
         if not (home / "panel.json").is_file() or panels.load(home / "panel.json") != panel:
             panel.save(home / "panel.json")
         for table, shape in assemble_sample.fold_tables(panel, plan.n_spots).items():
-            if not (home / f"{table}.npy").is_file():
-                with atomic(home / f"{table}.npy") as temporary:
-                    store.create(temporary, "<f4", shape)
+            store.create(home / f"{table}.npy", "<f4", shape)
         names.append(name)
     return tuple(names)
+
+
+def _sum_donor(folder: Path, sections: Sequence[Section], donor: str) -> panels.Moments:
+    """Sums over a donor's spots in some sections, read from disk."""
+    return panels.add_moments(panels.load_moments(folder / f"{s.sample}.npz") for s in sections if s.donor == donor)
 
 
 def _scored(trained: Sequence[Section], tested: Sequence[str]) -> dict[str, list[str]]:
@@ -316,11 +282,7 @@ def _settle(partial: Path, folder: Path) -> None:
 
 
 def verify(profile: Profile) -> str:
-    """Read everything that was assembled for a profile and compare it with its checksums.
-
-    Returns
-    -------
-    How many files and bytes were checked, in words.
+    """Compare every byte that was assembled for a profile with its checksum; say how many files and bytes they are.
 
     Raises
     ------
@@ -328,33 +290,28 @@ def verify(profile: Profile) -> str:
         Nothing is assembled, or a file is missing, has another size, is not of these pairs, or differs: it is named,
         with the sample and rows where a sample wrote it.
     """
-    from tqdm import tqdm
-
     folder = read(profile).folder
-    if not (folder / "checksums.json").is_file() or sha256(folder / "checksums.json") != stored(folder)["checksums"]:
-        raise _altered(folder / "checksums.json", "is missing or was altered")
-    blocks = list(_list_blocks(folder, read_json(folder / "checksums.json")))
+    record = folder / "checksums.json"
+    if not record.is_file() or sha256(record) != stored(folder)["checksums"]:
+        raise _altered(record, "is missing or was altered")
+    blocks = list(_list_blocks(folder, read_json(record)))
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     if strangers := sorted(names - {name for name, *_ in blocks} - {"pairs.json", "checksums.json"}):
         raise _altered(folder / strangers[0], "is not of these pairs")
 
-    def hash_block(block: tuple) -> str:
-        try:
-            return store.hash_bytes(folder / block[0], block[1], block[2])
-        except OSError as error:
-            raise _altered(folder / block[0], f"cannot be read ({error.strerror})") from error
+    def require_unchanged(block: _Bytes) -> None:
+        name, start, stop, sha, owner = block
+        if store.hash_bytes(folder / name, start, stop) != sha:
+            raise _altered(folder / name, f"differs from what was written{owner}")
 
-    size = sum(stop - start for _, start, stop, *_ in blocks)
-    with tqdm(total=size, desc="verify", unit="B", unit_scale=True) as bar, ThreadPoolExecutor(cluster.cores()) as pool:
-        for (name, start, stop, sha, owner), found in zip(blocks, pool.map(hash_block, blocks), strict=True):
-            if found != sha:
-                raise _altered(folder / name, f"differs from what was written{owner}")
-            bar.update(stop - start)
-    return f"{len(names)} files, {size / 1e9:.2f} GB: every checksum holds"
+    sizes = [stop - start for _, start, stop, *_ in blocks]
+    with ThreadPoolExecutor(cluster.cores()) as executor:
+        cluster.run_jobs(executor, require_unchanged, blocks, "verify", sizes)
+    return f"{len(names)} files, {sum(sizes) / 1e9:.2f} GB: every checksum holds"
 
 
-def _list_blocks(folder: Path, checksums: Mapping) -> Iterator[tuple[str, int, int, str, str]]:
-    """File, first byte, end, SHA-256 and owner of all blocks; those of a file leave no byte of it out."""
+def _list_blocks(folder: Path, checksums: dict) -> Iterator[_Bytes]:
+    """Everything that has a checksum; what there is of a file leaves no byte of it out."""
     ordered = sorted(checksums["parts"], key=lambda part: (part["file"], part["rows"]))
     parts = {name: list(own) for name, own in groupby(ordered, lambda part: part["file"])}
     for name, sha in checksums["whole"].items():
@@ -367,9 +324,8 @@ def _list_blocks(folder: Path, checksums: Mapping) -> Iterator[tuple[str, int, i
             first, last = part["rows"]
             if offset + first * row != reached:
                 raise _altered(folder / name, f"has bytes that no sample wrote, before row {first}")
-            reached = offset + last * row
-            owner = f": sample {part['sample']}, rows {first} to {last}"
-            yield name, offset + first * row, reached, part["sha256"], owner
+            begin, reached = reached, offset + last * row
+            yield name, begin, reached, part["sha256"], f": sample {part['sample']}, rows {first} to {last}"
         if reached != _size(folder / name):
             raise _altered(folder / name, "has bytes at its end that no sample wrote")
 

@@ -20,17 +20,9 @@ PATIENCE = "15s"  # to reach a scheduler, or the first of its workers
 
 @contextmanager
 def open_executor(how: str, jobs: int) -> Iterator[Executor]:
-    """Open what runs the steps of one assembly, once for all of them.
+    """Open what runs the steps of one assembly, at most `jobs` at a time; a scheduler that SEAL_DASK names comes first.
 
-    Threads are Python's own: a Dask client in this process gives the same, two seconds later (the import of
-    distributed, mostly).
-
-    Parameters
-    ----------
-    how
-        "threads" or "processes"; a scheduler that SEAL_DASK names comes first.
-    jobs
-        Of a step, at most: more processes are not started.
+    Threads are Python's own: a Dask client in this process gives the same, two seconds later (distributed's import).
 
     Raises
     ------

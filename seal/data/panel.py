@@ -4,7 +4,7 @@ It is chosen from sums over spots (`Moments`): one pass over all sections serves
 sums are small and add up, so memory depends on the number of genes alone.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -138,33 +138,21 @@ def load(path: Path) -> Panel:
     return panel
 
 
-# ---- the sums that it is chosen from ---------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, eq=False)
 class Moments:
     """Sums over the spots of a section, or of several; all but `spots` have a value a gene, [genes].
 
-    Attributes
-    ----------
-    counts
-        Raw counts, float64.
-    linear, linear_squared
-        Expression before the log (smoothed counts, normalised to a total) and its square, float64.
-    log, log_squared
-        The same after log(1 + x), float64.
-    detected, measured
-        Spots with smoothed expression above 0, and spots of the sections that list the gene, int64.
+    Sums are float64, numbers of spots int64. Expression is smoothed counts, normalised to a total.
     """
 
     spots: int
-    counts: np.ndarray
-    linear: np.ndarray
+    counts: np.ndarray  # raw
+    linear: np.ndarray  # expression before the log
     linear_squared: np.ndarray
-    log: np.ndarray
+    log: np.ndarray  # and after log(1 + x)
     log_squared: np.ndarray
-    detected: np.ndarray
-    measured: np.ndarray
+    detected: np.ndarray  # spots with expression above 0
+    measured: np.ndarray  # spots of the sections that list the gene; elsewhere it counts as 0
 
     @property
     def linear_variance(self) -> np.ndarray:
@@ -237,11 +225,9 @@ def add_moments(parts: Iterable[Moments]) -> Moments:
     return Moments(**(sums | {"spots": int(sums["spots"])}))
 
 
-# ---- the choice ------------------------------------------------------------------------------------------------
-
-
 def select(
-    by_donor: Mapping[str, Moments],
+    sum_donor: Callable[[str], Moments],
+    donors: Iterable[str],
     genes: Sequence[str],
     scored: Mapping[str, Sequence[str]],
     settings: PanelSettings,
@@ -256,9 +242,9 @@ def select(
 
     Parameters
     ----------
-    by_donor
-        Training donor -> the sums over its spots; written into the panel. It is asked for one donor at a time, so
-        that it may read them from disk.
+    sum_donor, donors
+        The sums over a donor's spots, asked for one donor at a time, so that they may be read from disk; and the
+        training donors, which are written into the panel.
     genes
         The genes of these sums.
     scored
@@ -271,8 +257,8 @@ def select(
 
     Source: release (flavour, number, filter; test genes by organ); order, coverage and the variance our choice.
     """
-    donors = sorted(by_donor)
-    whole = add_moments(by_donor[donor] for donor in donors)
+    donors = sorted(donors)
+    whole = add_moments(sum_donor(donor) for donor in donors)
     listed = whole.measured / whole.spots >= settings.coverage
     columns = np.flatnonzero((whole.counts >= settings.min_gene_counts) & listed)
     if len(columns) < 2:
@@ -293,7 +279,7 @@ def select(
         )
     chosen = columns[ranked[: settings.genes]]
     panel = tuple(genes[column] for column in chosen)
-    test = _test_genes(by_donor, chosen, panel, scored, settings.test_genes)
+    test = _test_genes(sum_donor, chosen, panel, scored, settings.test_genes)
     return Panel(panel, test, tuple(donors))
 
 
@@ -324,7 +310,7 @@ def normalised_dispersion(mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
 
 
 def _test_genes(
-    by_donor: Mapping[str, Moments],
+    sum_donor: Callable[[str], Moments],
     columns: np.ndarray,
     panel: Sequence[str],
     scored: Mapping[str, Sequence[str]],
@@ -334,7 +320,7 @@ def _test_genes(
     for organ, names in scored.items():
         variances, detected, spots = [], np.zeros(len(panel)), 0
         for donor in sorted(set(names)):
-            part = by_donor[donor]
+            part = sum_donor(donor)
             variances.append(part.log_variance[columns])
             detected += part.detected[columns]
             spots += part.spots

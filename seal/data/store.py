@@ -18,16 +18,18 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from seal.errors import SealError
+from seal.files import atomic
 
 BEHIND = 1 << 26  # bytes before the last one written that the kernel is reminded of
 CHUNK = 1 << 22  # bytes of a checksum read at a time
 
 
 def create(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> None:
-    """Make an npy file of zeros; its room on the disk is taken when it is written."""
+    """Make an npy file of zeros unless it is there, whole or not at all; its room on the disk is taken when written."""
+    if path.is_file():
+        return
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
+    with atomic(path) as temporary, temporary.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         file.truncate(file.tell() + math.prod(shape) * np.dtype(dtype).itemsize)
 
@@ -223,12 +225,15 @@ def write_block(folder: Path, name: str, start: int, values: np.ndarray, sample:
 
 
 def hash_bytes(path: Path, start: int, stop: int) -> str:
-    """SHA-256 of a file's bytes `start` to `stop`, hex."""
+    """SHA-256 of a file's bytes `start` to `stop`, hex; a SealError names a file that cannot be read."""
     found = hashlib.sha256()
-    with path.open("rb") as file:
-        file.seek(start)
-        for begin in range(start, stop, CHUNK):
-            found.update(file.read(min(CHUNK, stop - begin)))
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            for begin in range(start, stop, CHUNK):
+                found.update(file.read(min(CHUNK, stop - begin)))
+    except OSError as error:
+        raise _damaged(path, str(error)) from error
     return found.hexdigest()
 
 

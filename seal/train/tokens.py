@@ -28,7 +28,7 @@ from seal.data.augment import augmented
 from seal.data.pairs import Pairs
 from seal.data.store import RowFile, create, read_layout
 from seal.errors import SealError
-from seal.files import Made, atomic, read_json, require_room, swap, write_json
+from seal.files import Made, read_json, require_room, swap, write_json
 from seal.models import encoders, weights
 from seal.models.encoders import VisionEncoder
 from seal.profiles import Profile, difference
@@ -100,7 +100,7 @@ class StoredTokens(TokenSource):
 
     def stream(self, requests: Sequence[Request]) -> Iterator[Tensor]:
         """Read each request's tokens."""
-        dtype = self._computed
+        dtype = parallel.PRECISIONS[self.pairs.profile.compute.precision]
 
         def read(request: Request) -> Tensor:
             if self._held is None:
@@ -110,10 +110,6 @@ class StoredTokens(TokenSource):
             return found.to(parallel.device(), dtype, non_blocking=True)
 
         return _ahead(read, requests) if self._held is None else map(read, requests)
-
-    @property
-    def _computed(self) -> torch.dtype:
-        return parallel.PRECISIONS[self.pairs.profile.compute.precision]
 
 
 class RecomputedTokens(TokenSource):
@@ -288,13 +284,7 @@ class TokenFile:
         return torch.from_numpy(array).view(DTYPES[self.dtype])
 
     def write(self, view: int, row: int, tokens: Tensor) -> None:
-        """Put the tokens of consecutive rows of a view, [B, T, D], in their place.
-
-        Raises
-        ------
-        SealError
-            A token does not fit the dtype, or the disk is full.
-        """
+        """Put the tokens of consecutive rows of a view, [B, T, D], in their place; all must fit the dtype."""
         kept = tokens.to(DTYPES[self.dtype])
         if not torch.isfinite(kept).all():
             raise SealError(
@@ -322,17 +312,10 @@ def write_tokens(
 
     Parameters
     ----------
-    shape
-        Views (the plain one among them) and pairs.
-    token_shape
-        Gives T and D; asked only if something must be written.
+    shape, token_shape
+        Views (the plain one among them) and pairs; what gives T and D, asked only if something must be written.
     stream
         Makes tokens; asked for parts of `CHUNK` rows, a share of them in each process.
-
-    Raises
-    ------
-    SealError
-        Tokens too large for their dtype, or a full disk.
     """
     if made.is_current(folder / "tokens.json"):
         return TokenFile(folder, dtype)
@@ -374,8 +357,7 @@ def _prepare(folder: Path, partial: Path, shape: tuple[int, ...], dtype: str, si
         return
     require_room(partial, math.prod(shape) * DTYPES[dtype].itemsize, "tokens; see compute.tokens='recompute'")
     create(partial / "tokens.npy", _numpy_dtype(dtype), shape)
-    with atomic(partial / "done.npy") as temporary:
-        create(temporary, np.uint8, (shape[0] * -(-shape[1] // size),))
+    create(partial / "done.npy", np.uint8, (shape[0] * -(-shape[1] // size),))
 
 
 def _fill(tokens: TokenFile, stream: Stream, size: int) -> None:

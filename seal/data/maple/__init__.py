@@ -1,7 +1,7 @@
 """MAPLE, the paper's training and test sets, rebuilt from HEST-1k's metadata table by rule.
 
 Which samples the paper took is not public. `rules` selects, `donors` infers who gave them, `testset` leaves whole
-donors out, `audit` proves that nobody is on both sides, and `report` sets the outcome beside the paper. All of them
+donors out, `audit` proves that nobody is on both sides, and `report` says where the outcome comes from. All of them
 read the table alone; `tools.hest_audit` looks into the files for sections that the table does not tell apart.
 """
 

@@ -1,7 +1,6 @@
 """The panel: selection against scanpy on stacked matrices, hash, and errors that name the first gene that differs."""
 
 import json
-from collections.abc import Mapping
 
 import anndata
 import numpy as np
@@ -69,6 +68,10 @@ def sums(counts, log, donors, listed=None):
     return {d: panels.sum_spots(counts[donors == d], log[donors == d], listed) for d in dict.fromkeys(donors.tolist())}
 
 
+def select(held, *arguments):
+    return panels.select(held.__getitem__, held, *arguments)
+
+
 def plain_dispersion(log, genes, number):
     """What scanpy says of the stacked matrix, in its precision."""
     data = anndata.AnnData(csr_matrix(log), var=pd.DataFrame(index=genes))
@@ -109,7 +112,7 @@ NEAR = 1e-5  # genes whose normalised dispersions are closer than this may chang
 
 
 def choose(counts, donors, scored, **settings):
-    return panels.select(sums(counts, normalise(counts, 1e4), donors), GENES, scored, PanelSettings(**settings))
+    return select(sums(counts, normalise(counts, 1e4), donors), GENES, scored, PanelSettings(**settings))
 
 
 @pytest.mark.filterwarnings("ignore:`n_top_genes` > number")
@@ -125,7 +128,7 @@ def test_select_equals_scanpy_and_dense_variances(seed, number):
     donors = rng.choice(["D2", "D1", "D10", "D3"], 90).tolist()
     scored = {"Lung": ["D1", "D10"], "Skin": ["D3", "D2", "D3"], "Liver": ["D2"]}
     settings = PanelSettings(genes=number, test_genes=20, min_gene_counts=3 * (seed % 2))
-    found = panels.select(sums(counts, log, donors), genes, scored, settings)
+    found = select(sums(counts, log, donors), genes, scored, settings)
     assert found == plain(counts, log, genes, donors, scored, settings)
     assert 0 < len(found.genes) <= number
 
@@ -175,7 +178,7 @@ def real(shared):
 def test_select_equals_scanpy_on_real_sections(real, number):
     counts, log, genes, donors, _ = real
     scored, settings = {"Breast": ["HER2ST-B", "HER2ST-C"]}, PanelSettings(genes=number)
-    found = panels.select(sums(counts, log, donors), genes, scored, settings)
+    found = select(sums(counts, log, donors), genes, scored, settings)
     assert len(found.genes) == number
     assert found == plain(counts, log.astype(np.float64), genes, donors, scored, settings)
     # in the expression's own single precision: the same but for near-ties
@@ -186,22 +189,15 @@ def test_select_equals_scanpy_on_real_sections(real, number):
 
 
 def test_select_reads_one_donor_at_a_time_and_their_order_does_not_matter(counts, tmp_path):
-    class Stored(Mapping):
-        def __getitem__(self, donor):
-            return panels.load_moments(tmp_path / f"{donor}.npz")
-
-        def __iter__(self):
-            return iter(["C", "A", "B"])
-
-        def __len__(self):
-            return 3
-
     donors, log = ["A", "C", "B"] * 20, normalise(counts, 1e4)
     held = sums(counts, log, donors)
     for donor, part in held.items():
         part.save(tmp_path / f"{donor}.npz")
     settings, scored = PanelSettings(genes=20, test_genes=5), {"o": ["B", "C"]}
-    assert panels.select(Stored(), GENES, scored, settings) == panels.select(held, GENES, scored, settings)
+    stored = panels.select(
+        lambda donor: panels.load_moments(tmp_path / f"{donor}.npz"), ["C", "A", "B"], GENES, scored, settings
+    )
+    assert stored == select(held, GENES, scored, settings)
 
 
 def test_select_finds_the_variable_gene_and_drops_the_rare_one(counts):
@@ -216,10 +212,10 @@ def test_select_finds_the_variable_gene_and_drops_the_rare_one(counts):
 def test_select_needs_genes(counts):
     empty = csr_array(np.zeros((5, 4)))
     with pytest.raises(SealError, match="0 genes have 3 counts"):
-        panels.select(sums(empty, empty, ["A"] * 5), list("ABCD"), {"o": ["A"]}, PanelSettings())
+        select(sums(empty, empty, ["A"] * 5), list("ABCD"), {"o": ["A"]}, PanelSettings())
     same = csr_array(np.full((5, 4), 3.0))
     with pytest.raises(SealError, match="none of 4 genes varies"):
-        panels.select(sums(same, normalise(same, 1e4), ["A"] * 5), list("ABCD"), {"o": ["A"]}, PanelSettings())
+        select(sums(same, normalise(same, 1e4), ["A"] * 5), list("ABCD"), {"o": ["A"]}, PanelSettings())
 
 
 def test_genes_that_too_few_spots_measured_are_left_out(counts):
@@ -231,7 +227,7 @@ def test_genes_that_too_few_spots_measured_are_left_out(counts):
 
     def chosen(coverage):
         settings = PanelSettings(genes=40, test_genes=40, coverage=coverage)
-        panel = panels.select(parts, GENES, {"o": ["A"]}, settings)
+        panel = select(parts, GENES, {"o": ["A"]}, settings)
         assert set(panel.test_genes) <= set(panel.genes)
         return set(GENES) - set(panel.genes)
 
@@ -254,7 +250,7 @@ def test_coverage_comes_before_the_bins(real):
         for i, (donor, rows) in enumerate(parts.items())
     }
     settings = PanelSettings(genes=300, coverage=1.0)
-    found = panels.select(by_donor, genes, {"Breast": ["HER2ST-B"]}, settings)
+    found = select(by_donor, genes, {"Breast": ["HER2ST-B"]}, settings)
     own = np.asarray(genes)[everywhere].tolist()
     wanted = plain(counts[:, everywhere], log[:, everywhere], own, donors, {"Breast": ["HER2ST-B"]}, settings)
     assert found == wanted
