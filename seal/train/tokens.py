@@ -17,11 +17,11 @@ from torch import Tensor
 from seal import paths
 from seal.data.augment import augmented
 from seal.data.pairs import Pairs
-from seal.data.patch_reader import PatchReader
 from seal.files import Made, read_json
 from seal.models import encoders, weights
 from seal.models.encoders import VisionEncoder
 from seal.profiles import Profile, difference
+from seal.shapes import RowReader
 from seal.train import parallel, token_file
 from seal.train.token_file import Request, TokenFile
 
@@ -279,7 +279,7 @@ def embed_tokens(encoder: VisionEncoder, source: TokenSource) -> np.ndarray:
 
 @torch.no_grad()
 def embed_patches(
-    encoder: VisionEncoder, patches: np.ndarray | PatchReader, description: str, precision: str = "float32"
+    encoder: VisionEncoder, patches: RowReader, description: str, precision: str = "float32"
 ) -> np.ndarray:
     """Embeddings straight from patches with the whole encoder, the plain twin of `embed_tokens`, float32 [n, d]."""
     from tqdm import tqdm
