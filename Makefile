@@ -74,7 +74,7 @@ lab: | $(ENVIRONMENT)  ## the notebooks in JupyterLab
 	$(PY) -m jupyterlab $(LAB) notebooks/00_overview.ipynb
 
 status: | $(ENVIRONMENT)  ## which figures and tables are drawn, stale, or missing and why
-	@$(PY) -m seal status --profile $(PROFILE)
+	@$(PY) -m figures status --profile $(PROFILE)
 
 notebooks:  ## run the demo where needed and put its outputs into notebooks/, for committing
 	@$(MAKE) --no-print-directory figures PROFILE=demo
@@ -82,7 +82,7 @@ notebooks:  ## run the demo where needed and put its outputs into notebooks/, fo
 	@touch build/demo/.places && sleep 0.1 && touch $(NOTEBOOKS:%=build/demo/%.ipynb)
 
 reference: build/demo/04_patch_level.ipynb  ## take the demo's results as the reference, then as make notebooks
-	@$(PY) -m seal reference --profile demo
+	@$(PY) -m figures reference --profile demo
 	@rm -f build/demo/08_figures_and_tables.ipynb
 	@$(MAKE) --no-print-directory notebooks
 

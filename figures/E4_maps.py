@@ -4,37 +4,39 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from figures.style import DOUBLE, GREY, new_figure, panel_title, plain, style
+from figures.style import DOUBLE, GREY, Look, method_looks, new_figure, plain, style
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
-COLUMNS = {"measured": "measured", "frozen": "frozen", "seal": "SEAL"}
 SECTIONS = 2  # side by side: the first section of each of the first folds
 GENES = 3
 
 
 @style()
-def expression_maps_figure(maps: "pd.DataFrame") -> "Figure":
+def expression_maps_figure(maps: "pd.DataFrame", patch_level_summary: "pd.DataFrame") -> "Figure":
     """Draw E4 A: measured and predicted expression maps of the first genes, first section of each of two folds.
 
     Parameters
     ----------
     maps
-        Normalised log expression a spot and gene; x, y in full-resolution px. The order of the table decides
-        which genes and sections are drawn, so none is picked for its looks.
+        Normalised log expression a spot and gene, measured and in a column a method; x, y in full-resolution px. The
+        order of the table decides which genes and sections are drawn, so none is picked for its looks.
+    patch_level_summary
+        Labels of the methods and their order.
     """
+    methods = {name: look for name, look in method_looks(patch_level_summary).items() if name in maps}
     samples = maps.drop_duplicates("fold")["sample"].tolist()[:SECTIONS]
     genes = max(min(GENES, maps[maps["sample"] == s]["gene"].nunique()) for s in samples)
     width = DOUBLE if len(samples) > 1 else DOUBLE * 0.62
-    one = (width / len(samples) - 22) / len(COLUMNS)  # mm, the width of one map
+    one = (width / len(samples) - 22) / (1 + len(methods))  # mm, the width of one map
     shape = max(_shape(maps[maps["sample"] == s]) for s in samples)
-    figure = new_figure(width, 16 + (min(one * shape, 60) + 6) * genes)
+    figure = new_figure(width, 16 + (min(one * shape, 60) + 9) * genes)
     blocks = np.atleast_1d(figure.subfigures(1, len(samples), wspace=0.03))
     for block, sample in zip(blocks, samples, strict=True):
-        _draw_section(block, maps[maps["sample"] == sample], genes)
+        _draw_section(block, maps[maps["sample"] == sample], genes, methods)
     figure.draw_without_rendering()
     return figure
 
@@ -44,36 +46,41 @@ def _shape(section: "pd.DataFrame") -> float:
     return float(np.ptp(section["y"]) / max(np.ptp(section["x"]), 1.0))
 
 
-def _draw_section(block, section: "pd.DataFrame", rows: int) -> None:
+def _draw_section(block: "SubFigure", section: "pd.DataFrame", rows: int, methods: dict[str, Look]) -> None:
     first = section.iloc[0]
     own = first["sample"] in (first["fold"], first["donor"])  # a section that is left out alone, or all of its donor
     whose = "" if own else f"donor {first['donor']} "
     block.suptitle(f"{first['sample']}, {whose}left out of training", fontsize=7, weight="bold")
-    panels = block.subplots(rows, len(COLUMNS), squeeze=False)
+    panels = block.subplots(rows, 1 + len(methods), squeeze=False)
     genes = section["gene"].unique()[:rows]
     for line, gene in zip(panels, genes, strict=False):
-        spots = section[section["gene"] == gene]
-        # One scale a row: a prediction that shrinks towards the mean has to look pale.
-        low, high = np.quantile(spots["measured"], [0.02, 0.98])
-        limits = low, max(high, low + 1)  # a gene that is nearly absent still needs a scale
-        for axes, column in zip(line, COLUMNS, strict=True):
-            points = draw_spots(axes, spots["x"], spots["y"], spots[column], limits)
-            axes.set_title(_title(spots, column), fontsize=6.5, weight="normal", loc="center", pad=2)
-        line[0].set_ylabel(gene, fontsize=7, style="italic", weight="bold")
-        bar = block.colorbar(points, ax=line.tolist(), shrink=0.75, aspect=18, pad=0.01)
-        bar.outline.set_visible(False)
-        bar.ax.tick_params(labelsize=6, length=2)
-        bar.set_label("log expression", fontsize=6)
-    for line in panels[len(genes) :]:
-        for axes in line:
-            axes.set_axis_off()
+        _draw_gene(block, line, section[section["gene"] == gene], methods)
+    for axes in panels[len(genes) :].ravel():
+        axes.set_axis_off()
     draw_scale(panels[0, 0], section["x"], "px")
 
 
-def _title(spots: "pd.DataFrame", column: str) -> str:
-    if column == "measured" or spots[column].nunique() < 2 or spots["measured"].nunique() < 2:
-        return COLUMNS[column]
-    return f"{COLUMNS[column]}, PCC {np.corrcoef(spots['measured'], spots[column])[0, 1]:.2f}"
+def _draw_gene(block: "SubFigure", line: np.ndarray, spots: "pd.DataFrame", methods: dict[str, Look]) -> None:
+    """One gene: what was measured, then what each method predicts."""
+    # One scale a row: a prediction that shrinks towards the mean has to look pale.
+    low, high = np.quantile(spots["measured"], [0.02, 0.98])
+    limits = low, max(high, low + 1)  # a gene that is nearly absent still needs a scale
+    titles = {"measured": "measured"} | {name: _title(spots, name, look.label) for name, look in methods.items()}
+    for axes, (column, title) in zip(line, titles.items(), strict=True):
+        points = draw_spots(axes, spots["x"], spots["y"], spots[column], limits)
+        axes.set_title(title, fontsize=6.5, weight="normal", loc="center", pad=2)
+    line[0].set_ylabel(spots["gene"].iloc[0], fontsize=7, style="italic", weight="bold")
+    bar = block.colorbar(points, ax=line.tolist(), shrink=0.75, aspect=18, pad=0.01)
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=6, length=2)
+    bar.set_label("log expression", fontsize=6)
+
+
+def _title(spots: "pd.DataFrame", column: str, label: str) -> str:
+    """A method's label; its correlation below, unless measured or predicted values are all the same."""
+    if len(set(spots[column])) < 2 or len(set(spots["measured"])) < 2:
+        return label
+    return f"{label}\nPCC {np.corrcoef(spots['measured'], spots[column])[0, 1]:.2f}"
 
 
 def pitch(x: np.ndarray, y: np.ndarray) -> float:
@@ -133,25 +140,3 @@ def draw_scale(axes: "Axes", x, unit: str, per_px: float = 1.0) -> None:
     across = axes.get_xaxis_transform()
     axes.plot([left, left + length / per_px], [-0.03, -0.03], color=GREY, lw=1.5, transform=across, clip_on=False)
     axes.text(left, -0.06, f"{length:,.0f} {unit}", va="top", fontsize=6, color=GREY, transform=across, clip_on=False)
-
-
-@style()
-def spot_maps(spots: "pd.DataFrame", values: "list[str]", label: str) -> "Figure":
-    """Draw several columns of one section's spots side by side, on one colour scale.
-
-    Parameters
-    ----------
-    spots
-        Columns x, y (full-resolution px) and `values`.
-    label
-        What the values are, with their unit.
-    """
-    figure = new_figure(DOUBLE * 0.8, 60)
-    limits = spots[values].min().min(), spots[values].max().max()
-    panels = figure.subplots(1, len(values), squeeze=False)[0]
-    for axes, value in zip(panels, values, strict=True):
-        drawn = draw_spots(axes, spots["x"], spots["y"], spots[value], limits)
-        panel_title(axes, "", value)
-    figure.colorbar(drawn, ax=list(panels), shrink=0.7, label=label)
-    figure.draw_without_rendering()
-    return figure

@@ -1,4 +1,4 @@
-"""A function a table: tidy tables in, a DataFrame out, rounded for reading.
+"""Tables of the data, T1 to T8: tidy tables in, a DataFrame out, rounded for reading.
 
 What a reader must know beside the columns stands in the frame's ``attrs["note"]``; a title that depends on
 the results in ``attrs["title"]``.
@@ -8,41 +8,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from figures.T09_T20_patch import (
-    PAPER_ENCODERS,
-    ablated_adapters,
-    ablated_data,
-    ablated_losses,
-    ablated_omics,
-    by_organ,
-    controls,
-    genes_best_and_worst,
-)
-from seal.data.maple.report import PAPER_STATES
 from seal.errors import SealError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "ablated_adapters",
-    "ablated_data",
-    "ablated_losses",
-    "ablated_omics",
-    "by_organ",
-    "controls",
-    "disease_states",
-    "encoder_list",
-    "gene_panel",
-    "genes_best_and_worst",
-    "held_out_folds",
-    "markdown",
-    "omics_settings",
-    "samples_by_technology",
-    "samples_with_licence",
-    "vision_settings",
-]
-
+# The paper's own figures: pairs of its two sets, organs, and disease states in % of pairs ("Tumor" is among cancer).
+PAPER_PAIRS = {"train": 720_000, "test": 70_000}
+PAPER_ORGANS, PAPER_TEST_ORGANS = 14, 6
+PAPER_STATES = {"Cancer": 42.8, "Diseased": 19.4, "Healthy": 32.2, "Treated": 5.6}
+PAPER_ENCODERS = ("conch", "h0_mini", "phikon_v2", "uni2_h", "virchow2")
 # What the profile's adapter trains, as T5 names it.
 TRAINED = {
     "lora": "trained by LoRA, M",
@@ -235,29 +210,78 @@ def gene_panel(panel: "pd.DataFrame") -> "pd.DataFrame":
     )
 
 
-def markdown(table: "pd.DataFrame") -> str:
-    """Give a table as Markdown: numbers to the right, thousands set apart, bars escaped, missing values empty."""
-    numeric = [table[column].dtype.kind in "iuf" for column in table]
-    head = _line(map(str, table.columns))
-    rule = _line("---:" if right else "---" for right in numeric)
-    columns = [_cells(table[column]) for column in table]
-    return "\n".join([head, rule, *map(_line, zip(*columns, strict=True))]) + "\n"
+# --- the selection of MAPLE, for notebook 01 --------------------------------------------------------------
 
 
-def _line(cells) -> str:
-    return "| " + " | ".join(cells) + " |"
+def beside_paper(samples: "pd.DataFrame") -> "pd.DataFrame":
+    """Set the selection beside the paper's public figures: a row a figure, with ours, the paper's and the difference.
+
+    Parameters
+    ----------
+    samples
+        The selected samples, with their role, "train" or "test".
+    """
+    import pandas as pd
+
+    spots = samples.groupby("role")["spots"].sum()
+    rows = [(f"spots, {role}", int(spots.get(role, 0)), paper) for role, paper in PAPER_PAIRS.items()]
+    tested = samples.loc[samples["role"] == "test", "organ"]
+    rows += [("organs", samples["organ"].nunique(), PAPER_ORGANS)]
+    rows += [("organs, test", tested.nunique(), PAPER_TEST_ORGANS)]
+    states = samples["disease_state"].replace("Tumor", "Cancer")
+    shares = 100 * samples.groupby(states)["spots"].sum() / samples["spots"].sum()
+    rows += [(f"{state}, % of spots", round(float(shares.get(state, 0)), 1), p) for state, p in PAPER_STATES.items()]
+    table = pd.DataFrame(rows, columns=["figure", "ours", "paper"], dtype=object)
+    gaps = [ours - paper if isinstance(paper, int) else round(ours - paper, 1) for _, ours, paper in rows]
+    return table.assign(difference=pd.Series(gaps, dtype=object))
 
 
-def _cells(column: "pd.Series") -> list[str]:
-    if column.dtype.kind in "iu":
-        return [f"{value:,}" for value in column]
-    if column.dtype.kind == "f":
-        # As many decimals as the column needs, three at most, the same in every row.
-        texts = [f"{value:.3f}".rstrip("0") for value in column.dropna()]
-        decimals = max((len(text.partition(".")[2]) for text in texts), default=0)
-        return ["" if value != value else f"{value:,.{decimals}f}" for value in column]
-    return ["" if value is None or value != value else _escaped(str(value)) for value in column]
+def donor_evidence(metadata: "pd.DataFrame", samples: "pd.DataFrame") -> "pd.DataFrame":
+    """What the donors of the selected samples rest on: a row a kind of evidence, with samples, spots and donors.
+
+    Parameters
+    ----------
+    metadata
+        HEST-1k's table.
+    samples
+        The selected samples; the column `basis` says what their donor was inferred from.
+    """
+    import pandas as pd
+
+    named = metadata.set_index("id")["patient"].reindex(samples["id"])
+    blank = named.map(lambda value: not str(value).strip())
+    state = np.select([named.isna(), blank], ["missing", "blank"], "named")
+    kinds = ("named", "blank", "missing")
+    rows = [{"evidence": f"column patient: {kind}", **_size(samples[state == kind])} for kind in kinds]
+    rows += [{"evidence": f"donor by {kind}", **_size(part)} for kind, part in samples.groupby("basis")]
+    return pd.DataFrame(rows)
 
 
-def _escaped(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+def _size(part: "pd.DataFrame") -> dict[str, int]:
+    return {"samples": len(part), "spots": int(part["spots"].sum()), "donors": part["donor"].nunique()}
+
+
+def joined_samples(inferred: "pd.DataFrame", known: "pd.DataFrame") -> "pd.DataFrame":
+    """Sections that occur more than once in HEST-1k, and pairs known from elsewhere: a row each, with the reason.
+
+    Parameters
+    ----------
+    inferred
+        Every sample's section and donor, from `seal.data.maple.donors.infer`.
+    known
+        Pairs known from elsewhere, from `seal.data.maple.donors.known`.
+    """
+    import pandas as pd
+
+    reasons = {frozenset((row.sample, row.other)): row.reason for row in known.itertuples()}
+    donor = inferred.set_index("id")["donor"]
+    rows = []
+    for _, part in inferred.groupby("section"):
+        if len(part) > 1:
+            names = sorted(part["id"])
+            reason = reasons.pop(frozenset(names), "same organ, image size and number of spots")
+            rows.append({"samples": " ".join(names), "relation": "same section", "reason": reason})
+    for pair, reason in reasons.items():
+        if pair <= set(donor.index):
+            rows.append({"samples": " ".join(sorted(pair)), "relation": "same donor", "reason": reason})
+    return pd.DataFrame(rows, columns=["samples", "relation", "reason"])

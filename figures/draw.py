@@ -1,28 +1,127 @@
-"""Figures and tables: what can be drawn in a profile, what is out of date, and drawing it with its stamp.
+"""The register of figures and tables; which are drawn, which are stale, and drawing them with their stamp.
 
 All are drawn from results/PROFILE/ alone and written to figures/PROFILE/, where manifest.json says of each
 where it comes from.
 """
 
-import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+import csv
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, fields
+from importlib import import_module
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from figures.register import REGISTER, Artefact
-from seal import paths
-from seal import results as provenance
+from figures.write import write_figure, write_table
+from seal import paths, results
 from seal.errors import SealError
-from seal.files import atomic, digest, read_json, sha256, write_json
-from seal.profiles import Profile
+from seal.files import digest, read_json, sha256, write_json
+from seal.profiles import PROFILES, Profile
 
-__all__ = ["REGISTER", "Artefact", "State", "draw", "manifest", "status", "status_text"]
-
-VERSION = 1  # counted up when the same results give other figures or tables
+VERSION = 1  # of all drawing code: count it up where equal results shall give another figure or table
 DRAWN, STALE, MISSING = "drawn", "stale", "not there yet"
 DRAWING_NOTEBOOK = "08_figures_and_tables"
+
+
+# --- the register -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """One figure or table of the paper: a row of register.csv, whose columns have these names.
+
+    Attributes
+    ----------
+    caption_source
+        "paper" if the paper's caption is public (ours follows it in our words), else "our choice".
+    notebook
+        The notebook that makes its results.
+    results
+        Names of the tidy tables it is drawn from; the drawing function takes them by these names.
+    instead
+        A table that replaces all of `results` where it is there.
+    profiles
+        Profiles that can produce it.
+    panels, drawn
+        A figure's panels, and those that `draw` draws.
+    draw
+        "module:function" in `figures`; empty: not there yet, see `lacks`.
+    options
+        Further arguments of the function, as name=value.
+    lacks
+        What is missing: for the profiles that cannot produce it, or, without `draw`, for anyone.
+    """
+
+    id: str
+    title: str
+    caption: str
+    caption_source: str
+    notebook: str
+    results: tuple[str, ...]
+    instead: str
+    profiles: tuple[str, ...]
+    panels: str
+    drawn: str
+    draw: str
+    options: tuple[str, ...]
+    lacks: str
+
+    @property
+    def kind(self) -> str:
+        """Either "figure" or "table"."""
+        return "table" if self.id.startswith("T") else "figure"
+
+    def function(self) -> Callable[..., Any]:
+        """The function that draws it."""
+        module, _, name = self.draw.partition(":")
+        return getattr(import_module(f"figures.{module}"), name)
+
+
+def read_register(path: Path) -> dict[str, Artefact]:
+    """Read and check a register, id -> artefact.
+
+    Raises
+    ------
+    SealError
+        A row is not what `Artefact` says.
+    """
+    register: dict[str, Artefact] = {}
+    with path.open(newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            fault = (
+                "" if list(row) == [f.name for f in fields(Artefact)] and None not in row.values() else "its columns"
+            )
+            if not fault:
+                words = {name: tuple(row[name].split()) for name in ("results", "profiles", "options")}
+                artefact = Artefact(**row | words)
+                fault = "its id, which is there already" if artefact.id in register else _fault(artefact)
+                register[artefact.id] = artefact
+            if fault:
+                raise SealError(
+                    f"{path}: row {row.get('id')} is wrong in {fault}",
+                    expected="what the docstring of figures.draw.Artefact says",
+                    do="correct the row",
+                )
+    return register
+
+
+def _fault(artefact: Artefact) -> str:
+    """What is wrong with an artefact; empty if nothing is."""
+    faults = {
+        "caption_source": artefact.caption_source in ("paper", "our choice"),
+        "results": {*artefact.results, artefact.instead} - {""} <= results.RESULTS.keys(),
+        "profiles": set(artefact.profiles) <= PROFILES.keys(),
+        "drawn": set(artefact.drawn) <= set(artefact.panels),
+        "draw": bool(artefact.draw) == bool(artefact.results),
+        "lacks": bool(artefact.draw or artefact.lacks),
+    }
+    return next((column for column, right in faults.items() if not right), "")
+
+
+REGISTER = read_register(Path(__file__).with_name("register.csv"))
+
+
+# --- what there is ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -34,9 +133,6 @@ class State:
     why: str
 
 
-# --- what there is ----------------------------------------------------------------------------------------
-
-
 def manifest(profile: Profile) -> dict[str, Any]:
     """Entries of manifest.json by artefact; empty before the first drawing."""
     path = paths.figures(profile.name) / "manifest.json"
@@ -45,26 +141,20 @@ def manifest(profile: Profile) -> dict[str, Any]:
 
 def _inputs(artefact: Artefact, profile: Profile) -> tuple[str, ...]:
     """The results it is drawn from: the preferred one if it is there."""
-    if artefact.instead and provenance.result_path(profile, artefact.instead).is_file():
+    if artefact.instead and results.result_path(profile, artefact.instead).is_file():
         return (artefact.instead,)
     return artefact.results
-
-
-def _code(artefact: Artefact) -> str:
-    return digest([VERSION, asdict(artefact)])
 
 
 def _obstacle(artefact: Artefact, profile: Profile) -> str:
     """Why it cannot be drawn now; empty if it can."""
     if profile.name not in artefact.profiles:
         return f"profile {profile.name} cannot produce it, {' and '.join(artefact.profiles)} can: {artefact.lacks}"
-    if artefact.draw is None:
+    if not artefact.draw:
         return artefact.lacks
-    lacking = [r for r in _inputs(artefact, profile) if not provenance.result_path(profile, r).is_file()]
-    notebooks = sorted({provenance.RESULTS[name].notebook for name in lacking})
-    if lacking:
-        return f"{', '.join(f'{name}.csv' for name in lacking)} missing: run notebook {', '.join(notebooks)}"
-    return ""
+    lacking = [r for r in _inputs(artefact, profile) if not results.result_path(profile, r).is_file()]
+    notebooks = ", ".join(sorted({results.RESULTS[name].notebook for name in lacking}))
+    return f"{', '.join(f'{name}.csv' for name in lacking)} missing: run notebook {notebooks}" if lacking else ""
 
 
 def status(profile: Profile) -> list[State]:
@@ -79,17 +169,24 @@ def _state(artefact: Artefact, profile: Profile, entry: dict[str, Any] | None) -
         return State(artefact.id, MISSING, obstacle or f"its results are there: run notebook {DRAWING_NOTEBOOK}")
     if obstacle:
         return State(artefact.id, STALE, f"drawn earlier, but now {obstacle}")
-    present = {name: sha256(provenance.result_path(profile, name)) for name in _inputs(artefact, profile)}
-    used = {name: source["sha256"] for name, source in entry["inputs"].items()}
-    changed = sorted(name for name in present.keys() | used.keys() if present.get(name) != used.get(name))
-    lost = [name for name in entry["files"] if not (paths.figures(profile.name) / name).is_file()]
-    reasons = [f"{name}.csv has changed" for name in changed] + [f"{name} is gone" for name in lost]
-    if entry["code"] != _code(artefact):
-        reasons.append("the drawing code has changed")
-    if reasons:
+    if reasons := _changes(artefact, profile, entry):
         return State(artefact.id, STALE, f"{', '.join(reasons)}: run notebook {DRAWING_NOTEBOOK}")
     part = artefact.panels != artefact.drawn
     return State(artefact.id, DRAWN, f"panels {artefact.drawn} of {artefact.panels}" if part else "")
+
+
+def _changes(artefact: Artefact, profile: Profile, entry: dict[str, Any]) -> list[str]:
+    """What differs from when it was drawn: its inputs, its files, its row of the register, the code's version."""
+    present = {name: sha256(results.result_path(profile, name)) for name in _inputs(artefact, profile)}
+    used = {name: source["sha256"] for name, source in entry["inputs"].items()}
+    reasons = [f"{n}.csv has changed" for n in sorted(present.keys() | used.keys()) if present.get(n) != used.get(n)]
+    folder = paths.figures(profile.name)
+    reasons += [f"{name} is gone" for name in entry["files"] if not (folder / name).is_file()]
+    if entry.get("row") != digest(asdict(artefact)):
+        reasons.append("its row of register.csv has changed")
+    if entry.get("version") != VERSION:
+        reasons.append("the drawing code has changed")
+    return reasons
 
 
 def status_text(profile: Profile) -> str:
@@ -109,9 +206,8 @@ def status_text(profile: Profile) -> str:
 
 def ranges(ids: list[str]) -> str:
     """T1 T2 T3 T7 as "T1-T3, T7"."""
-    keyed = enumerate(ids)
     parts = []
-    for _, run in groupby(keyed, key=lambda pair: (pair[1][0], int(pair[1][1:]) - pair[0])):
+    for _, run in groupby(enumerate(ids), key=lambda pair: (pair[1][0], int(pair[1][1:]) - pair[0])):
         names = [name for _, name in run]
         parts.append(names[0] if len(names) == 1 else f"{names[0]}-{names[-1]}")
     return ", ".join(parts)
@@ -137,24 +233,26 @@ def draw(profile: Profile, ids: Iterable[str] | None = None) -> list[Path]:
     SealError
         An id does not exist or cannot be drawn (the error says why), or a result is damaged.
     """
-    chosen = [_drawable(id, profile) for id in ids] if ids is not None else []
-    if ids is None:
+    if ids is not None:
+        chosen = [_drawable(id, profile) for id in ids]
+    else:
         chosen = [a for a in REGISTER.values() if not _obstacle(a, profile)]
         for id in manifest(profile).keys() - {a.id for a in chosen}:
             _forget(profile, id)
-    base = provenance.stamp(profile, {})
-    written = []
+    base, written = results.stamp(profile, {}), []
     for artefact in chosen:
         names = _inputs(artefact, profile)
-        frames = {name: provenance.read_result(profile, name) for name in names}
+        frames = {name: results.read_result(profile, name) for name in names}
         stamp = base | {
             "artefact": artefact.id,
-            "data": provenance.data_label(profile, names),
+            "data": results.data_label(profile, names),
             "inputs": {name: _origin(profile, name) for name in names},
-            "code": _code(artefact),
+            "row": digest(asdict(artefact)),
+            "version": VERSION,
         }
-        write = _write_figure if artefact.kind == "figure" else _write_table
-        title, files = write(artefact, frames, stamp, paths.figures(profile.name))
+        drawn = artefact.function()(**frames, **dict(option.split("=") for option in artefact.options))
+        write = write_figure if artefact.kind == "figure" else write_table
+        title, files = write(drawn, artefact.id, artefact.title, artefact.caption, stamp)
         _record(profile, artefact, title, files, stamp)
         written += files
     return written
@@ -162,74 +260,16 @@ def draw(profile: Profile, ids: Iterable[str] | None = None) -> list[Path]:
 
 def _drawable(id: str, profile: Profile) -> Artefact:
     if id not in REGISTER:
-        raise SealError(f"unknown artefact {id!r}", expected="F1-F4, E1-E5 or T1-T54", do="see `make status`")
-    obstacle = _obstacle(REGISTER[id], profile)
-    if obstacle:
-        raise SealError(
-            f"{id} cannot be drawn in profile {profile.name}: {obstacle}",
-            expected="results that it can be drawn from",
-            do="see `make status` for what can be drawn",
-        )
+        raise SealError(f"unknown artefact {id!r}", expected=ranges(list(REGISTER)), do="see `make status`")
+    if obstacle := _obstacle(REGISTER[id], profile):
+        what = f"{id} cannot be drawn in profile {profile.name}: {obstacle}"
+        raise SealError(what, expected="results that it can be drawn from", do="see `make status`")
     return REGISTER[id]
 
 
 def _origin(profile: Profile, name: str) -> dict[str, Any]:
-    stamp = provenance.read_stamp(profile, name)
-    keys = ("time", "commit", "dirty")
-    return {"sha256": sha256(provenance.result_path(profile, name)), **{k: stamp.get(k) for k in keys}}
-
-
-def _text(stamp: dict[str, Any]) -> str:
-    """The stamp as it goes into files: without the time, so that equal inputs give equal files."""
-    return json.dumps({k: v for k, v in stamp.items() if k != "time"}, sort_keys=True)
-
-
-def _short(stamp: dict[str, Any]) -> str:
-    seeds = ", ".join(map(str, stamp["seeds"]))
-    commit = (stamp["commit"] or "none")[:10] + (" with changes" if stamp["dirty"] else "")
-    results = ", ".join(f"{name}.csv {source['sha256'][:10]}" for name, source in stamp["inputs"].items())
-    return f"{stamp['data']}; profile {stamp['profile']}; seeds {seeds}; commit {commit}; from {results}"
-
-
-def _write_figure(artefact: Artefact, frames: dict, stamp: dict, folder: Path) -> tuple[str, list[Path]]:
-    import figures
-
-    title = f"{artefact.id} {artefact.title}"
-    figure = figures.mark(getattr(figures, artefact.draw)(**frames), f"{stamp['data']} ({stamp['profile']})")
-    metadata = {
-        "pdf": {"Title": title, "Subject": artefact.caption, "Keywords": _text(stamp), "CreationDate": None},
-        "png": {"Title": title, "Description": artefact.caption, "Comment": _text(stamp)},
-    }
-    files = [folder / f"{artefact.id}.{kind}" for kind in metadata]
-    with figures.style():
-        for path, (kind, words) in zip(files, metadata.items(), strict=True):
-            with atomic(path) as temporary:
-                figure.savefig(temporary, format=kind, dpi=300, metadata=words)
-    return artefact.title, files
-
-
-def _write_table(artefact: Artefact, frames: dict, stamp: dict, folder: Path) -> tuple[str, list[Path]]:
-    from figures import T01_T08_data
-
-    table = getattr(T01_T08_data, artefact.draw)(**frames)
-    title = table.attrs.get("title", artefact.title)
-    files = [folder / "tables" / f"{artefact.id}.{kind}" for kind in ("csv", "md")]
-    with atomic(files[0]) as temporary:
-        # The csv has no room for a mark but a column.
-        marked = table.assign(data=stamp["data"]) if stamp["data"] == "simulated data" else table
-        marked.to_csv(temporary, index=False)
-    parts = [
-        f"**{stamp['data']}**, profile {stamp['profile']}",
-        f"## {artefact.id} {title}",
-        artefact.caption,
-        T01_T08_data.markdown(table).rstrip("\n"),
-        table.attrs.get("note", ""),
-        f"<sub>{_short(stamp)}</sub>",
-        f"<!-- {_text(stamp)} -->",
-    ]
-    with atomic(files[1]) as temporary:
-        temporary.write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
-    return title, files
+    stamp = results.read_stamp(profile, name)
+    return {"sha256": sha256(results.result_path(profile, name)), **{k: stamp.get(k) for k in ("time", "commit")}}
 
 
 def _record(profile: Profile, artefact: Artefact, title: str, files: list[Path], stamp: dict[str, Any]) -> None:

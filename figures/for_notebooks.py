@@ -1,20 +1,38 @@
-"""Pictures for the notebooks: tissue with its spots, patches, embeddings in two dimensions, a curve."""
+"""Pictures for the notebooks: tissue with its spots, patches, embeddings in two dimensions, curves, a waterfall."""
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+import inspect
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from figures.E4_maps import draw_scale, draw_spots
-from figures.style import DOUBLE, LIGHT, SERIES, SINGLE, new_figure, panel_title, plain, style
-
-OTHERS = "others"
-MARKERS = ("o", "^", "s")
+from figures.E5_ablations import TERMS
+from figures.style import (
+    BLACK,
+    BLUE,
+    DOUBLE,
+    GREY,
+    LIGHT,
+    SERIES,
+    SINGLE,
+    SKY,
+    VERMILION,
+    new_figure,
+    panel_title,
+    plain,
+    style,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
+    from IPython.display import Code
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+OTHERS = "others"
+MARKERS = ("o", "^", "s")
 
 
 @style()
@@ -69,6 +87,28 @@ def _draw_names(axes: "Axes", spots: "pd.DataFrame", value: str) -> None:
     draw_spots(axes, spots["x"], spots["y"], codes, (-0.5, len(names) - 0.5), ListedColormap(colours))
     handles = [Line2D([], [], ls="", marker="o", color=c, label=n) for n, c in zip(names, colours, strict=True)]
     axes.legend(handles=handles, loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+@style()
+def spot_maps(spots: "pd.DataFrame", values: "list[str]", label: str) -> "Figure":
+    """Draw several columns of one section's spots side by side, on one colour scale.
+
+    Parameters
+    ----------
+    spots
+        Columns x, y (full-resolution px) and `values`.
+    label
+        What the values are, with their unit.
+    """
+    figure = new_figure(DOUBLE * 0.8, 60)
+    limits = spots[values].min().min(), spots[values].max().max()
+    panels = figure.subplots(1, len(values), squeeze=False)[0]
+    for axes, value in zip(panels, values, strict=True):
+        drawn = draw_spots(axes, spots["x"], spots["y"], spots[value], limits)
+        panel_title(axes, "", value)
+    figure.colorbar(drawn, ax=list(panels), shrink=0.7, label=label)
+    figure.draw_without_rendering()
+    return figure
 
 
 @style()
@@ -152,3 +192,55 @@ def curve(frame: "pd.DataFrame", x: str, y: str, by: str, xlabel: str, ylabel: s
     axes.legend(title=by, title_fontsize=6.5)
     figure.draw_without_rendering()
     return figure
+
+
+@style()
+def loss_curves(log: "list[dict[str, float]]", terms: "list[str]") -> "Figure":
+    """Draw the terms of one run's log side by side, step by step."""
+    figure = new_figure(DOUBLE * 0.9, 48)
+    for axes, term in zip(figure.subplots(1, len(terms), squeeze=False)[0], terms, strict=True):
+        axes.plot([row["step"] for row in log], [row[term] for row in log], color=VERMILION, lw=1.2)
+        axes.set(xlabel="step", ylabel="loss")
+        axes.grid(axis="y")
+        axes.set_title(TERMS.get(term, term), weight="normal")
+    figure.draw_without_rendering()
+    return figure
+
+
+@style()
+def waterfall_figure(waterfall: "pd.DataFrame", paper: int) -> "Figure":
+    """Draw the spots that are left after each rule, and what it took out.
+
+    Parameters
+    ----------
+    waterfall
+        From `seal.data.maple.rules.apply`.
+    paper
+        Spots of the paper's training and test set together: a line.
+    """
+    figure = new_figure(DOUBLE, 10 + 6.5 * len(waterfall))
+    axes = figure.subplots()
+    left, out = waterfall["spots_left"] / 1000, waterfall["spots_out"] / 1000
+    colours = [SKY if source == "our choice" else BLUE for source in waterfall["source"]]
+    names = waterfall["rule"].where(waterfall["source"] != "our choice", waterfall["rule"] + " (ours)")
+    axes.barh(names, left, color=colours, height=0.72)
+    axes.barh(names, out, left=left, color="none", edgecolor=VERMILION, hatch="/////", linewidth=0.6, height=0.72)
+    room = 0.01 * left.max()
+    for i, row in enumerate(waterfall.itertuples()):
+        text = f"{row.samples_left:,} samples, {row.spots_left:,} spots"
+        if row.samples_out:
+            text += f"   (−{row.samples_out:,}, −{row.spots_out:,})"
+        axes.text((row.spots_left + row.spots_out) / 1000 + room, i, text, va="center", fontsize=6)
+    axes.axvline(paper / 1000, color=BLACK, lw=0.8, ls="--")
+    axes.text(paper / 1000, len(left) - 0.05, f" the paper, {paper:,}", fontsize=6, color=GREY, va="center")
+    axes.set(xlabel="spots under tissue, thousands", xlim=(0, 1.5 * left.max()), ylim=(len(left) + 0.4, -0.6))
+    axes.tick_params(axis="y", length=0)
+    axes.set_title("What each rule leaves (bars) and takes out (hatched)", loc="left")
+    return figure
+
+
+def show_source(thing: Callable[..., Any]) -> "Code":
+    """The source of a function or method, for a notebook to show the code that it teaches."""
+    from IPython.display import Code
+
+    return Code(textwrap.dedent(inspect.getsource(thing)), language="python")

@@ -11,8 +11,8 @@ RESULT = "patch_level_summary"
 BESIDE = "ablations"  # committed too, to be read; a single seed is too few to hold other machines to it
 # In mean PCC. CPUs differ in the last bits of a sum, training multiplies such differences: our choice.
 TOLERANCE = 0.03
-_DIFFERENCES = ["difference", "difference_low", "difference_high"]
 _KEYS = ["method", "organ", "metric"]
+_BESIDE = ["table", "label", "mean", "low", "high", "difference", "difference_low", "difference_high"]
 
 
 def path(profile: Profile) -> Path:
@@ -22,18 +22,19 @@ def path(profile: Profile) -> Path:
 
 def save(profile: Profile) -> Path:
     """Take the profile's present results as the reference, rounded to four decimals."""
-    columns = [*_KEYS, "mean", "difference"]
-    beside = results.read_result(profile, BESIDE)
-    beside = beside.loc[beside["organ"] == "all", ["table", "label", "mean", "low", "high", *_DIFFERENCES]]
-    with atomic(path(profile).with_name(f"{BESIDE}.csv")) as temporary:
-        beside.round(4).to_csv(temporary, index=False)
-    with atomic(path(profile)) as temporary:
-        results.read_result(profile, RESULT)[columns].round(4).to_csv(temporary, index=False)
+    summary, ablations = results.read_result(profile, RESULT), results.read_result(profile, BESIDE)
+    tables = {
+        path(profile): summary[[*_KEYS, "mean", "difference"]],
+        path(profile).with_name(f"{BESIDE}.csv"): ablations.loc[ablations["organ"] == "all", _BESIDE],
+    }
+    for file, table in tables.items():
+        with atomic(file) as temporary:
+            table.round(4).to_csv(temporary, index=False)
     return path(profile)
 
 
-def gaps(profile: Profile):
-    """Absolute difference of mean PCC to the reference, a pandas Series by method, organ and metric.
+def verdict(profile: Profile) -> str:
+    """Say whether the results agree with the reference, in words that hold on any machine if they do.
 
     Raises
     ------
@@ -42,23 +43,17 @@ def gaps(profile: Profile):
     """
     import pandas as pd
 
+    if not path(profile).is_file():
+        return f"profile {profile.name} has no reference"
     new = results.read_result(profile, RESULT).set_index(_KEYS)["mean"]
     old = pd.read_csv(path(profile)).set_index(_KEYS)["mean"]
-    if set(new.index) != set(old.index):
-        odd = sorted(set(new.index) ^ set(old.index))[0]
+    if odd := sorted(set(new.index) ^ set(old.index)):
         raise SealError(
-            f"{path(profile)} and the results differ in {odd}",
+            f"{path(profile)} and the results differ in {odd[0]}",
             expected="the same methods and organs",
             do="if the change is meant, run make reference and say why in the commit",
         )
-    return (new - old[new.index]).abs()
-
-
-def verdict(profile: Profile) -> str:
-    """Say whether the results agree with the reference, in words that hold on any machine if they do."""
-    if not path(profile).is_file():
-        return f"profile {profile.name} has no reference"
-    gap = gaps(profile)
+    gap = (new - old[new.index]).abs()
     if gap.max() <= TOLERANCE:
         return f"every mean PCC is within {TOLERANCE} of the reference"
     return f"{', '.join(gap.idxmax())} is {gap.max():.3f} from the reference, more than {TOLERANCE}"

@@ -1,11 +1,15 @@
-"""What all figures share: style, colours, sizes, the mark that says whose data it is."""
+"""What all figures share: style, sizes, colours by kind of method, the mark that says whose data it is."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from seal.errors import SealError
+
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
@@ -19,19 +23,52 @@ ORANGE, SKY, YELLOW, BLACK = "#E69F00", "#56B4E9", "#F0E442", "#000000"
 GREY, LIGHT = "#7F7F7F", "#C9C9C9"
 SERIES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, YELLOW, BLACK)
 
-# name -> label, colour; controls are grey, what only simulated data know is black.
-METHODS = {
-    "frozen": ("frozen encoder", BLUE),
-    "seal": ("SEAL", VERMILION),
-    "seal_shuffled": ("SEAL, shuffled pairs", GREY),
-    "random": ("random weights", GREY),
-    "colour": ("colour statistics", GREY),
-    "mean": ("mean predictor", GREY),
-    "oracle": ("oracle (simulated truth)", BLACK),
-    "ceiling": ("ceiling (simulated truth)", BLACK),
+# What kind a method is (the results' column `kind`) -> the colours of its methods, in their order in the results.
+KINDS = {
+    "encoder": (BLUE,),
+    "adapted": (VERMILION,),
+    "control": (GREY,),
+    "baseline": (GREEN, PURPLE, ORANGE, SKY, YELLOW),
+    "truth": (BLACK,),  # lines across all methods, never markers
 }
-CONTROLS = ("seal_shuffled", "random", "colour", "mean")
-TRUTH = {"oracle": (0, (4, 1.5)), "ceiling": (0, (1, 1.2))}  # drawn as lines of this style, never as markers
+MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">")  # of controls and baselines; the encoder and SEAL are circles
+LINES = ((0, (4, 1.5)), (0, (1, 1.2)), (0, (4, 1.5, 1, 1.5)))
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a method is drawn wherever it appears."""
+
+    label: str
+    kind: str
+    colour: str
+    marker: str
+    line: tuple[float, tuple[float, ...]]  # dashes, for the truth
+
+
+def method_looks(table: "pd.DataFrame") -> dict[str, Look]:
+    """Method -> look, in the order of the table's rows, which have the columns method, label and kind.
+
+    Raises
+    ------
+    SealError
+        A kind is none of `KINDS`.
+    """
+    looks: dict[str, Look] = {}
+    seen = dict.fromkeys(KINDS, 0)
+    for method, label, kind in table[["method", "label", "kind"]].drop_duplicates("method").itertuples(index=False):
+        if kind not in KINDS:
+            raise SealError(
+                f"method {method!r} is of the kind {kind!r}",
+                expected=f"one of {', '.join(KINDS)}",
+                do="correct its kind in seal/evaluate/methods.py, or add the kind to KINDS in figures/style.py",
+            )
+        i, colours = seen[kind], KINDS[kind]
+        seen[kind] += 1
+        colour = colours[i % len(colours)]
+        marker = MARKERS[i % len(MARKERS)] if kind in ("control", "baseline") or i else "o"
+        looks[method] = Look(label, kind, colour, marker, LINES[i % len(LINES)])
+    return looks
 
 
 @contextmanager

@@ -17,16 +17,13 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m seal", description="SEAL companion")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     listed = commands.add_parser("profiles", help="list the profiles and what each needs")
-    status = commands.add_parser("status", help="which figures and tables are drawn, stale, or missing and why")
     train = commands.add_parser("train", help="train both stages, in one process or many")
     clean = commands.add_parser("clean", help="delete what a profile made; downloads and real samples stay")
-    reference = commands.add_parser("reference", help="take a profile's results as its reference")
     doctor = commands.add_parser("doctor", help="what this machine can run, and what each profile would download")
-    fetch = commands.add_parser("fetch", help="download HEST-1k's samples; goes on where it stopped")
-    audit = commands.add_parser("audit", help="look for sections that two of HEST-1k's samples share, in their files")
+    fetch = commands.add_parser("fetch", help="download HEST-1k's samples; whole files are not fetched again")
     verify = commands.add_parser("verify", help="check every checksum of a profile's pairs")
     embed = commands.add_parser("embed", help="embed whole slides, in TRIDENT's layout")
-    for command in (status, train, clean, reference, verify):
+    for command in (train, clean, verify):
         command.add_argument("--profile", default="demo", help="demo (default), her2st or maple")
     listed.add_argument("name", nargs="?", help="of one of them")
     train.add_argument("--profile-file", type=Path, metavar="FILE", help="a profile as JSON (profiles.to_json)")
@@ -42,7 +39,6 @@ def _parser() -> argparse.ArgumentParser:
     fetch.add_argument("--revision", help="of the data set; default: the one fetched first, at first its newest")
     fetch.add_argument("--check", action="store_true", help="check the checksums of what is there already")
     fetch.add_argument("--workers", type=int, default=8, help="files at once (default: 8)")
-    audit.add_argument("--workers", type=int, default=2, help="processes (default: 2)")
     embed.add_argument("slides", type=Path, nargs="+", help="slides, or folders of slides")
     embed.add_argument("--model", required=True, help="a name of the encoder registry, or a saved model's folder")
     embed.add_argument("--out", type=Path, required=True)
@@ -59,21 +55,13 @@ def _run_command(arguments: argparse.Namespace) -> None:
         for profile in [profiles.get(arguments.name)] if arguments.name else profiles.PROFILES.values():
             print(f"PROFILE={profile.name:<8} {profile.label}; {profile.needs}")
         return
-    alone = {"train": _train, "doctor": _doctor, "fetch": _fetch, "audit": _audit, "embed": _embed}
+    alone = {"train": _train, "doctor": _doctor, "fetch": _fetch, "embed": _embed}
     if arguments.command in alone:
         alone[arguments.command](arguments)
         return
     profile = profiles.get(arguments.profile)
-    if arguments.command == "status":
-        from figures import draw
-
-        print(draw.status_text(profile), end="")
-    elif arguments.command == "clean":
+    if arguments.command == "clean":
         _clean(profile)
-    elif arguments.command == "reference":
-        from figures import reference
-
-        print(reference.save(profile))
     else:
         from seal.data.verify import verify
 
@@ -145,12 +133,6 @@ def _fetch(arguments: argparse.Namespace) -> None:
     plan = fetch.plan(ids, root, arguments.revision, arguments.slides, arguments.skip)
     print(plan)
     fetch.fetch(plan, arguments.workers, arguments.check)
-
-
-def _audit(arguments: argparse.Namespace) -> None:
-    from tools.hest_audit.files import audit
-
-    print(audit(arguments.workers))
 
 
 def _embed(arguments: argparse.Namespace) -> None:

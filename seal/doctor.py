@@ -1,98 +1,71 @@
 """What this machine can run, what each profile would download, and what the hub lets this account read."""
 
-import importlib.util
+import os
 import platform
 import re
 import shutil
-import threading
-import time
+import tempfile
 import tomllib
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from figures.draw import ranges
-from figures.register import ENCODERS, REGISTER
-from seal import downloads, paths, profiles, results
-from seal.data import hest, hest_hub
-from seal.downloads import Download
+from seal import paths, profiles
+from seal.data import fetch, hest
+from seal.errors import SealError
+from seal.files import explain_hub_error
+from seal.models import registry
 from seal.profiles import Profile
 
-PATIENCE = 5.0  # s for all questions about access together
-LISTING = 10.0  # s for HEST-1k's table and the sizes of MAPLE's files, some twenty requests in turn
 BENCH = "MahmoodLab/hest-bench"
-PACKAGE = "seal-companion"  # as pip knows it
-READABLE, GATED, NO_TOKEN, BAD_TOKEN, OFFLINE = "reachable", "gated", "no token", "token refused", "offline"
+PATIENCE = 10.0  # s that the hub has for its first answer
+OFFLINE = "the hub cannot be reached"
 
 
 def report() -> dict[str, Any]:
-    """Look at the machine, the hub and the profiles; asks the network for 15 seconds at most, writes nothing.
+    """Look at the machine, the hub and the profiles; fetches nothing that stays.
 
     Returns
     -------
-    machine (versions, GPUs, cores, memory, disks, packages that are missing or do not import), hub (client, token or
-    not, and each repository's state), profiles (whether each can run, its download and what of it is on disk) and
-    artefacts (figures and tables, and whose download they need). Sizes in GB; where `estimate` is true, by the rules of
-    `seal.downloads`.
+    machine (versions, GPUs, cores, memory, disks, packages that are missing), hub (whether there is a token, what keeps
+    this account from each repository) and profiles (whether each can run, why not, its download). Sizes in GB.
     """
-    machine, hub = _machine(), _hub()
-    states = {row["name"]: row["state"] for row in hub["repositories"]}
+    machine, hub = _look_at_machine(), _ask_hub()
     rows = []
     for profile in profiles.PROFILES.values():
-        download = _download(profile, online=states.get("HEST-1k") == READABLE)
-        obstacles = _obstacles(profile, machine, states, download)
-        waits = download.samples is None or (download.apart and download.samples_there != download.samples)
-        can = "no" if obstacles else "after the download" if waits else "yes"
-        rows.append({"name": profile.name, "label": profile.label, "can_run": can, "why_not": obstacles})
-        rows[-1] |= {"needs": profile.needs, "download": download.as_dict()}
-    return {"machine": machine, "hub": hub, "profiles": rows, "artefacts": _artefacts()}
+        download = _plan_download(profile, hub["repositories"]["HEST-1k"])
+        obstacles = _find_obstacles(profile, machine, hub["repositories"], download)
+        can = "no" if obstacles else "yes" if download.complete else "after the download"
+        row = {"name": profile.name, "label": profile.label, "can_run": can, "why_not": obstacles}
+        rows.append({**row, "needs": profile.needs, "download": asdict(download)})
+    return {"machine": machine, "hub": hub, "profiles": rows}
 
 
-# --- the machine ----------------------------------------------------------------------------------------------
-
-
-def _machine() -> dict[str, Any]:
-    hardware = results.hardware()
+def _look_at_machine() -> dict[str, Any]:
     places = {"SEAL_HOME": paths.home(), "SEAL_HEST": hest.home()}
-    fault = _torch_fault()
-    torch, cuda, gpus = (None, None, []) if fault else _torch()
     return {
         "python": platform.python_version(),
-        "torch": torch,
-        "cuda": cuda,
-        "gpus": gpus,
-        "cpu": hardware["cpu"],
-        "cores": hardware["cores"],
-        "memory_gb": hardware["memory_gb"],
-        "disks": [{"name": n, "path": str(p), "free_gb": _free_gb(p)} for n, p in places.items()],
-        "missing_packages": _missing_packages(),
-        "broken_packages": [f"torch ({fault})"] if fault else [],
+        **_look_at_torch(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
+        "disks": [{"name": name, "path": str(path), "free_gb": _free_gb(path)} for name, path in places.items()],
+        "missing_packages": [name for name in _list_packages() if not _is_installed(name)],
     }
 
 
-def _torch_fault() -> str | None:
-    """Why PyTorch does not import although it is installed."""
-    if importlib.util.find_spec("torch") is None:
-        return None
+def _look_at_torch() -> dict[str, Any]:
+    """PyTorch's version and fault, CUDA's version where it can be used, and the GPUs that it sees."""
     try:
-        import torch  # noqa: F401
-    except Exception as error:  # a system library that is missing, a package that does not fit
-        return f"{type(error).__name__}: {error}".splitlines()[0]
-    return None
-
-
-def _torch() -> tuple[str | None, str | None, list[dict[str, Any]]]:
-    """PyTorch's version, CUDA's where it can be used, and the GPUs that it sees."""
-    if importlib.util.find_spec("torch") is None:
-        return None, None, []
-    import torch
-
+        import torch
+    except Exception as error:  # not installed, a system library that is missing, a package that does not fit
+        fault = f"{type(error).__name__}: {error}".splitlines()[0]
+        return {"torch": None, "torch_fault": fault, "cuda": None, "gpus": []}
     seen = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
     gpus = [torch.cuda.get_device_properties(i) for i in seen]
     rows = [{"name": gpu.name, "memory_gb": round(gpu.total_memory / 1e9, 1)} for gpu in gpus]
-    return torch.__version__, torch.version.cuda if gpus else None, rows
+    return {"torch": torch.__version__, "torch_fault": "", "cuda": torch.version.cuda if gpus else None, "gpus": rows}
 
 
 def _free_gb(path: Path) -> float:
@@ -101,189 +74,152 @@ def _free_gb(path: Path) -> float:
     return round(shutil.disk_usage(there).free / 1e9, 1)
 
 
-def _missing_packages() -> list[str]:
-    """Packages that this one asks for, for training and for the notebooks, and that are not installed."""
-    return [name for name in (re.split(r"[^\w.-]", line)[0] for line in _wanted()) if not _is_installed(name)]
-
-
-def _wanted() -> list[str]:
-    """What pyproject.toml asks for; without the source tree, what the installed package does."""
+def _list_packages() -> list[str]:
+    """What pyproject.toml asks for; nothing without the source tree, since pip saw to it then."""
     path = paths.PROJECT / "pyproject.toml"
-    if path.is_file():
-        project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
-        return [*project["dependencies"], *project["optional-dependencies"]["notebooks"]]
-    try:
-        lines = metadata.requires(PACKAGE) or []
-    except metadata.PackageNotFoundError:  # a bare copy of the code: nothing says what it asks for
+    if not path.is_file():
         return []
-    return [line for line in lines if "extra ==" not in line or re.search(r"extra == .notebooks.", line)]
+    project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
+    lines = [*project["dependencies"], *project["optional-dependencies"]["notebooks"]]
+    return [re.split(r"[^\w.-]", line)[0] for line in lines]
 
 
 def _is_installed(package: str) -> bool:
     try:
-        metadata.version(package)
+        return bool(metadata.version(package))
     except metadata.PackageNotFoundError:
         return False
-    return True
 
 
-# --- the hub --------------------------------------------------------------------------------------------------
-
-
-def _hub() -> dict[str, Any]:
-    """Whether there is a client and a token, and what each repository says."""
-    from seal.models.registry import REGISTRY
-
-    repositories = [(s.label, "model", s.hub) for s in REGISTRY.values() if s.label in ENCODERS and s.hub]
-    repositories += [("HEST-1k", "dataset", hest_hub.REPOSITORY), ("HEST-Bench", "dataset", BENCH)]
-    if importlib.util.find_spec("huggingface_hub") is None:
-        client, token, states = None, None, {}
-    else:
-        import huggingface_hub
-
-        client, token = huggingface_hub.__version__, huggingface_hub.get_token() is not None
-        jobs = {name: lambda k=kind, r=repo: _state(k, r, token) for name, kind, repo in repositories}
-        states = together(jobs, PATIENCE)
-    rows = []
-    for name, kind, repository in repositories:
-        address = f"https://huggingface.co/{'datasets/' if kind == 'dataset' else ''}{repository}"
-        rows.append({"name": name, "repository": repository, "address": address})
-        rows[-1]["state"] = states.get(name, OFFLINE if client else "not asked")
-    return {"client": client, "token": token, "repositories": rows}
-
-
-def _state(kind: str, repository: str, token: bool) -> str:
-    """Ask the hub whether this account may read a repository."""
-    from huggingface_hub import constants
-    from huggingface_hub.utils import build_hf_headers, get_session
-
-    url = f"{constants.ENDPOINT}/api/{kind}s/{repository}/auth-check"
+def _ask_hub() -> dict[str, Any]:
+    """Whether there is a token, and what keeps this account from each repository, empty if nothing does."""
+    known = [(spec.label, "model", spec.hub) for spec in registry.REGISTRY.values() if spec.hub]
+    known += [("HEST-1k", "dataset", fetch.REPOSITORY), ("HEST-Bench", "dataset", BENCH)]
     try:
-        status = get_session().get(url, headers=build_hf_headers(), timeout=PATIENCE).status_code
+        from huggingface_hub import HfApi, get_token
+        from huggingface_hub.errors import HfHubHTTPError
+    except ImportError:
+        return {"token": False, "repositories": {name: "huggingface_hub is not installed" for name, *_ in known}}
+    try:  # once with a limit: the questions of access have none
+        HfApi().dataset_info(fetch.REPOSITORY, timeout=PATIENCE)
+    except HfHubHTTPError:
+        pass  # it answers
     except Exception:  # whatever it is, the hub was not reached
-        return OFFLINE
-    known = {200: READABLE, 401: BAD_TOKEN if token else NO_TOKEN, 403: GATED}
-    return known.get(status, f"answered {status}")
+        return {"token": get_token() is not None, "repositories": {name: OFFLINE for name, *_ in known}}
+    problems = {name: _find_problem(kind, repository) for name, kind, repository in known}
+    return {"token": get_token() is not None, "repositories": problems}
 
 
-def together(jobs: Mapping[str, Callable[[], Any]], patience: float) -> dict[str, Any]:
-    """Do jobs at once; give the answers of those that are done within `patience` seconds, and wait for no other."""
-    answers: dict[str, Any] = {}
+def _find_problem(kind: str, repository: str) -> str:
+    """What keeps this account from reading a repository and what to do; empty if nothing does."""
+    from huggingface_hub import HfApi
 
-    def answer(name: str) -> None:
-        answers[name] = jobs[name]()
-
-    threads = [threading.Thread(target=answer, args=(name,), daemon=True) for name in jobs]
-    for thread in threads:
-        thread.start()
-    end = time.monotonic() + patience
-    for thread in threads:
-        thread.join(max(end - time.monotonic(), 0.0))
-    return dict(answers)
+    try:
+        HfApi().auth_check(repository, repo_type=kind)
+    except Exception as error:  # the client's and its HTTP library's
+        page = f"https://huggingface.co/{'datasets/' if kind == 'dataset' else ''}{repository}"
+        explained = explain_hub_error(error, "", expected="access", address=page)
+        return f"{explained.what.removeprefix(': ')}; {explained.do}"
+    return ""
 
 
-# --- profiles, figures and tables -----------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Download:
+    """A profile's download: from where, whether all of it is there, its samples, GB in all and GB that are missing."""
+
+    source: str
+    complete: bool
+    note: str
+    samples: int | None = None
+    gb: float | None = None
+    missing_gb: float | None = None
 
 
-def _download(profile: Profile, online: bool) -> Download:
-    """A profile's download; where the hub falls silent, as without it."""
-    if profile.source != "seal.data.hest" or not online:
-        return downloads.of(profile, online=False)
-    listed = together({profile.name: lambda: downloads.of(profile, online=True)}, LISTING)
-    silent = f"the hub did not list HEST-1k's files within {LISTING:g} s"
-    return listed.get(profile.name) or replace(downloads.of(profile, online=False), note=silent)
+def _plan_download(profile: Profile, problem: str) -> Download:
+    """What a profile downloads; `problem` is what keeps this account from HEST-1k."""
+    if profile.source == "seal.data.hest":
+        try:
+            return _plan_hest(profile, problem)
+        except (SealError, ImportError) as error:  # ImportError: pandas
+            return Download("HEST-1k", False, getattr(error, "what", str(error)))
+    if profile.source == "seal_atlas":
+        return Download("the package index", True, "samples are made on the spot", gb=0.1)
+    copy = Path(os.environ.get("SEAL_HER2ST") or paths.downloads() / "her2st").expanduser()
+    note = f"sections in {copy}" if copy.is_dir() else "and one archive whose size is not known beforehand"
+    return Download("the package index and github.com", copy.is_dir(), note, gb=0.1)
 
 
-def _obstacles(profile: Profile, machine: dict, states: dict[str, str], download: Download) -> list[str]:
+def _plan_hest(profile: Profile, problem: str) -> Download:
+    """MAPLE's samples by HEST-1k's table, here or on the hub; sizes by the hub, where this account may read it."""
+    root = hest.home()
+    table = hest.own_table(root)
+    if table is None and problem:
+        return Download("HEST-1k", False, f"its table is not in {root}, and the hub cannot be asked for it")
+    with tempfile.TemporaryDirectory() as folder:
+        if table is None:
+            ids = fetch.maple_ids(Path(folder), profile.selection)
+        else:
+            ids = hest.maple_selection(table, profile.selection).samples["id"].tolist()
+    there = [id for id in ids if (root / f"st/{id}.h5ad").is_file() and (root / f"patches/{id}.h5").is_file()]
+    note = f"{len(there)} samples are there"
+    if problem:
+        return Download("HEST-1k", len(there) == len(ids), note, len(ids))
+    plan = fetch.plan(ids, root)
+    missing = plan.gb(plan.absent())
+    return Download("HEST-1k", missing == 0, note, len(ids), plan.gb(plan.paths), missing)
+
+
+def _find_obstacles(profile: Profile, machine: Mapping, problems: Mapping[str, str], download: Download) -> list[str]:
     """What stands in the way of a profile, but for its download."""
-    lacking = machine["missing_packages"]
-    found = [f"not installed: {', '.join(lacking)}"] if lacking else []
-    found += [f"does not import: {broken}" for broken in machine["broken_packages"]]
+    lacking = ", ".join(machine["missing_packages"])
+    found = [f"not installed: {lacking}"] if lacking else []
+    found += [f"PyTorch does not import ({machine['torch_fault']})"] if machine["torch_fault"] else []
     if profile.source != "seal.data.hest":
         return found
-    if not machine["gpus"]:
-        found.append("no GPU that PyTorch can use")
-    encoder = downloads.encoder(profile)
-    if not downloads.has_weights(profile) and states.get(encoder.label) != READABLE:
-        found.append(f"{encoder.label}: {_with_remedy(states.get(encoder.label, OFFLINE), encoder.access)}")
-    if download.samples_there != download.samples and states["HEST-1k"] != READABLE:
-        found.append(f"HEST-1k: {_with_remedy(states['HEST-1k'], hest_hub.ADDRESS)}")
+    found += [] if machine["gpus"] else ["no GPU that PyTorch can use"]
+    spec = registry.get(profile.encoder)
+    for name, there in ((spec.label, _has_weights(spec)), ("HEST-1k", download.complete)):
+        found += [f"{name}: {problems[name]}"] if problems.get(name) and not there else []
     free = machine["disks"][1]["free_gb"]
-    if download.missing_gb is not None and download.missing_gb > free:
+    if (download.missing_gb or 0.0) > free:
         found.append(f"{download.missing_gb:.0f} GB to fetch and {free:.0f} GB free")
     return found
 
 
-def _with_remedy(state: str, address: str) -> str:
-    remedies = {
-        GATED: f"gated: ask at {address}",
-        NO_TOKEN: f"no token: ask at {address}, then `hf auth login`",
-        BAD_TOKEN: "token refused: `hf auth login`",
-    }
-    return remedies.get(state, state)
+def _has_weights(spec: registry.EncoderSpec) -> bool:
+    """Whether an encoder's weights are on this machine: in SEAL_WEIGHTS or in the hub's cache."""
+    folder = os.environ.get("SEAL_WEIGHTS")
+    if folder and any(Path(folder).glob(f"{spec.name}.*")):
+        return True
+    if not _is_installed("huggingface_hub"):
+        return False
+    from huggingface_hub import try_to_load_from_cache
 
-
-def _artefacts() -> list[dict[str, Any]]:
-    """Figures and tables, those together that the same profiles can produce and that lack the same."""
-    groups: dict[tuple[Any, ...], list[str]] = {}
-    for artefact in REGISTER.values():
-        sources = {results.RESULTS[name].data for name in artefact.results}
-        key = (artefact.profiles, sources == {"none"}, "" if artefact.draw else artefact.lacks)
-        groups.setdefault(key, []).append(artefact.id)
-    return [
-        {"ids": ids, "profiles": [] if nothing else list(able), "lacks": lacks}
-        for (able, nothing, lacks), ids in groups.items()
-    ]
-
-
-# --- as text --------------------------------------------------------------------------------------------------
+    return any(isinstance(try_to_load_from_cache(spec.hub, file), str) for file in spec.files)
 
 
 def text(report: Mapping[str, Any]) -> str:
     """Give a report as about a screen of text."""
-    lines = [*_machine_lines(report["machine"]), *_hub_lines(report["hub"])]
+    machine, hub = report["machine"], report["hub"]
+    gpus = ", ".join(f"{gpu['name']} ({gpu['memory_gb']:g} GB)" for gpu in machine["gpus"])
+    lines = [
+        f"Python {machine['python']}, PyTorch {machine['torch'] or 'none'}, CUDA {machine['cuda'] or 'none'}",
+        f"{machine['cores']} cores, {machine['memory_gb']} GB memory, GPU: {gpus or 'none that PyTorch can use'}",
+        *(f"{disk['name']}: {disk['path']}, {disk['free_gb']:g} GB free" for disk in machine["disks"]),
+        "",
+        f"Hugging Face hub, token: {'there' if hub['token'] else 'none (`hf auth login`, or HF_TOKEN)'}",
+    ]
+    for problem in dict.fromkeys(hub["repositories"].values()):
+        names = [name for name, its in hub["repositories"].items() if its == problem]
+        lines.append(f"  {', '.join(names)}: {problem or 'open to this account'}")
     for row in report["profiles"]:
         lines += ["", f"{row['name']} ({row['label']}): {row['can_run']}"]
         lines += [f"  not now: {why}" for why in row["why_not"]]
-        lines += [f"  download: {_download_text(row['download'])}", f"  needs: {row['needs']}"]
-    lines += ["", "figures and tables, and whose download they need"]
-    for group in report["artefacts"]:
-        whose = " or ".join(group["profiles"]) or "none"
-        lines.append(
-            f"  {ranges(group['ids'])}: {whose}{'; not there yet: ' if group['lacks'] else ''}{group['lacks']}"
-        )
-    return "\n".join(lines) + "\n"
+        lines += [f"  download: {_describe_download(row['download'])}", f"  needs: {row['needs']}"]
+    return "\n".join([*lines, "", "figures and tables of a profile: make status PROFILE=demo", ""])
 
 
-def _machine_lines(machine: Mapping[str, Any]) -> list[str]:
-    gpus = ", ".join(f"{gpu['name']} ({gpu['memory_gb']:g} GB)" for gpu in machine["gpus"])
-    torch = f"PyTorch {machine['torch']}" if machine["torch"] else "no PyTorch"
-    lines = [
-        f"Python {machine['python']}, {torch}, {'CUDA ' + machine['cuda'] if machine['cuda'] else 'no CUDA'}",
-        f"{machine['cores']} cores, {machine['memory_gb']} GB memory, GPU: {gpus or 'none that PyTorch can use'}",
-        *(f"{disk['name']}: {disk['path']}, {disk['free_gb']:g} GB free" for disk in machine["disks"]),
-    ]
-    lines += [f"does not import: {broken}" for broken in machine["broken_packages"]]
-    lacking = machine["missing_packages"]
-    return [*lines, f"not installed: {', '.join(lacking)}"] if lacking else lines
-
-
-def _hub_lines(hub: Mapping[str, Any]) -> list[str]:
-    token = {None: "not asked", True: "there", False: "none (`hf auth login`, or HF_TOKEN)"}[hub["token"]]
-    client = f"huggingface_hub {hub['client']}" if hub["client"] else "huggingface_hub is not installed"
-    states: dict[str, list[str]] = {}
-    for row in hub["repositories"]:
-        said = row["state"] if row["state"] in (READABLE, OFFLINE) else _with_remedy(row["state"], row["address"])
-        states.setdefault(said, []).append(row["name"])
-    return ["", f"{client}, token: {token}", *(f"  {', '.join(names)}: {said}" for said, names in states.items())]
-
-
-def _download_text(download: Mapping[str, Any]) -> str:
-    about = "about " if download["estimate"] else ""
-    size = "size not known" if download["gb"] is None else f"{about}{download['gb']:.3g} GB"
-    many = "" if download["samples"] is None else f"{download['samples']} samples, "
-    parts = [f"{download['what']}, {many}{size}{' (estimate)' if download['estimate'] else ''}"]
-    parts.append(f"there: {download['samples_there']} samples, {download['gb_there']:.3g} GB")
-    if download["slides_gb"] is not None:
-        parts.append(f"whole slides, if asked for: {about}{download['slides_gb']:.3g} GB")
-    return "; ".join([*parts, *([download["note"]] if download["note"] else [])])
+def _describe_download(download: Mapping[str, Any]) -> str:
+    forms = {"samples": "{} samples", "gb": "{:.3g} GB", "missing_gb": "{:.3g} GB of it to fetch"}
+    known = [form.format(download[name]) for name, form in forms.items() if download[name] is not None]
+    return ", ".join([download["source"], *known, download["note"]])

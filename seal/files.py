@@ -1,5 +1,6 @@
-"""Files that are whole or absent, and what was made from what: atomic writes, digests, JSON, locks, room, `Made`."""
+"""Files that are whole or absent, what was made from what (`Made`), and the errors of disk and hub in words."""
 
+import errno
 import hashlib
 import json
 import os
@@ -148,6 +149,62 @@ def require_room(path: Path, size: int, what: str) -> None:
             expected="room for all of them",
             do="free some space, set SEAL_HOME to a larger disk, or ask for less",
         )
+
+
+def explain_hub_error(
+    error: BaseException, what: str, *, expected: str, address: str, otherwise: str = ""
+) -> SealError:
+    """Say in one message why the Hugging Face hub, or the disk, did not do it; never shows a token.
+
+    The hub's client raises errors of its own, of its HTTP library and of the system, and changes them between
+    versions: they are told apart by status and by name.
+
+    Parameters
+    ----------
+    what
+        What was tried.
+    expected
+        What should have been there.
+    address
+        The repository's page, where access is asked for.
+    otherwise
+        Another way to the same end, if there is one.
+    """
+    why, do = _hub_reason(error, address)
+    return SealError(f"{what}: {why}", expected=expected, do=f"{do}; {otherwise}" if otherwise else do)
+
+
+def _hub_reason(error: BaseException, address: str) -> tuple[str, str]:
+    """Why it was not done, and what to do."""
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) and cause not in chain:
+        chain.append(cause)
+    names = {kind.__name__ for e in chain for kind in type(e).__mro__}
+    answers = (getattr(e, "response", None) for e in chain)
+    status = next((answer.status_code for answer in answers if answer is not None), None)
+    # the system's own errors: TLS and name servers have modules and numbers of their own
+    plain = (e for e in chain if isinstance(e, OSError) and type(e).__module__ == "builtins" and e.errno)
+    disk = next((e for e in plain if not isinstance(e, ConnectionError | TimeoutError)), None)
+    space = "set HF_HOME (for HEST-1k: SEAL_HEST) to a folder on another disk"
+    if (disk and disk.errno in (errno.ENOSPC, errno.EDQUOT)) or any("No space left" in str(e) for e in chain):
+        return "the disk is full", f"free some space, or {space}"
+    if disk and "TransportError" not in names:
+        where = disk.filename2 or disk.filename
+        return f"{disk.strerror}{f' ({where})' if where else ''}", f"look at the folder and its disk, or {space}"
+    if "HFValidationError" in names:
+        return "the hub allows no such name", 'give it as "user/name", of letters, digits, - _ .'
+    if "LocalTokenNotFoundError" in names or status == 401:
+        do = f"ask for access at {address} if it is gated, then run `hf auth login` or set HF_TOKEN"
+        return "the hub knows no valid token, or no such repository", do
+    if status == 403:
+        do = f"ask for access at {address} (an answer can take days), or use a token with that right"
+        return "the token's account has no access", do
+    if status in (408, 425, 429) or (status or 0) >= 500:
+        return f"the hub answered {status}, so it is busy or out of order", "run the same command later"
+    if status is not None:
+        return f"the hub answered {status}", f"look whether {address} still exists"
+    why = f"the hub cannot be reached, or its answer broke off ({type(error).__name__})"
+    return why, "connect to the network (HF_HUB_OFFLINE unset), then run the same command"
 
 
 # ---- what was made from what -------------------------------------------------------------------------------

@@ -9,11 +9,13 @@ import pytest
 # Shapes in annotations are checked at every call: before these modules are imported for the first time.
 jaxtyping.install_import_hook(["seal.losses", "seal.models", "seal.train"], "beartype.beartype")
 
-from seal import paths, profiles, result_tables  # noqa: E402
+from seal import paths, profiles  # noqa: E402
 from seal.data.assemble import assemble  # noqa: E402
+from seal.embed import embed_all  # noqa: E402
+from seal.evaluate.methods import find_methods  # noqa: E402
 from seal.evaluate.patch import Evaluation  # noqa: E402
 from seal.models import encoders  # noqa: E402
-from seal.train import tokens  # noqa: E402
+from seal.train import runs, tokens  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -96,5 +98,7 @@ def evaluated(small_home, tmp_path_factory, tiny_build):
         patch.setenv("SEAL_HOME", str(home))
         patch.setattr(encoders, "build", tiny_build)
         pairs = assemble(SMALL)
-        evaluation = Evaluation(pairs, tokens.build(pairs)).run()
-        return evaluation, result_tables.training_curves(pairs)
+        source = tokens.build(pairs)
+        runs.train_all(pairs, source)
+        evaluation = Evaluation(pairs, embed_all(pairs, source), find_methods(pairs)).run()
+        return evaluation, runs.tabulate_training(pairs)

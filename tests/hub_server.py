@@ -1,4 +1,4 @@
-"""A stand-in for the Hugging Face hub: what its client asks for, from a folder, and every way in which it can fail.
+"""A stand-in for the Hugging Face hub: what its client asks for, from a folder, and the ways in which it can fail.
 
     with hub_server.serve(tree, faults) as url: ...
 
@@ -10,16 +10,20 @@ import contextlib
 import hashlib
 import http.server
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from urllib.parse import parse_qs, unquote, urlsplit
+from types import SimpleNamespace
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from huggingface_hub import constants
+from huggingface_hub.utils import _http
 
 LARGE = (".h5ad", ".h5", ".tif", ".safetensors", ".bin")  # kept outside git, known by SHA-256
-PIECE = 4096  # bytes sent at a time
 
 
 @dataclass
@@ -30,82 +34,49 @@ class Faults:
     ----------
     delay
         Seconds before each answer.
-    pause
-        Seconds between two pieces of a file.
-    cut
-        The connection breaks after so many bytes of an answer, by path.
-    cuts
-        So many times; then files come whole.
-    short
-        Files that end after so many bytes, in an answer that says it is whole.
     altered
         Files of which one byte differs.
+    slow
+        Seconds before each large file.
     busy
-        Statuses of the next answers, in turn.
-    no_ranges
-        Answers begin with the file's first byte whatever is asked for.
+        Status of all files, if they do not come.
     token
         The only one that is let in, if any is needed.
     refused
         Status and error code, by repository.
     asked
-        Every request: method, path, Range, Authorization.
+        Every request: method, path, Authorization.
     """
 
     delay: float = 0.0
-    pause: float = 0.0
-    cut: dict[str, int] = field(default_factory=dict)
-    cuts: int = 10**9
-    short: dict[str, int] = field(default_factory=dict)
     altered: set[str] = field(default_factory=set)
-    busy: list[int] = field(default_factory=list)
-    no_ranges: bool = False
+    slow: float = 0.0
+    busy: int | None = None
     token: str | None = None
     refused: dict[str, tuple[int, str]] = field(default_factory=dict)
-    asked: list[tuple[str, str, str | None, str | None]] = field(default_factory=list)
+    asked: list[tuple[str, str, str | None]] = field(default_factory=list)
 
-    def fetched(self, end: str = "") -> list[str]:
-        """Paths of files that were asked for with GET and end so."""
-        found = [path for method, path, *_ in self.asked if method == "GET" and "/resolve/" in path]
-        return [path.partition("/resolve/")[2].partition("/")[2] for path in found if path.endswith(end)]
+    def fetched(self) -> list[str]:
+        """Paths of files that were asked for with GET, sorted."""
+        bodies = [re.split("/large/|/resolve/", path)[1:] for method, path, _ in self.asked if method == "GET"]
+        return sorted(commit_and_path.partition("/")[2] for body in bodies for commit_and_path in body)
 
 
 class Tree:
-    """One commit: a folder's files with sizes and hashes."""
+    """One commit: a folder's files with sizes and hashes; the commit's 40 hex digits follow from the content."""
 
     def __init__(self, folder: Path) -> None:
-        self.files = {
-            str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
-        }
-
-    @cached_property
-    def commit(self) -> str:
-        """40 hex digits that follow from the content."""
-        text = "".join(f"{path} {hashlib.sha256(content).hexdigest()}\n" for path, content in self.files.items())
-        return hashlib.sha1(text.encode()).hexdigest()
+        paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        self.files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+        self.commit = hashlib.sha1(repr(self.files).encode()).hexdigest()
 
     def row(self, path: str) -> dict:
         """A file as the interface lists it."""
         content = self.files[path]
-        row = {"type": "file", "path": path, "size": len(content)}
+        row = {"type": "file", "path": path, "size": len(content), "oid": blob(content)}
         if path.endswith(LARGE):
-            sha = hashlib.sha256(content).hexdigest()
-            pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha}\nsize {len(content)}\n".encode()
-            lfs = {"oid": sha, "size": len(content), "pointerSize": len(pointer)}
-            return {**row, "oid": blob(pointer), "lfs": lfs}
-        return {**row, "oid": blob(content)}
-
-    def rows(self, folder: str, recursive: bool) -> list[dict]:
-        """What lies in a folder."""
-        prefix, rows = f"{folder}/" if folder else "", {}
-        for path in self.files:
-            if path.startswith(prefix):
-                first, slash, _ = path.removeprefix(prefix).partition("/")
-                if slash and not recursive:
-                    rows[first] = {"type": "directory", "path": prefix + first, "oid": "0" * 40, "size": 0}
-                else:
-                    rows[path] = self.row(path)
-        return list(rows.values())
+            row["lfs"] = {"oid": hashlib.sha256(content).hexdigest(), "size": len(content), "pointerSize": 130}
+        return row
 
 
 def blob(content: bytes) -> str:
@@ -119,8 +90,7 @@ class _Server(http.server.ThreadingHTTPServer):
     faults: Faults
 
     def tree(self, revision: str) -> Tree | None:
-        by_commit = {tree.commit: tree for tree in self.trees.values()}
-        return self.trees.get(revision) or by_commit.get(revision)
+        return self.trees.get(revision) or {tree.commit: tree for tree in self.trees.values()}.get(revision)
 
     def handle_error(self, request, client_address) -> None:
         """A client that went away is no news."""
@@ -135,46 +105,37 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         faults, path = self.server.faults, unquote(urlsplit(self.path).path)
-        length = int(self.headers.get("Content-Length") or 0)
-        form = parse_qs(self.rfile.read(length).decode()) if length else {}
-        faults.asked.append((self.command, path, self.headers.get("Range"), self.headers.get("Authorization")))
+        faults.asked.append((self.command, path, self.headers.get("Authorization")))
         time.sleep(faults.delay)
-        if faults.busy:
-            self._send(faults.busy.pop(0))
-        elif path.startswith("/large/"):
-            if self.headers.get("Authorization"):
-                self._send(400)
-            else:
-                _, _, commit, name = path.split("/", 3)
-                self._file(self.server.tree(commit), name)
+        if not path.startswith("/large/"):
+            self._hub(path)
+        elif self.headers.get("Authorization"):
+            self._send(400)
         else:
-            self._hub(path, form)
+            time.sleep(faults.slow)
+            _, _, commit, name = path.split("/", 3)
+            self._file(self.server.tree(commit), name)
 
-    do_GET = do_HEAD = do_POST = _answer
+    do_GET = do_HEAD = _answer
 
-    def _hub(self, path: str, form: Mapping[str, list[str]]) -> None:
+    def _hub(self, path: str) -> None:
         parts = path.removeprefix("/").removeprefix("api/").split("/")
         parts = parts[1:] if parts[0] in ("datasets", "models") else parts
         repository, (what, *rest) = "/".join(parts[:2]), parts[2:] or [""]
         refusal = self.server.faults.refused.get(repository) or self._let_in()
+        tree = self.server.tree(rest[0] if rest else "main")
         if refusal:
             self._send(refusal[0], headers={"X-Error-Code": refusal[1]})
-            return
-        tree = self.server.tree(rest[0] if rest else "main")
-        if what == "auth-check":
+        elif what == "auth-check":
             self._send(200)
         elif tree is None:
             self._send(404, headers={"X-Error-Code": "RevisionNotFound"})
         elif what == "resolve":
             self._resolve(tree, "/".join(rest[1:]))
         elif what == "tree":
-            recursive = "recursive=True" in self.path or "recursive=true" in self.path
-            self._json(tree.rows("/".join(rest[1:]), recursive))
-        elif what == "paths-info":
-            self._json([tree.row(name) for name in form.get("paths", []) if name in tree.files])
+            self._json([tree.row(path) for path in tree.files])
         else:
-            names = [{"rfilename": name} for name in tree.files]
-            self._json({"id": repository, "sha": tree.commit, "siblings": names, "private": False, "tags": []})
+            self._json({"id": repository, "sha": tree.commit, "siblings": [], "private": False, "tags": []})
 
     def _let_in(self) -> tuple[int, str] | None:
         token, given = self.server.faults.token, self.headers.get("Authorization")
@@ -183,80 +144,64 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return (401, "GatedRepo") if given is None else (403, "GatedRepo")
 
     def _resolve(self, tree: Tree, name: str) -> None:
-        if name not in tree.files:
-            self._send(404, headers={"X-Error-Code": "EntryNotFound", "X-Repo-Commit": tree.commit})
-            return
-        if not name.endswith(LARGE):
+        if self.server.faults.busy:
+            self._send(self.server.faults.busy)
+        elif not name.endswith(LARGE):
             self._file(tree, name)
-            return
-        sha, size = tree.row(name)["lfs"]["oid"], len(tree.files[name])
-        headers = {
-            "Location": f"http://localhost:{self.server.server_port}/large/{tree.commit}/{name}",
-            "X-Linked-Etag": f'"{sha}"',
-            "X-Linked-Size": str(size),
-            "X-Repo-Commit": tree.commit,
-        }
-        self._send(302, headers=headers)
+        else:
+            headers = {
+                "Location": f"http://localhost:{self.server.server_port}/large/{tree.commit}/{name}",
+                "X-Linked-Etag": f'"{tree.row(name)["lfs"]["oid"]}"',
+                "X-Linked-Size": str(len(tree.files[name])),
+                "X-Repo-Commit": tree.commit,
+            }
+            self._send(302, headers=headers)
 
     def _file(self, tree: Tree, name: str) -> None:
-        faults, content = self.server.faults, tree.files[name]
-        if name in faults.altered:
-            content = content[:-1] + bytes([content[-1] ^ 1])
-        content = content[: faults.short.get(name, len(content))]
-        start, wanted = 0, self.headers.get("Range")
-        if wanted and not faults.no_ranges:
-            start = int(wanted.removeprefix("bytes=").partition("-")[0])
-            if start > len(content) or (start == len(content) and content):
-                self._send(416 if name not in faults.short else 206)
-                return
+        content = tree.files[name]
         headers = {"ETag": f'"{blob(content)}"', "X-Repo-Commit": tree.commit}
-        if start:
-            headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        self._send(206 if start else 200, content[start:], headers, name)
+        if name in self.server.faults.altered:
+            content = content[:-1] + bytes([content[-1] ^ 1])
+        self._send(200, content, headers)
 
     def _json(self, value) -> None:
         self._send(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
-    def _send(
-        self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None, name: str | None = None
-    ) -> None:
-        faults = self.server.faults
+    def _send(self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> None:
         self.send_response(status)
-        for key, value in (headers or {}).items():
+        for key, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
             self.send_header(key, value)
-        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        if self.command == "HEAD":
-            return
-        if name in faults.cut and faults.cuts > 0 and len(body) > faults.cut[name]:
-            faults.cuts -= 1
-            body, self.close_connection = body[: faults.cut[name]], True
-        for begin in range(0, len(body), PIECE):
-            self.wfile.write(body[begin : begin + PIECE])
-            if name:
-                time.sleep(faults.pause)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
 
 @contextlib.contextmanager
 def serve(tree: Path | Mapping[str, Path], faults: Faults | None = None) -> Iterator[str]:
-    """Serve a folder as the repositories of a hub.
+    """Serve a folder as the repositories of a hub, and send the hub's client there, which waits for nothing.
 
     Parameters
     ----------
     tree
         The folder, or one for each branch.
-
-    Returns
-    -------
-    The hub's address, as HF_ENDPOINT takes it.
     """
     folders = tree if isinstance(tree, Mapping) else {"main": tree}
     server = _Server(("127.0.0.1", 0), _Handler)
     server.trees = {branch: Tree(Path(folder)) for branch, folder in folders.items()}
     server.faults = faults or Faults()
     threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
+    url = f"http://127.0.0.1:{server.server_port}"
+    with pytest.MonkeyPatch.context() as patch:
+        send_client_to(patch, url)
+        patch.setattr(_http, "time", SimpleNamespace(sleep=lambda seconds: None))
+        try:
+            yield url
+        finally:
+            server.shutdown()
+            server.server_close()
+
+
+def send_client_to(patch: pytest.MonkeyPatch, url: str) -> None:
+    """What HF_ENDPOINT does, which the client reads once."""
+    patch.setattr(constants, "ENDPOINT", url)
+    patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")

@@ -6,18 +6,18 @@ The hub is a stand-in; the samples are the simulated atlas's sections in HEST-1k
 import numpy as np
 import pandas as pd
 import pytest
-from huggingface_hub import constants
 
 import seal_atlas
 from seal import profiles
 from seal.__main__ import main
-from seal.data import hest, hest_hub, sample_files
+from seal.data import hest, sample_files
 from seal.data.assemble import assemble
 from seal.errors import SealError
 from seal.models import encoders
 from seal.train import runs, tokens
 from tests import hub_server
 from tests.seal.data.maple.conftest import table
+from tools.hest_audit.__main__ import main as audit
 
 PROFILE = profiles.changed(
     profiles.MAPLE,
@@ -87,13 +87,11 @@ def test_from_the_hub_to_a_trained_encoder(tree, small_maple, monkeypatch, tmp_p
     monkeypatch.setenv("SEAL_HEST", str(tmp_path / "hest"))
     monkeypatch.setattr(encoders, "build", tiny_build)
     faults = hub_server.Faults(token="hf_secret")
-    with hub_server.serve(tree, faults) as url:
-        monkeypatch.setattr(constants, "ENDPOINT", url)
-        monkeypatch.setattr(hest_hub, "WAITS", (0.01,) * 5)
+    with hub_server.serve(tree, faults):
         assert main(["fetch"]) == 0
         assert "9 samples" in capsys.readouterr().out, "the table does not show that S8 is S0"
         assert main(["fetch", "--samples", "S9"]) == 0, "what MAPLE leaves out, for the audit"
-    assert main(["audit", "--workers", "1"]) == 0
+    assert audit(["--workers", "1"]) == 0
     found = pd.read_csv(tmp_path / "hest" / hest.OVERLAPS)
     assert set(zip(found["sample_a"], found["sample_b"], strict=True)) == {("S0", "S8"), ("S1", "S9")}
     assert set(found["verdict"]) == {"same section"}

@@ -1,273 +1,196 @@
-"""HEST-1k from the hub to disk, by sample: one commit, every checksum verified, going on where it stopped.
+"""HEST-1k from the Hugging Face hub to disk, by sample: one commit, every checksum verified, whole files stay.
 
-A file grows below .fetch/, is verified there, and only then renamed to its place, so that what lies in st/, patches/,
-metadata/ and wsis/ is whole. fetch.json, beside the table, records the commit and what was verified.
+Files come into .fetch/, are verified there, and only then go to their places: what lies in st/, patches/, metadata/
+and wsis/ is whole. fetch.json, beside the tables, holds the commit.
 """
 
-import fcntl
 import shutil
-import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from seal.data import hest, hest_hub
-from seal.data.fetch_plan import (
-    ABSENT,
-    PARTS,
-    RECORD,
-    UNVERIFIED,
-    WHOLE,
-    Plan,
-    Planned,
-    gb,
-    leftovers,
-    look,
-    part,
-    plan,
-    read_record,
-    verified,
-)
-from seal.data.hest_hub import HubFile
+from seal.data import hest
 from seal.errors import SealError
-from seal.files import write_json
-from seal.hub_errors import is_passing
+from seal.files import explain_hub_error, lock, read_json, require_room, write_json
 from seal.profiles import SelectionSettings
 
-if TYPE_CHECKING:
-    from tqdm import tqdm
+REPOSITORY = "MahmoodLab/hest"
+ADDRESS = f"https://huggingface.co/datasets/{REPOSITORY}"
+TIMEOUT = 20.0  # s that the hub has for its first answer
+RECORD, PARTS = "fetch.json", ".fetch"
+KINDS = {"st": "h5ad", "patches": "h5", "metadata": "json"}
 
-__all__ = ["Plan", "Planned", "fetch", "maple_ids", "plan"]
+
+@dataclass(frozen=True)
+class Plan:
+    """What a fetch would do: the commit, the samples, the paths of their files and of the metadata tables.
+
+    `sizes` has the bytes of every file of the data set.
+    """
+
+    root: Path
+    commit: str
+    samples: tuple[str, ...]
+    paths: tuple[str, ...]
+    sizes: Mapping[str, int]
+
+    def absent(self) -> set[str]:
+        """Paths that are not on disk in their full size."""
+        there = {path for path in self.paths if (self.root / path).is_file()}
+        return set(self.paths) - {path for path in there if (self.root / path).stat().st_size == self.sizes[path]}
+
+    def gb(self, paths: Iterable[str]) -> float:
+        """GB of some paths."""
+        return sum(self.sizes[path] for path in paths) / 1e9
+
+    def __str__(self) -> str:
+        return (
+            f"HEST-1k at commit {self.commit[:8]}: {len(self.samples)} samples, {len(self.paths)} files, "
+            f"{self.gb(self.paths):.3g} GB, of which {self.gb(self.absent()):.3g} GB to fetch into {self.root}"
+        )
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Say in one message what the hub or the disk did not do."""
+    try:
+        yield
+    except SealError:
+        raise
+    except Exception as error:  # the client's, its HTTP library's and the system's
+        expected = f"a network that reaches the hub, and a token whose account has access to {ADDRESS}"
+        raise explain_hub_error(error, f"cannot {what}", expected=expected, address=ADDRESS) from error
+
+
+def plan(
+    ids: Sequence[str], root: Path, revision: str | None = None, slides: bool = False, skip: Sequence[str] = ()
+) -> Plan:
+    """Ask the hub which files some samples have; writes nothing.
+
+    Parameters
+    ----------
+    ids
+        Of samples; none: the metadata tables alone.
+    revision
+        A branch, a tag or a commit; None: the commit that was fetched first, the newest if nothing was.
+    slides
+        Whether the whole slides, wsis/, are wanted too.
+    skip
+        Those of `ids` to go on without.
+
+    Raises
+    ------
+    SealError
+        No network, no token, no access, or samples that the hub lacks, whole or in part; all of them are named.
+    """
+    from huggingface_hub import HfApi, RepoFile
+
+    ids = tuple(id for id in dict.fromkeys(ids) if id not in skip)
+    commit = _pinned_commit(root) if revision is None else None
+    with _explained(f"find HEST-1k at revision {revision or commit or 'main'}"):
+        commit = commit or HfApi().dataset_info(REPOSITORY, revision=revision, timeout=TIMEOUT).sha
+        tree = HfApi().list_repo_tree(REPOSITORY, repo_type="dataset", recursive=True, revision=commit)
+        sizes = {entry.path: entry.size for entry in tree if isinstance(entry, RepoFile)}
+    kinds = {**KINDS, "wsis": "tif"} if slides else KINDS
+    wanted = {id: [f"{kind}/{id}.{suffix}" for kind, suffix in kinds.items()] for id in ids}
+    _require_all(wanted, sizes, commit)
+    tables = [path for path in sizes if path.startswith("HEST_v") and path.endswith(".csv")]
+    return Plan(root, commit, ids, (*tables, *(path for some in wanted.values() for path in some)), sizes)
+
+
+def _pinned_commit(root: Path) -> str | None:
+    """The commit that a folder was fetched from."""
+    return read_json(root / RECORD)["revision"] if (root / RECORD).is_file() else None
+
+
+def _require_all(wanted: Mapping[str, list[str]], sizes: Mapping[str, int], commit: str) -> None:
+    lacking = {id: [path for path in paths if path not in sizes] for id, paths in wanted.items()}
+    lacking = {id: paths for id, paths in lacking.items() if paths}
+    if lacking:
+        raise SealError(
+            f"HEST-1k lacks {', '.join(path for paths in lacking.values() for path in paths)} (commit {commit[:8]})",
+            expected="ids of the column id of HEST_v*.csv, and every file of each sample",
+            do=f"correct the ids, go on without (python -m seal fetch --skip {' '.join(lacking)}), or choose another "
+            "commit with --revision",
+        )
 
 
 def fetch(plan: Plan, workers: int = 8, check: bool = False) -> None:
-    """Download what a plan lacks; killed or cut off, the same call goes on where it stopped.
+    """Download what a plan lacks; killed or cut off, the same call keeps the files that came whole.
+
+    A folder that came another way, or from another commit, is verified first: what differs is fetched anew, whether
+    the plan names it or not, so that a folder is of one commit.
 
     Parameters
     ----------
     workers
         Files at once.
     check
-        Whether files that were verified earlier are read again; what is no longer whole is fetched anew.
+        Whether all files that are there are verified.
 
     Raises
     ------
     SealError
-        No network, no token, no access, a disk that is full or fails, a checksum that differs twice, or another fetch
-        at work there.
+        No network, no token, no access, no room, a disk that fails, or a checksum that differs twice.
     """
-    if workers < 1:
-        raise SealError(f"{workers} workers", expected="1 or more", do="give --workers, for example, 8")
-    with _disk(plan.root), _alone(plan.root):
-        _Fetch(plan, workers).run(check)
-        for path in leftovers(plan):  # the lock stays: another process may have opened it
-            path.unlink(missing_ok=True)
-
-
-@contextmanager
-def _disk(path: Path) -> Iterator[None]:
-    """Say in one message what the system did not do with a file or folder."""
-    try:
-        yield
-    except OSError as error:
-        expected = "a disk that can be read and written, with enough free space"
-        raise hest_hub.refused(error, f"read or write {path}", expected) from error
-
-
-@contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """Keep a second fetch out of the same folder; the system lets go of the lock when a process dies."""
-    try:
-        (root / PARTS).mkdir(parents=True, exist_ok=True)
-        lock = (root / PARTS / "lock").open("w")
-    except OSError as error:
-        raise SealError(
-            f"{root} cannot be written to ({error.strerror})",
-            expected="a folder for HEST-1k, yours to write to",
-            do="set SEAL_HEST (or SEAL_HOME) to another folder",
-        ) from error
-    with lock as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise SealError(
-                f"another fetch is at work in {root}",
-                expected="one at a time",
-                do="wait for it, or stop it; the next one goes on from there",
-            ) from error
-        yield
-
-
-class _Stopped(Exception):
-    """Another file's error ended the fetch."""
-
-
-class _Fetch:
-    """One run of a plan, with its record and its bar; the threads share them under a lock."""
-
-    def __init__(self, plan: Plan, workers: int) -> None:
-        self.plan, self.root, self.workers = plan, plan.root, workers
-        self.record = {**read_record(plan.root), "repository": hest_hub.REPOSITORY, "revision": plan.commit}
-        self.lock, self.stop = threading.Lock(), threading.Event()
-        self.bar: tqdm | None = None
-
-    def run(self, check: bool) -> None:
-        """Verify what must be, and fetch what is not there."""
-        now = [look(planned.file, self.root, self.record) for planned in self.plan.files]
-        for planned in now:
-            if planned.state == WHOLE:
-                self.record["files"][planned.file.path]["revision"] = self.plan.commit
-        write_json(self.root / RECORD, self.record)
-        reread = [planned.file for planned in now if planned.state == UNVERIFIED or (check and planned.state == WHOLE)]
-        damaged = self._reread(reread)
-        wanted = [planned.file for planned in now if planned.state == ABSENT or planned.file.path in damaged]
+    root, record = plan.root, plan.root / RECORD
+    with _explained(f"fetch HEST-1k into {root}"), lock(record, "fetches and writes"):
+        known = _pinned_commit(root) == plan.commit
+        wanted = plan.absent() | (_damaged(root, plan.commit) if check or not known else set())
         if wanted:
-            self._require_space(wanted)
-            self._in_threads(self._download, wanted, "HEST-1k", self._grown(wanted))
+            _download(plan, wanted, workers)
+        if not known:
+            record.unlink(missing_ok=True)  # killed among the moves, the folder is of no commit: verified next time
+        if wanted:
+            _settle(plan)
+        write_json(record, {"repository": REPOSITORY, "revision": plan.commit})
 
-    def _reread(self, there: Sequence[HubFile]) -> set[str]:
-        """Verify files that are there; give the paths of those that are not what the hub lists."""
-        damaged = set()
 
-        def reread(file: HubFile) -> None:
-            if verified(self.root / file.path, file):
-                self._enter(file)
-            else:
-                with self.lock:
-                    self.record["files"].pop(file.path, None)
-                    damaged.add(file.path)
-            self._advance(file.size)
+def _damaged(folder: Path, commit: str) -> set[str]:
+    """Paths below a folder whose content is not the commit's."""
+    from huggingface_hub import HfApi
 
-        if there:
-            self._in_threads(reread, there, "checksums", 0)
-        return damaged
+    print(f"checksums of the files in {folder}", file=sys.stderr)  # of all of MAPLE: some minutes without a word
+    found = HfApi().verify_repo_checksums(REPOSITORY, repo_type="dataset", revision=commit, local_dir=folder)
+    return {mismatch["path"] for mismatch in found.mismatches}
 
-    def _in_threads(self, job: Any, files: Sequence[HubFile], description: str, initial: int) -> None:
-        """Do a job for each file, some at once; the first error ends them all."""
-        from tqdm import tqdm
 
-        def one(file: HubFile) -> None:
-            if self.stop.is_set():
-                return
-            try:
-                with _disk(self.root / file.path):
-                    job(file)
-            except _Stopped:
-                return  # the error that stopped it is raised
-            except BaseException:
-                self.stop.set()
-                raise
+def _download(plan: Plan, wanted: set[str], workers: int) -> None:
+    """Bring files into .fetch/ and verify them; what came damaged, once more."""
+    from huggingface_hub import snapshot_download
 
-        total = sum(file.size for file in files)
-        options = {"unit": "B", "unit_scale": True, "unit_divisor": 1000, "smoothing": 0.05}
-        with (
-            tqdm(total=total, initial=initial, desc=description, **options) as self.bar,
-            ThreadPoolExecutor(self.workers) as pool,
-        ):
-            try:
-                for done in as_completed([pool.submit(one, file) for file in files]):
-                    done.result()
-            except BaseException:
-                self.stop.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-
-    def _grown(self, wanted: Sequence[HubFile]) -> int:
-        """Bytes of unfinished files, which are not fetched again."""
-        unfinished = [part(self.root, file) for file in wanted]
-        return sum(path.stat().st_size for path in unfinished if path.is_file())
-
-    def _require_space(self, wanted: Sequence[HubFile]) -> None:
-        need = sum(file.size for file in wanted) - self._grown(wanted)
-        free = shutil.disk_usage(self.root).free
-        if need > free:
-            raise SealError(
-                f"{self.root} has {gb(free)} free for {gb(need)} of HEST-1k",
-                expected="room for all of it",
-                do="free some space, set SEAL_HEST (or SEAL_HOME) to a folder on another disk, or fetch fewer samples "
-                "with --samples",
-            )
-
-    def _download(self, file: HubFile) -> None:
-        """Fetch one file; where what came is not what the hub lists, once more from its beginning."""
-        grown, path = part(self.root, file), self.root / file.path
-        for _ in range(2):
-            self._complete(grown, file)
-            if verified(grown, file):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                grown.replace(path)
-                self._enter(file)
-                return
-            self._advance(-grown.stat().st_size)
-            grown.unlink()
+    parts = plan.root / PARTS
+    parts.mkdir(exist_ok=True)
+    options = {"revision": plan.commit, "allow_patterns": sorted(wanted), "max_workers": max(workers, 1)}
+    for _ in range(2):
+        lost = [path for path in sorted(wanted) if not (parts / path).is_file()]
+        require_room(parts, round(1e9 * plan.gb(lost)), "HEST-1k")
+        snapshot_download(REPOSITORY, repo_type="dataset", local_dir=parts, **options)
+        for path in _damaged(parts, plan.commit):
+            (parts / path).unlink()
+    lost = [path for path in sorted(wanted) if not (parts / path).is_file()]
+    if lost:
         raise SealError(
-            f"{file.path} of HEST-1k came twice with another checksum or size than the hub lists; it was not kept",
-            expected=f"{file.checksum}, {file.size} bytes",
-            do="something between the hub and here changes files: try another network or proxy, then run the same "
-            "command",
+            f"{', '.join(lost[:3])} of HEST-1k came twice with another checksum than the hub lists; it was not kept",
+            expected="the bytes whose checksum the hub lists",
+            do="something between the hub and here changes files: try another network or proxy, or the same command",
         )
 
-    def _complete(self, grown: Path, file: HubFile) -> None:
-        """Lengthen a file until it has its size; waits longer and longer while nothing comes."""
-        grown.touch()
-        waits = iter(hest_hub.WAITS)
-        while (before := grown.stat().st_size) < file.size:
-            problem = self._try(grown, file, before)
-            if grown.stat().st_size > before:
-                waits = iter(hest_hub.WAITS)
-                continue
-            wait = next(waits, None)
-            if wait is None:
-                raise problem
-            if self.stop.wait(wait):
-                raise _Stopped
 
-    def _try(self, grown: Path, file: HubFile, before: int) -> SealError:
-        """Add what comes to a file; give what is to be said if nothing came."""
-        what = f"fetch {file.path} of HEST-1k"
-        try:
-            self._append(grown, file, before)
-        except _Stopped:
-            raise
-        except Exception as error:  # the client's, its HTTP library's and the system's
-            if not is_passing(error):
-                raise hest_hub.refused(error, what) from error
-            return hest_hub.refused(error, what)
-        return SealError(
-            f"cannot {what}: every answer ends after {before} of {file.size} bytes",
-            expected="the whole file",
-            do="try another network or proxy, or wait; the same command goes on from there",
-        )
-
-    def _append(self, grown: Path, file: HubFile, before: int) -> None:
-        with hest_hub.stream(file, self.plan.commit, before) as (start, pieces), grown.open("r+b") as content:
-            content.truncate(start)
-            content.seek(start)
-            self._advance(start - before)
-            for piece in pieces:
-                if self.stop.is_set():
-                    raise _Stopped
-                content.write(piece)
-                self._advance(len(piece))
-                if content.tell() > file.size:
-                    return  # its checksum will tell
-
-    def _advance(self, size: int) -> None:
-        with self.lock:
-            self.bar.update(size)
-
-    def _enter(self, file: HubFile) -> None:
-        """Record a file as verified."""
-        entry = {"size": file.size, "checksum": file.checksum, "revision": self.plan.commit}
-        with self.lock:
-            self.record["files"][file.path] = entry
-            write_json(self.root / RECORD, self.record)
+def _settle(plan: Plan) -> None:
+    """Move files that were verified to their places."""
+    parts = plan.root / PARTS
+    paths = [path.relative_to(parts).as_posix() for path in parts.rglob("*") if path.is_file()]
+    for path in plan.sizes.keys() & paths:
+        (plan.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (parts / path).replace(plan.root / path)
+    shutil.rmtree(parts)
 
 
 def maple_ids(root: Path, settings: SelectionSettings, revision: str | None = None) -> list[str]:
-    """Fetch HEST-1k's metadata table and select MAPLE's samples from it.
+    """Fetch HEST-1k's metadata tables and select MAPLE's samples from the newest.
 
     Raises
     ------

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from seal.data import maple
 
-OVERLAPS = "overlaps.csv"  # beside HEST-1k's table: sections found twice in the files (python -m seal audit)
+OVERLAPS = "overlaps.csv"  # beside HEST-1k's table: sections found twice in the files (python -m tools.hest_audit)
 FIELD = 112.0  # um, the side of HEST-1k's patches
 COLUMNS = ("id", "organ", "disease_state", "species", "patient", "st_technology", "dataset_title", "license")
 ORGANS = (
@@ -172,7 +172,7 @@ def _version(path: Path) -> list[int]:
 def maple_selection(root: Path, settings: SelectionSettings | None = None) -> "maple.Selection | None":
     """MAPLE's samples by rule, if the table of a tree (or the csv) is HEST-1k's own; see `seal.data.maple.select`.
 
-    What `python -m seal audit` found in the files, overlaps.csv beside the table, is taken into account.
+    What `python -m tools.hest_audit` found in the files, overlaps.csv beside the table, is taken into account.
 
     Returns
     -------

@@ -29,7 +29,7 @@ import numpy as np
 
 from seal import paths
 from seal.data import panel as panels
-from seal.data.folds import Fold, make_folds
+from seal.data.folds import Fold, left_out, make_folds
 from seal.data.panel import Panel
 from seal.data.patch_reader import PatchReader
 from seal.errors import SealError
@@ -251,3 +251,49 @@ def read(profile: Profile) -> Pairs:
     record = stored(folder)
     sections = tuple(Section(**section) for section in record["sections"])
     return Pairs(folder, profile, record["key"], record["n_pairs"], record["n_spots"], sections, record["truth"])
+
+
+def tabulate_samples(pairs: Pairs):
+    """Give one row a section, with the fold that leaves it out (None: none does).
+
+    Returns
+    -------
+    DataFrame with id, organ, disease_state, donor, technology, spots, pairs, dataset, licence, simulated, fold.
+    """
+    import pandas as pd
+
+    out = left_out(pairs.sections, pairs.profile.evaluation)
+    fold_of = {section.sample: name for name, inside in out.items() for section in inside}
+    rows = [
+        {
+            "id": s.sample,
+            "organ": s.organ,
+            "disease_state": s.disease_state,
+            "donor": s.donor,
+            "technology": s.technology,
+            "spots": s.stop - s.start,
+            "pairs": (s.stop - s.start) * s.has_image,
+            "dataset": s.dataset,
+            "licence": s.licence,
+            "simulated": pairs.profile.simulated,
+            "fold": fold_of.get(s.sample),
+        }
+        for s in pairs.sections
+    ]
+    return pd.DataFrame(rows)
+
+
+def tabulate_panel(pairs: Pairs):
+    """Give one row a fold and gene, in panel order: fold, rank, gene, test, organs (those it is scored in)."""
+    import pandas as pd
+
+    rows = []
+    for fold in pairs.folds():
+        genes = pairs.panel(fold)
+        organs = {gene: [o for o, scored in genes.test.items() if gene in scored] for gene in genes.test_genes}
+        rows += [
+            {"fold": fold.name, "rank": rank, "gene": gene, "test": gene in organs}
+            | {"organs": ", ".join(organs.get(gene, []))}
+            for rank, gene in enumerate(genes.genes, start=1)
+        ]
+    return pd.DataFrame(rows)

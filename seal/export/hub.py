@@ -5,7 +5,7 @@ from pathlib import Path
 from seal.errors import SealError
 from seal.export.card import may_share_derivatives
 from seal.export.load import MERGED, RECORD, hub_page, read_record
-from seal.hub_errors import explain
+from seal.files import explain_hub_error
 
 
 def push(folder: str | Path, repo_id: str, *, private: bool = True) -> str:
@@ -55,7 +55,7 @@ def push(folder: str | Path, repo_id: str, *, private: bool = True) -> str:
                 commit_message=f"{record['encoder']['label']} after SEAL",
             )
     except Exception as error:  # as in `load.fetch`
-        raise explain(
+        raise explain_hub_error(
             error,
             f"cannot upload to {repo_id}",
             expected="a repository that your token can write to",

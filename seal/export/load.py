@@ -14,8 +14,7 @@ from seal.data import panel as panels
 from seal.data.panel import Panel
 from seal.errors import SealError
 from seal.export.card import may_share_derivatives
-from seal.files import digest, read_json, sha256
-from seal.hub_errors import explain
+from seal.files import digest, explain_hub_error, read_json, sha256
 from seal.models import architecture, weights
 from seal.models.encoders import VisionEncoder, preprocess
 from seal.models.registry import EncoderSpec, Geometry
@@ -145,7 +144,7 @@ def fetch(repository: str) -> Path:
         return Path(huggingface_hub.snapshot_download(repository))
     # Whatever the client raises means that there is no model; the first is kept as the cause.
     except Exception as error:
-        raise explain(
+        raise explain_hub_error(
             error,
             f"cannot download {repository}",
             expected="a repository that your token can read",

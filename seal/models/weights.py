@@ -13,8 +13,7 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from seal.errors import SealError
-from seal.files import contents
-from seal.hub_errors import explain
+from seal.files import contents, explain_hub_error
 from seal.models import dinov2s
 from seal.models.registry import EncoderSpec
 
@@ -88,7 +87,7 @@ def _download(spec: EncoderSpec, hub: str) -> Path:
 
 def _explain(error: BaseException, spec: EncoderSpec) -> SealError:
     """Say in one message what to do about a failed download."""
-    return explain(
+    return explain_hub_error(
         error,
         f"cannot download {spec.label} ({spec.hub})",
         expected="gated: an account with access and a token" if spec.gated else "open: no token needed",

@@ -186,6 +186,18 @@ def read_features(path: Path, dim: int | None = None) -> Features:
     return Features(*_checked(path, features, coords, dim), encoder, attributes)
 
 
+def read_table(path: Path, name: str) -> np.ndarray:
+    """Read one data set as it is stored.
+
+    Raises
+    ------
+    SealError
+        The file is missing or truncated, or lacks it.
+    """
+    with _opened(path) as file:
+        return _table(file, name, path)
+
+
 def attributes_of(path: Path) -> dict[str, Any]:
     """Attributes of a file's features, without reading these.
 

@@ -21,7 +21,6 @@ from seal.files import Made, read_json
 from seal.models import encoders, weights
 from seal.models.encoders import VisionEncoder
 from seal.profiles import Profile, difference
-from seal.shapes import RowReader
 from seal.train import parallel, token_file
 from seal.train.token_file import Request, TokenFile
 
@@ -247,47 +246,33 @@ def _made_from(pairs: Pairs) -> Made:
 # --- embedding --------------------------------------------------------------------------------------------
 
 
-@torch.no_grad()
 def embed(tails: Mapping[str, VisionEncoder], source: TokenSource) -> dict[str, np.ndarray]:
-    """Embed the plain patches of all pairs with several tails of one encoder, in one pass over its tokens.
+    """Embed the plain patches of all pairs with several tails of one encoder, name -> float32 [pairs, d]."""
+    pieces = list(embed_pieces(tails, source))
+    return {name: np.concatenate([piece[name] for piece in pieces]) for name in tails}
+
+
+@torch.no_grad()
+def embed_pieces(tails: Mapping[str, VisionEncoder], source: TokenSource) -> Iterator[dict[str, np.ndarray]]:
+    """Embed as `embed` does, in one pass over the trunk's tokens, and give the rows piece by piece.
 
     Parameters
     ----------
     tails
         Encoders that share the source's trunk: the frozen one, SEAL, and others.
-
-    Returns
-    -------
-    name -> float32 [pairs, d].
     """
     profile = source.pairs.profile
     for encoder in tails.values():
         encoder.to(parallel.device()).eval()
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in tails}
     for tokens in source.plain():
+        piece = {}
         for name, encoder in tails.items():
             with parallel.autocast(profile.compute.precision):
-                z = encoder.tail(tokens, profile.vision.blocks)
-            parts[name].append(z.float().cpu().numpy())
-    return {name: np.concatenate(found) for name, found in parts.items()}
+                z = encoder.tail(tokens, profile.vision.blocks)  # [B, d]
+            piece[name] = z.float().cpu().numpy()
+        yield piece
 
 
 def embed_tokens(encoder: VisionEncoder, source: TokenSource) -> np.ndarray:
     """Embed the plain patches of all pairs with one encoder, float32 [pairs, d]."""
     return embed({"": encoder}, source)[""]
-
-
-@torch.no_grad()
-def embed_patches(
-    encoder: VisionEncoder, patches: RowReader, description: str, precision: str = "float32"
-) -> np.ndarray:
-    """Embeddings straight from patches with the whole encoder, the plain twin of `embed_tokens`, float32 [n, d]."""
-    from tqdm import tqdm
-
-    encoder = encoder.to(parallel.device()).eval()
-    size, parts = CHUNK[parallel.device().type], []
-    for start in tqdm(range(0, len(patches), size), desc=description):
-        images = encoder.preprocess(np.ascontiguousarray(patches[start : start + size])).to(parallel.device())
-        with parallel.autocast(precision):
-            parts.append(encoder(images).float().cpu().numpy())
-    return np.concatenate(parts)

@@ -1,18 +1,24 @@
 """The register, what can be drawn, and the stamps of what is."""
 
+import dataclasses
+import inspect
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from PIL import Image
 
-import figures
-from figures import T01_T08_data, draw
+from figures import draw
+from figures.__main__ import main
 from figures.draw import DRAWN, MISSING, REGISTER, STALE
 from seal import paths, profiles, results
 from seal.errors import SealError
+from seal.files import sha256
+from tests.figures.made_up import METHODS, ablation_table, curve_table, map_table, patch_tables
 
 DEMO, HER2ST, MAPLE = (profiles.get(name) for name in ("demo", "her2st", "maple"))
 
@@ -24,31 +30,11 @@ def samples(simulated=True) -> pd.DataFrame:
     return frame.assign(dataset="made up", licence="none", simulated=simulated, fold=frame["donor"])
 
 
-def curves() -> pd.DataFrame:
-    rows = [{"stage": "omics", "term": "total", "epoch": e, "step": e, "value": 1 / (1 + e)} for e in range(3)]
-    return pd.DataFrame(rows).assign(method="seal", fold="s1", seed=0)
-
-
-def ablations() -> pd.DataFrame:
-    """The full method, the frozen encoder and one variant in each table; made up."""
-    rows = [("full", 0.0), ("frozen", -0.1), ("heads", 0.01)]
-    frame = pd.DataFrame([{"method": m, "label": m, "difference": d, "difference_low": d} for m, d in rows])
-    frame = frame.assign(difference_high=frame["difference"], mean=0.5, low=0.4, high=0.6, folds=2, seeds=1)
-    frame = frame.assign(task="t", encoder="e", organ="all", metric="pcc", split="donor", dealt=0, resample="spots")
-    frame = frame.assign(donors=2)
-    return pd.concat([frame.assign(table=f"T{i}") for i in range(51, 55)])
-
-
-def maps() -> pd.DataFrame:
-    """One gene on four spots; made up."""
-    frame = pd.DataFrame({"x": [0, 0, 9, 9], "y": [0, 9, 0, 9], "measured": range(4), "frozen": range(4)})
-    return frame.assign(seal=frame["measured"], fold="A", donor="A", sample="s1", barcode="b", gene="g")
-
-
 def write_e5() -> Path:
-    """Both results of E5; the path of the curves."""
-    results.write_result(DEMO, "ablations", ablations(), {})
-    return results.write_result(DEMO, "training_curves", curves(), {})
+    """The results of E5; the path of the curves."""
+    results.write_result(DEMO, "ablations", ablation_table(), {})
+    results.write_result(DEMO, "patch_level_summary", patch_tables()[1], {})
+    return results.write_result(DEMO, "training_curves", curve_table(), {})
 
 
 @pytest.fixture
@@ -78,12 +64,51 @@ def test_every_entry_can_be_drawn_or_says_what_it_lacks(artefact):
     assert set(artefact.profiles) <= set(profiles.PROFILES)
     assert re.fullmatch(r"0\d_\w+", artefact.notebook)
     if artefact.draw:
-        assert callable(getattr(figures if artefact.kind == "figure" else T01_T08_data, artefact.draw))
-        assert set(artefact.results) <= set(results.RESULTS)
-        assert set(artefact.drawn) <= set(artefact.panels)
+        taken = inspect.signature(artefact.function()).parameters
+        assert {*artefact.results, artefact.instead} - {""} <= set(taken)
+        assert {option.partition("=")[0] for option in artefact.options} <= set(taken)
+        assert set(taken) <= {*artefact.results, artefact.instead, *(o.partition("=")[0] for o in artefact.options)}
     else:
         assert artefact.lacks
         assert not artefact.drawn
+
+
+CELLS = {"id": "F1", "title": "x", "caption": "x", "caption_source": "paper", "notebook": "01_dataset"}
+CELLS |= {"results": "samples", "instead": "", "profiles": "demo", "panels": "AB", "drawn": "A"}
+CELLS |= {"draw": "F1_overview:overview_figure", "options": "", "lacks": ""}
+
+
+def register(path: Path, *rows: dict[str, str]) -> Path:
+    pd.DataFrame(rows).to_csv(path, index=False)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "column"),
+    [
+        ({"caption_source": "hearsay"}, "caption_source"),
+        ({"results": "sampels"}, "results"),
+        ({"instead": "sampels"}, "results"),
+        ({"profiles": "demo dmeo"}, "profiles"),
+        ({"drawn": "C"}, "drawn"),
+        ({"results": ""}, "draw"),
+        ({"draw": "", "results": ""}, "lacks"),
+        ({"colour": "red"}, "its columns"),
+    ],
+)
+def test_a_wrong_row_of_the_register_is_named(tmp_path, change, column):
+    assert draw.read_register(register(tmp_path / "right.csv", CELLS))["F1"].results == ("samples",)
+    with pytest.raises(SealError, match=rf"row F1 is wrong in {column}"):
+        draw.read_register(register(tmp_path / "wrong.csv", CELLS | change))
+
+
+def test_a_register_has_an_id_once_and_whole_rows(tmp_path):
+    with pytest.raises(SealError, match="its id, which is there already"):
+        draw.read_register(register(tmp_path / "twice.csv", CELLS, CELLS))
+    path = register(tmp_path / "short.csv", CELLS)
+    path.write_text(path.read_text() + "F2,only a title\n")
+    with pytest.raises(SealError, match="row F2 is wrong in its columns"):
+        draw.read_register(path)
 
 
 def test_titles_are_distinct():
@@ -104,7 +129,9 @@ def test_captions_are_not_the_papers_sentences():
 
 def test_nothing_there_yet_says_which_notebook_and_why(home):
     assert set(states(DEMO).values()) == {MISSING}
-    assert why(DEMO, "E5") == "training_curves.csv, ablations.csv missing: run notebook 04_patch_level"
+    assert why(DEMO, "E5") == (
+        "training_curves.csv, ablations.csv, patch_level_summary.csv missing: run notebook 04_patch_level"
+    )
     assert "profile her2st cannot produce it, maple can" in why(HER2ST, "T14")
     assert "05_slide_level" in why(DEMO, "F2")
     text = draw.status_text(DEMO)
@@ -114,27 +141,35 @@ def test_nothing_there_yet_says_which_notebook_and_why(home):
 
 def test_draw_writes_stamped_files_and_only_what_can_be_drawn(home):
     results.write_result(DEMO, "samples", samples(), {})
-    results.write_result(DEMO, "maps", maps(), {})
+    for name, table in zip(("patch_level", "patch_level_summary", "encoders"), patch_tables(), strict=True):
+        missing = set(results.RESULTS[name].columns) - set(table)
+        results.write_result(DEMO, name, table.assign(**dict.fromkeys(missing, "lora")), {})
+    results.write_result(DEMO, "maps", map_table(["B4"], ["ERBB2"]), {})
     files = draw.draw(DEMO)
     folder = home / "figures" / "demo"
-    expected = {f"{id}.{kind}" for id in ("F1", "E4") for kind in ("pdf", "png")}
-    expected |= {f"tables/{id}.{kind}" for id in ("T1", "T2", "T3", "T4") for kind in ("csv", "md")}
+    expected = {f"{id}.{kind}" for id in ("F1", "F3", "E4") for kind in ("pdf", "png")}
+    expected |= {f"tables/{id}.{kind}" for id in ("T1", "T2", "T3", "T4", "T5", "T9", "T19") for kind in ("csv", "md")}
     assert {path.relative_to(folder).as_posix() for path in files} == expected
     present = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
     assert present == expected | {"manifest.json"}
-    assert {id for id, state in states(DEMO).items() if state == DRAWN} == {"F1", "E4", "T1", "T2", "T3", "T4"}
-    assert why(DEMO, "E4") == "panels A of ABC"
+    assert {id for id, state in states(DEMO).items() if state == DRAWN} == {
+        *("F1", "F3", "E4", "T1", "T2", "T3", "T4", "T5", "T9", "T19")
+    }
+    assert why(DEMO, "F3") == "panels A of ABC"
+    assert [row[0] for row in pd.read_csv(folder / "tables/T19.csv")[["method"]].to_numpy()] == [
+        label for label, *_ in METHODS.values()
+    ]
 
 
 def test_ablations_draw_e5_and_four_tables(home):
     write_e5()
-    draw.draw(DEMO)
+    draw.draw(DEMO, ["E5", "T51", "T52", "T53", "T54"])
     drawn = {id for id, state in states(DEMO).items() if state == DRAWN}
     assert drawn == {"E5", "T51", "T52", "T53", "T54"}
     assert why(DEMO, "E5") == ""
     text = (home / "figures/demo/tables/T54.md").read_text()
     assert "## T54 Ablation: panel size and number of pairs" in text
-    assert "Our first rows: one seed" in text
+    assert "Our first rows: seeds 1" in text
 
 
 def test_stamps_agree_in_manifest_png_pdf_and_markdown(home):
@@ -142,10 +177,10 @@ def test_stamps_agree_in_manifest_png_pdf_and_markdown(home):
     results.write_result(DEMO, "samples", samples(), {})
     draw.draw(DEMO, ["E5", "T1"])
     entry = draw.manifest(DEMO)["E5"]
-    needed = {"profile", "data", "seeds", "commit", "dirty", "inputs", "versions", "hardware", "code", "time"}
+    needed = {"profile", "data", "seeds", "commit", "dirty", "inputs", "versions", "row", "version", "time"}
     assert needed <= entry.keys()
-    assert entry["inputs"]["training_curves"]["sha256"] == results.sha256(path)
-    assert {name: results.sha256(home / "figures/demo" / name) for name in entry["files"]} == entry["files"]
+    assert entry["inputs"]["training_curves"]["sha256"] == sha256(path)
+    assert {name: sha256(home / "figures/demo" / name) for name in entry["files"]} == entry["files"]
     with Image.open(home / "figures/demo/E5.png") as image:
         stamp = json.loads(image.text["Comment"])
         assert image.info["dpi"] == pytest.approx((300, 300), abs=0.1)
@@ -192,15 +227,18 @@ def test_drawing_twice_gives_the_same_files(home):
 
 
 @pytest.mark.slow
-def test_stale_when_an_input_a_file_or_the_code_changes(home, monkeypatch):
+def test_stale_when_an_input_a_file_the_row_or_the_version_changes(home, monkeypatch):
     results.write_result(DEMO, "samples", samples(), {})
     draw.draw(DEMO, ["T1", "T3"])
     assert states(DEMO)["T1"] == DRAWN
     (home / "figures/demo/tables/T3.md").unlink()
     assert why(DEMO, "T3").startswith("tables/T3.md is gone")
     with monkeypatch.context() as patch:
-        patch.setattr(results, "code_digest", lambda modules: "other")
+        patch.setattr(draw, "VERSION", draw.VERSION + 1)
         assert why(DEMO, "T1").startswith("the drawing code has changed")
+    with monkeypatch.context() as patch:
+        patch.setitem(REGISTER, "T1", dataclasses.replace(REGISTER["T1"], caption="another"))
+        assert why(DEMO, "T1").startswith("its row of register.csv has changed")
     results.write_result(DEMO, "samples", samples().assign(spots=11), {})
     assert states(DEMO)["T1"] == STALE
     assert why(DEMO, "T1").startswith("samples.csv has changed")
@@ -234,3 +272,48 @@ def test_a_damaged_result_stops_the_drawing_and_leaves_no_file(home):
     with pytest.raises(SealError, match=r"training_curves\.csv"):
         draw.draw(DEMO)
     assert not (home / "figures").exists()
+
+
+# --- the command line -------------------------------------------------------------------------------------
+
+
+def test_status_loads_nothing_heavy():
+    heavy = "numpy torch pandas matplotlib seaborn timm"
+    code = f"import sys, figures.__main__ as m; m.main(['status']); print(set('{heavy}'.split()) & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=paths.PROJECT, check=True, capture_output=True, text=True)
+    assert "not there yet" in done.stdout
+    assert done.stdout.endswith("set()\n")
+
+
+@pytest.mark.parametrize("command", ["draw", "status", "reference"])
+def test_each_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
+    assert "--profile" in capsys.readouterr().out
+
+
+def test_the_command_line_draws_what_it_is_told(home, capsys):
+    results.write_result(DEMO, "samples", samples(), {})
+    assert main(["draw", "--profile", "demo", "T1", "T3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [Path(line).name for line in lines] == ["T1.csv", "T1.md", "T3.csv", "T3.md"]
+    assert main(["status"]) == 0
+    assert capsys.readouterr().out.startswith("profile demo (simulated data): 2 drawn, 0 stale, 61 not there yet")
+
+
+def test_bad_input_is_one_message_and_exit_code_2(home, capsys):
+    for arguments, what in ((["status", "--profile", "dmeo"], "'dmeo'"), (["draw", "F9"], "'F9'")):
+        assert main(arguments) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert what in captured.err
+        assert len(captured.err.splitlines()) == 3
+
+
+def test_ctrl_c_is_no_traceback(monkeypatch, capsys):
+    def interrupted(profile):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(draw, "status_text", interrupted)
+    assert main(["status"]) == 130
+    assert "Traceback" not in capsys.readouterr().err

@@ -14,7 +14,7 @@ def write(means):
     rows = [
         {"task": "t", "encoder": "e", "method": m, "organ": "all", "metric": "pcc", "mean": v, "low": v, "high": v}
         | {"difference": 0.0, "difference_low": 0.0, "difference_high": 0.0, "folds": 2, "donors": 2, "seeds": 1}
-        | {"split": "donor", "dealt": 0, "resample": "spots"}
+        | {"split": "donor", "dealt": 0, "resample": "spots", "label": m, "kind": "control", "tested": "donors"}
         for m, v in means.items()
     ]
     results.write_result(DEMO, reference.RESULT, pd.DataFrame(rows), inputs={})
@@ -23,6 +23,7 @@ def write(means):
 def write_ablations():
     row = {"table": "T51", "label": "SEAL", "task": "t", "encoder": "e", "method": "full", "organ": "all"}
     row |= {"metric": "pcc", "folds": 2, "donors": 2, "seeds": 1, "split": "donor", "dealt": 0, "resample": "spots"}
+    row |= {"kind": "adapted", "tested": "donors"}
     row |= dict.fromkeys(("mean", "low", "high", "difference", "difference_low", "difference_high"), 0.12345)
     results.write_result(DEMO, reference.BESIDE, pd.DataFrame([row, row | {"organ": "Breast"}]), inputs={})
 

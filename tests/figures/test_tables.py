@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from figures import T01_T08_data, wording
-from figures.wording import brackets
+from figures import T01_T08_data, T09_T20_patch, T51_T54_ablations
+from figures.markdown import interval_text, table_text
 from seal.errors import SealError
 
 # Fixtures: made-up numbers.
@@ -16,17 +16,30 @@ SAMPLES = pd.DataFrame(
     ],
     columns=["id", "organ", "disease_state", "donor", "technology", "spots", "pairs"],
 ).assign(dataset="made up", licence="none", simulated=True, fold=["A", "A", "B"])
+KINDS = {
+    **{"frozen": ("frozen encoder", "encoder"), "seal": ("SEAL", "adapted"), "mean": ("mean predictor", "control")},
+    **{"oracle": ("oracle (simulated truth)", "truth"), "ceiling": ("ceiling (simulated truth)", "truth")},
+}
+
+
+def named(table: pd.DataFrame) -> pd.DataFrame:
+    """With each method's label and kind, as results have them."""
+    labels, kinds = zip(*table["method"].map(KINDS), strict=True)
+    return table.assign(label=labels, kind=kinds)
+
+
 COLUMNS = ["method", "organ", "mean", "low", "high", "difference", "difference_low", "difference_high", "seeds"]
 SUMMARY = pd.DataFrame(
     [
+        ("frozen", "all", 0.4, 0.3, 0.5, 0.0, 0.0, 0.0, 1),
         ("seal", "all", 0.5, 0.4, 0.6, 0.1, 0.05, 0.15, 3),
         ("mean", "all", 0.0, 0.0, 0.0, -0.4, -0.5, -0.3, 1),
-        ("frozen", "all", 0.4, 0.3, 0.5, 0.0, 0.0, 0.0, 1),
         ("frozen", "Breast", 0.4, 0.3, 0.5, 0.0, 0.0, 0.0, 1),
         ("seal", "Breast", 0.5, 0.4, 0.6, 0.1, 0.05, 0.15, 3),
     ],
     columns=COLUMNS,
 ).assign(task="t", encoder="own", metric="pcc", folds=2, donors=2, split="donor", dealt=0, resample="spots")
+SUMMARY = named(SUMMARY.assign(tested="one donor left out"))
 ENCODERS = pd.DataFrame(
     {
         "name": ["own", "uni2_h"],
@@ -112,64 +125,73 @@ def test_folds_say_what_they_leave_out():
 
 
 def test_by_organ_names_the_encoder_that_ran():
-    table = T01_T08_data.by_organ(SUMMARY, ENCODERS)
+    table = T09_T20_patch.by_organ(SUMMARY, ENCODERS)
     assert table.attrs["title"].endswith("Own-S, not one of the paper's five")
     assert table["organ"].tolist() == ["Breast", "all"]
-    assert table["SEAL minus frozen, paired"].iloc[0] == "+0.100 [+0.050, +0.150]"
+    assert table["frozen encoder, PCC"].iloc[0] == "0.400 [0.300, 0.500]"
+    assert table["SEAL minus frozen encoder, paired"].iloc[0] == "+0.100 [+0.050, +0.150]"
     assert table["seeds"].tolist() == [3, 3]
-    assert not [column for column in table if "oracle" in column]
+    assert not [column for column in table if "truth" in column or "mean predictor" in column]
     assert table.attrs["note"].startswith(
-        "One donor left out at a time. Brackets: 95 % bootstrap interval over the spots"
+        "Tested on: one donor left out. Brackets: 95 % bootstrap interval over the spots"
     )
-    paper = T01_T08_data.by_organ(SUMMARY.assign(encoder="uni2_h"), ENCODERS)
+    paper = T09_T20_patch.by_organ(SUMMARY.assign(encoder="uni2_h"), ENCODERS)
     assert paper.attrs["title"].endswith(": UNI2-h")
 
 
-def test_controls_stand_in_order_with_intervals():
-    table = T01_T08_data.controls(SUMMARY, ENCODERS)
-    assert table["method"].tolist() == ["frozen encoder", "SEAL", "mean predictor (control)"]
+def test_controls_stand_in_the_order_of_the_results_with_intervals():
+    table = T09_T20_patch.controls(SUMMARY, ENCODERS)
+    assert table["method"].tolist() == ["frozen encoder", "SEAL", "mean predictor"]
+    assert table["kind"].tolist() == ["encoder", "adapted", "control"]
     assert table["PCC"].tolist()[1] == "0.500 [0.400, 0.600]"
-    assert table["minus frozen, paired"].tolist() == ["", "+0.100 [+0.050, +0.150]", "-0.400 [-0.500, -0.300]"]
-    assert table["encoder"].tolist() == ["Own-S", "Own-S", ""]
+    differences = table["minus the frozen encoder, paired"].tolist()
+    assert differences == ["", "+0.100 [+0.050, +0.150]", "-0.400 [-0.500, -0.300]"]
+    assert table["encoder of the run"].tolist() == ["Own-S"] * 3
+
+
+def test_a_new_method_needs_no_change_here():
+    new = SUMMARY[SUMMARY["method"] == "seal"].assign(method="st_net", label="ST-Net", kind="baseline")
+    table = T09_T20_patch.controls(pd.concat([SUMMARY, new]), ENCODERS)
+    assert table["method"].tolist()[-1] == "ST-Net"
+    second = SUMMARY[SUMMARY["method"] == "seal"].assign(method="release", label="SEAL, released")
+    columns = T09_T20_patch.by_organ(pd.concat([SUMMARY, second]), ENCODERS).columns
+    assert {"SEAL, released, PCC", "SEAL, released minus frozen encoder, paired"} <= set(columns)
 
 
 TRUTH = pd.DataFrame(
-    [(m, o, v, v, v, 0.2, 0.1, 0.3, 1) for o in ("all", "Breast") for m, v in (("ceiling", 0.8), ("oracle", 0.625))],
+    [(m, o, v, v, v, 0.2, 0.1, 0.3, 1) for o in ("all", "Breast") for m, v in (("oracle", 0.625), ("ceiling", 0.8))],
     columns=COLUMNS,
 )
-SIMULATED = pd.concat([SUMMARY, TRUTH], ignore_index=True).assign(
+SIMULATED = pd.concat([SUMMARY, named(TRUTH)], ignore_index=True).assign(
     **{"task": "t", "encoder": "own", "metric": "pcc", "folds": 4, "donors": 56, "split": "donor"},
-    **{"dealt": 4, "resample": "donors"},
+    **{"dealt": 4, "resample": "donors", "tested": "donors left out in 4 folds"},
 )
 
 
 def test_truth_stands_beside_what_is_predicted():
-    table = T01_T08_data.by_organ(SIMULATED, ENCODERS)
-    assert table[["oracle, PCC", "ceiling, PCC", "SEAL, % of oracle"]].to_numpy().tolist() == [[0.625, 0.8, 80.0]] * 2
+    table = T09_T20_patch.by_organ(SIMULATED, ENCODERS)
+    columns = ["oracle (simulated truth), PCC", "ceiling (simulated truth), PCC"]
+    columns += ["SEAL, % of oracle (simulated truth)"]
+    assert table[columns].to_numpy().tolist() == [[0.625, 0.8, 80.0]] * 2
     assert table["donors"].tolist() == [56, 56]
     note = table.attrs["note"]
-    assert note.startswith("Donors left out in 4 folds. Brackets: 95 % bootstrap interval over donors;")
+    assert note.startswith("Tested on: donors left out in 4 folds. Brackets: 95 % bootstrap interval over donors;")
     assert "without any picture" in note
-    rows = T01_T08_data.controls(SIMULATED, ENCODERS)
+    rows = T09_T20_patch.controls(SIMULATED, ENCODERS)
     assert rows["method"].tolist()[-2:] == ["oracle (simulated truth)", "ceiling (simulated truth)"]
-    assert rows["encoder"].tolist()[-3:] == ["", "", ""]
-    assert set(rows["split"]) == {"donors left out in 4 folds"}
+    assert "donors left out in 4 folds" in rows.attrs["note"]
     assert "without any picture" in rows.attrs["note"]
 
 
 def test_without_an_interval_the_mean_stands_alone():
     nothing = SUMMARY.assign(**dict.fromkeys(("low", "high", "difference_low", "difference_high"), float("nan")))
-    table = T01_T08_data.by_organ(nothing, ENCODERS)
-    assert table.iloc[0][["SEAL, PCC", "SEAL minus frozen, paired"]].tolist() == ["0.500", "+0.100"]
+    table = T09_T20_patch.by_organ(nothing, ENCODERS)
+    assert table.iloc[0][["SEAL, PCC", "SEAL minus frozen encoder, paired"]].tolist() == ["0.500", "+0.100"]
 
 
-def test_words_for_what_was_left_out():
-    row = {"split": "study", "dealt": 5, "folds": 5, "donors": 20}
-    assert wording.left_out(row) == wording.in_turn(row) == "studies left out in 5 folds"
-    assert wording.tested(row | {"folds": 1, "donors": 4}, 1) == "studies left out in 1 of 5 folds (4 donors, one seed)"
-    alone = {"split": "organ", "dealt": 0, "folds": 14, "donors": 56}
-    assert wording.tested(alone, 3) == "one organ left out (14 folds, 3 seeds)"
-    assert wording.in_turn(alone) == "one organ left out at a time"
+def test_a_number_with_its_interval():
+    assert interval_text(0.1, -0.05, 0.2) == "0.100 [-0.050, 0.200]"
+    assert interval_text(0.1, -0.05, 0.2, "+") == "+0.100 [-0.050, +0.200]"
 
 
 def test_encoders_in_millions():
@@ -207,16 +229,16 @@ def test_genes_are_averaged_over_seeds_then_donors():
     rows = [("g", "seal", "A", s, v) for s, v in enumerate((0.1, 0.3))] + [("g", "seal", "B", 0, 0.6)]
     rows += [("g", "frozen", "A", 0, 0.2), ("g", "frozen", "B", 0, 0.2), ("flat", "seal", "A", 0, float("nan"))]
     genes = pd.DataFrame(rows, columns=["gene", "method", "donor", "seed", "value"])
-    genes = genes.assign(metric="pcc", organ="o", fold="1of2")
-    table = T01_T08_data.genes_best_and_worst(genes)
+    genes = named(genes.assign(metric="pcc", organ="o", fold="1of2"))
+    table = T09_T20_patch.genes_best_and_worst(genes)
     assert table.to_numpy().tolist() == [[1, "g", 0.2, 0.4, 0.2, 2]]
 
 
 def test_only_both_ends_of_many_genes_are_shown():
     rows = [(f"g{i}", m, "A", 0, i / 100) for i in range(50) for m in ("frozen", "seal")]
     genes = pd.DataFrame(rows, columns=["gene", "method", "donor", "seed", "value"])
-    genes = genes.assign(metric="pcc", organ="o", fold="A")
-    assert T01_T08_data.genes_best_and_worst(genes)["rank"].tolist() == [*range(1, 11), *range(41, 51)]
+    genes = named(genes.assign(metric="pcc", organ="o", fold="A"))
+    assert T09_T20_patch.genes_best_and_worst(genes)["rank"].tolist() == [*range(1, 11), *range(41, 51)]
 
 
 ABLATIONS = pd.DataFrame(
@@ -229,12 +251,14 @@ ABLATIONS = pd.DataFrame(
         ("T54", "half_pairs", "all", 0.6, 0.5, 0.7, 0.1, 0.05, 0.15),
     ],
     columns=["table", *COLUMNS[:-1]],
-).assign(label=lambda t: t["method"] + "!", task="t", encoder="own", metric="pcc", folds=6, donors=6, seeds=1)
-ABLATIONS = ABLATIONS.assign(split="donor", dealt=0, resample="spots")
+).assign(
+    label=lambda t: t["method"] + "!", kind="adapted", task="t", encoder="own", metric="pcc", folds=6, donors=6, seeds=1
+)
+ABLATIONS = ABLATIONS.assign(split="donor", dealt=0, resample="spots", tested="one donor left out")
 
 
 def test_ablations_say_where_a_difference_is_none():
-    table = T01_T08_data.ablated_losses(ABLATIONS)
+    table = T51_T54_ablations.ablated(ABLATIONS, "T51")
     assert table.to_numpy().tolist() == [
         ["full!", "0.500 [0.400, 0.600]", "", "", 6, 6, 1],
         ["frozen!", "0.400 [0.300, 0.500]", "-0.100 [-0.150, -0.050]", "worse", 6, 6, 1],
@@ -242,29 +266,65 @@ def test_ablations_say_where_a_difference_is_none():
     ]
     assert table.columns[2] == "against the full method, paired"
     note = table.attrs["note"]
-    assert note.startswith("Our first rows: one seed, one donor left out at a time.")
-    assert brackets(ABLATIONS.iloc[0]) in note
-    few = T01_T08_data.ablated_losses(ABLATIONS.assign(dealt=4, folds=1, donors=14)).attrs["note"]
-    assert few.startswith("Our first rows: one seed, donors left out in 1 of 4 folds.")
+    assert note.startswith(
+        "Our first rows: seeds 1, one donor left out. Brackets: 95 % bootstrap interval over the spots"
+    )
     assert "another seed" in note
-    more = T01_T08_data.ablated_losses(ABLATIONS.assign(seeds=3)).attrs["note"]
-    assert more.startswith("Our first rows: 3 seeds,")
+    few = ABLATIONS.assign(tested="donors left out in 1 of 4 folds", resample="donors", seeds=3)
+    note = T51_T54_ablations.ablated(few, "T51").attrs["note"]
+    assert note.startswith("Our first rows: seeds 3, donors left out in 1 of 4 folds. Brackets: 95 % bootstrap")
+    assert "interval over donors;" in note
 
 
 def test_each_table_of_ablations_holds_its_own():
-    assert T01_T08_data.ablated_data(ABLATIONS)["verdict"].tolist() == ["", "better"]
-    moved = {"T52": T01_T08_data.ablated_adapters, "T53": T01_T08_data.ablated_omics}
-    for id, draw in moved.items():
-        assert len(draw(ABLATIONS.replace({"T54": id}))) == 2
+    assert T51_T54_ablations.ablated(ABLATIONS, "T54")["verdict"].tolist() == ["", "better"]
+    for id in ("T52", "T53"):
+        assert len(T51_T54_ablations.ablated(ABLATIONS.replace({"T54": id}), id)) == 2
         with pytest.raises(SealError, match=f"no variant of table {id}"):
-            draw(ABLATIONS)
+            T51_T54_ablations.ablated(ABLATIONS, id)
 
 
 def test_markdown():
     table = pd.DataFrame({"a|b": ["x|y", None], "n": [1200, 3], "v": [0.5, float("nan")], "w": [1.25, 1000.0]})
-    assert T01_T08_data.markdown(table.rename(columns={"a|b": "a"})).splitlines() == [
+    assert table_text(table.rename(columns={"a|b": "a"})).splitlines() == [
         "| a | n | v | w |",
         "| --- | ---: | ---: | ---: |",
         "| x\\|y | 1,200 | 0.5 | 1.25 |",
         "|  | 3 |  | 1,000.00 |",
+    ]
+
+
+SELECTED = pd.DataFrame(
+    {"id": list("abcd"), "organ": ["Lung", "Lung", "Skin", "Skin"], "role": ["train", "train", "train", "test"]}
+    | {"spots": [10, 20, 30, 40], "donor": ["d1", "d1", "d2", "d3"], "basis": ["patient", "patient", "title", "title"]}
+    | {"disease_state": ["Cancer", "Tumor", "Healthy", "Treated"]}
+)
+
+
+def test_a_selection_beside_the_paper():
+    table = T01_T08_data.beside_paper(SELECTED).set_index("figure")
+    assert table.loc["spots, train"].tolist() == [60, 720_000, -719_940]
+    assert table.loc["organs"].tolist() == [2, 14, -12]
+    assert table.loc["organs, test"].tolist() == [1, 6, -5]
+    assert table.loc["Cancer, % of spots"].tolist() == [30.0, 42.8, -12.8]
+
+
+def test_what_donors_rest_on():
+    metadata = pd.DataFrame({"id": list("abcd"), "patient": ["P1", "  ", None, float("nan")]})
+    table = T01_T08_data.donor_evidence(metadata, SELECTED)
+    assert table.to_numpy().tolist() == [
+        ["column patient: named", 1, 10, 1],
+        ["column patient: blank", 1, 20, 1],
+        ["column patient: missing", 2, 70, 2],
+        ["donor by patient", 2, 30, 1],
+        ["donor by title", 2, 70, 2],
+    ]
+
+
+def test_samples_that_are_joined_say_why():
+    inferred = pd.DataFrame({"id": list("abcd"), "section": ["s", "s", "t", "u"], "donor": ["d", "d", "e", "e"]})
+    known = pd.DataFrame([("c", "d", "an issue"), ("c", "elsewhere", "-")], columns=["sample", "other", "reason"])
+    assert T01_T08_data.joined_samples(inferred, known).to_numpy().tolist() == [
+        ["a b", "same section", "same organ, image size and number of spots"],
+        ["c d", "same donor", "an issue"],
     ]

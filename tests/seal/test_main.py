@@ -16,7 +16,7 @@ HEAVY = "numpy torch timm peft h5py safetensors pandas matplotlib scanpy papermi
 
 
 def test_bad_input_is_one_message_and_exit_code_2(capsys):
-    assert main(["status", "--profile", "dmeo"]) == 2
+    assert main(["clean", "--profile", "dmeo"]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "unknown profile 'dmeo'" in captured.err
@@ -41,8 +41,8 @@ def test_ctrl_c_is_no_traceback(monkeypatch, capsys):
     def interrupted(profile):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("figures.draw.status_text", interrupted)
-    assert main(["status"]) == 130
+    monkeypatch.setattr("seal.__main__._clean", interrupted)
+    assert main(["clean"]) == 130
     assert "Traceback" not in capsys.readouterr().err
 
 
@@ -131,7 +131,7 @@ def test_train_with_a_wrong_word_is_one_message(train, capsys, more, what, expec
     assert "Traceback" not in captured.err
 
 
-@pytest.mark.parametrize("command", ["status", "train", "profiles", "clean", "reference"])
+@pytest.mark.parametrize("command", ["train", "profiles", "clean", "verify"])
 def test_each_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit, match="0"):
         main([command, "--help"])

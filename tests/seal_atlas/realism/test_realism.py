@@ -6,13 +6,14 @@ import pandas as pd
 import pytest
 from scipy.ndimage import gaussian_filter
 
-import figures
+from figures.style import mark
 from seal import results
 from seal.data import hest
 from seal.data.sample_files import write_sample
 from seal.errors import SealError
 from seal.evaluate import robustness
 from seal_atlas.realism import expression, mouse, pairings, pictures, real_sections, section_statistics, shortfalls
+from seal_atlas.realism.figure import realism_figure
 
 
 def negative_binomial(rng, mean: np.ndarray, a: float) -> np.ndarray:
@@ -334,7 +335,7 @@ def test_sections_that_vary_too_little_are_named():
 @pytest.mark.parametrize("real", [True, False])
 def test_the_figure_draws_with_and_without_real_sections(table, real):
     chosen = table if real else table[table["simulated"] & ~table["source"].str.contains("real")]
-    figure = figures.mark(figures.realism_figure(chosen), "simulated data")
+    figure = mark(realism_figure(chosen), "simulated data")
     width, height = figure.get_size_inches() * 25.4
     assert width == pytest.approx(183)
     assert height < 170

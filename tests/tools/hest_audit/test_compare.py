@@ -4,6 +4,7 @@ import io
 import itertools
 
 import anndata
+import h5py
 import numpy as np
 import pandas as pd
 import pytest
@@ -370,21 +371,24 @@ def test_the_audit_reads_files_once_and_again_when_they_change(tree, tmp_path):
     written = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
     assert sorted(written) == ["A.npz", "B.npz", "C.npz", "D.npz"]
     (folder / "A.npz").write_bytes((folder / "A.npz").read_bytes()[:1000])
-    (tree / "patches" / "C.h5").touch()
+    with h5py.File(tree / "patches" / "C.h5", "a") as file:
+        file.attrs["note"] = "mended"
+    (tree / "st" / "D.h5ad").touch()
     (folder / ".B.1234.part.npz").write_bytes(b"half")
     pd.testing.assert_frame_equal(compare.audit_files(samples, folder, workers=1), found)
     again = {path.name for path in folder.iterdir() if path.stat().st_mtime_ns != written.get(path.name)}
     assert again == {"A.npz", "C.npz"}
 
 
-def test_kept_fingerprints_are_those_that_were_taken(tree, tmp_path):
-    sample, code = hest.samples(tree)[0], compare._code()
-    taken = compare._take(tmp_path, sample, code)
-    loaded = compare._load(tmp_path, sample, code)
+def test_kept_fingerprints_are_those_that_were_taken(tree, tmp_path, monkeypatch):
+    sample = hest.samples(tree)[0]
+    taken = compare._take(tmp_path, sample)
+    loaded = compare._load(tmp_path, sample)
     for kind in ("expression", "image"):
         for name, value in vars(getattr(taken, kind)).items():
             np.testing.assert_array_equal(getattr(getattr(loaded, kind), name), value)
-    assert compare._load(tmp_path, sample, "other code") is None
+    monkeypatch.setattr(compare, "VERSION", compare.VERSION + 1)
+    assert compare._load(tmp_path, sample) is None
 
 
 def test_a_damaged_sample_is_named_and_others_are_kept(tree, tmp_path):

@@ -204,7 +204,7 @@ def test_a_split_with_hest_bench_is_refused():
 
 
 def test_beside_the_paper(selection):
-    table = report.beside_paper(selection.samples).set_index("figure")
+    table = T01_T08_data.beside_paper(selection.samples).set_index("figure")
     assert table.loc[["spots, train", "spots, test"], "ours"].sum() == selection.samples["spots"].sum()
     assert (table.loc["organs", "ours"], table.loc["organs, test", "ours"]) == (14, 6)
     shares = table[table.index.str.endswith("% of spots")]
@@ -231,7 +231,7 @@ def test_samples_as_results_know_them(selection):
 
 
 def test_what_donors_rest_on(real, selection):
-    evidence = report.basis(real, selection.samples).set_index("evidence")
+    evidence = T01_T08_data.donor_evidence(real, selection.samples).set_index("evidence")
     columns = evidence.index.str.startswith("column")
     for part in (evidence[columns], evidence[~columns]):
         assert part["samples"].sum() == len(selection.samples)
@@ -239,7 +239,7 @@ def test_what_donors_rest_on(real, selection):
 
 
 def test_the_audit_names_what_was_joined(real):
-    joined = report.joined(donors.infer(real)).set_index("samples")
+    joined = T01_T08_data.joined_samples(donors.infer(real), donors.known()).set_index("samples")
     assert joined.loc["TENX128 TENX155", "reason"].startswith("HEST issue 126")
     assert joined.loc["TENX95 TENX97", "relation"] == "same donor"
     assert joined.loc["TENX27 TENX56", "relation"] == "same section"

@@ -1,0 +1,97 @@
+"""Made-up results, as the notebooks write them."""
+
+import numpy as np
+import pandas as pd
+
+# method -> label, kind, level, whether it has a run a seed
+METHODS = {
+    "frozen": ("frozen encoder", "encoder", 0.20, False),
+    "seal": ("SEAL", "adapted", 0.24, True),
+    "seal_shuffled": ("SEAL, shuffled pairs", "control", 0.19, True),
+    "random": ("random weights", "control", 0.12, True),
+    "colour": ("colour statistics", "control", 0.10, False),
+    "mean": ("mean predictor", "control", 0.0, False),
+}
+TRUTH = {
+    "oracle": ("oracle (simulated truth)", "truth", 0.5, False),
+    "ceiling": ("ceiling (simulated truth)", "truth", 0.53, False),
+}
+BASELINES = {
+    "st_net": ("ST-Net", "baseline", 0.17, True),
+    "bleep": ("BLEEP", "baseline", 0.21, True),
+}
+SIX = {"a": "Breast", "b": "Breast", "c": "Bowel", "d": "Bowel", "e": "Kidney", "f": "Kidney"}
+
+
+def patch_tables(donors=SIX, encoders=("own",), dealt=0, methods=METHODS):
+    """Scores (donor + seed shift the level), their summary and the encoders' table; `dealt` folds, or one a donor."""
+    rows = [
+        {"encoder": e, "method": m, "label": label, "kind": kind, "organ": organ, "donor": donor, "seed": seed}
+        | {"fold": f"{i % dealt + 1}of{dealt}" if dealt else donor}
+        | {"value": level + 0.05 * (i % 6) + 0.001 * seed if m != "mean" else 0.0}
+        for e in encoders
+        for i, (donor, organ) in enumerate(donors.items())
+        for m, (label, kind, level, seeded) in methods.items()
+        for seed in range(3 if seeded else 1)
+    ]
+    scores = pd.DataFrame(rows).assign(task="t", metric="pcc")
+    summary = []
+    for organ in ["all", *sorted(set(donors.values()))]:
+        chosen = scores if organ == "all" else scores[scores["organ"] == organ]
+        frozen = chosen[chosen["method"] == "frozen"]["value"].mean()
+        for (encoder, method, label, kind), part in chosen.groupby(["encoder", "method", "label", "kind"], sort=False):
+            mean = part["value"].mean()
+            row = {"encoder": encoder, "method": method, "label": label, "kind": kind, "organ": organ, "mean": mean}
+            row |= {"low": mean - 0.01, "high": mean + 0.012, "difference": mean - frozen}
+            row |= {"difference_low": mean - frozen - 0.005, "difference_high": mean - frozen + 0.005}
+            summary.append(row | {f"{name}s": part[name].nunique() for name in ("fold", "donor", "seed")})
+    table = pd.DataFrame(
+        {"name": encoders, "label": [f"{e}-S" for e in encoders], "parameters": 21_600_000, "trainable": 73_728}
+    )
+    said = {"split": "donor", "dealt": dealt, "resample": "donors" if dealt else "spots"}
+    said |= {"tested": f"donors left out in {dealt} folds" if dealt else "one donor left out"}
+    return scores, pd.DataFrame(summary).assign(task="t", metric="pcc", **said), table
+
+
+def curve_table(epochs=4) -> pd.DataFrame:
+    """Loss terms of two folds, of SEAL and its control; made up."""
+    terms = {"omics": ["barlow", "mse", "total"], "vision": ["info", "rec_omics", "rec_vision", "total"]}
+    rows = [
+        {"stage": s, "method": m, "fold": f, "seed": 0, "epoch": e, "step": e, "term": t, "value": 1 / (e + 1)}
+        for s, names in terms.items()
+        for m in (("seal",) if s == "omics" else ("seal", "seal_shuffled"))
+        for f in "AB"
+        for e in range(epochs)
+        for t in names
+    ]
+    return pd.DataFrame(rows)
+
+
+def ablation_table(shift=-0.01) -> pd.DataFrame:
+    """A variant of each kind beside the full method and the frozen encoder; `shift` moves the variants."""
+    variants = [("T51", "no_info"), ("T51", "heads"), ("T52", "rank_32"), ("T53", "mse"), ("T54", "half_pairs")]
+    rows = [(t, m, d) for t in ("T51", "T52", "T53", "T54") for m, d in (("full", 0.0), ("frozen", -0.05))]
+    rows += [(table, method, shift * i) for i, (table, method) in enumerate(variants)]
+    table = pd.DataFrame(rows, columns=["table", "method", "difference"])
+    table["label"] = [f"variant {name}" for name in table["method"]]
+    table["kind"] = ["encoder" if name == "frozen" else "adapted" for name in table["method"]]
+    half = 0.015 * (table["method"] != "full")
+    table = table.assign(difference_low=table["difference"] - half, difference_high=table["difference"] + half)
+    level = 0.3 + table["difference"]
+    table = table.assign(mean=level, low=level - 0.02, high=level + 0.02, folds=6, donors=6, seeds=1, split="donor")
+    table = table.assign(task="t", encoder="own", metric="pcc", organ="all", dealt=0, resample="spots")
+    return table.assign(tested="one donor left out")
+
+
+def map_table(samples=("B4", "C2"), genes=("ERBB2", "KRT19", "IGKC")) -> pd.DataFrame:
+    """Spots of made-up sections; the frozen encoder predicts a constant, SEAL what was measured, shrunk."""
+    x, y = (a.ravel() * 290.0 for a in np.meshgrid(np.arange(12), np.arange(14)))
+    rng = np.random.default_rng(0)
+    frames = []
+    for sample in samples:
+        for gene in genes:
+            truth = np.sin(x / 500) + rng.normal(0, 0.2, len(x))
+            spots = {"fold": sample[0], "donor": sample[0], "sample": sample, "barcode": "b", "x": x, "y": y}
+            frame = pd.DataFrame({**spots, "gene": gene, "measured": truth})
+            frames.append(frame.assign(frozen=0.0, seal=0.5 * truth + 1))
+    return pd.concat(frames, ignore_index=True)
