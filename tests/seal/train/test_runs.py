@@ -206,7 +206,7 @@ def test_training_and_embedding_need_no_notebook_package(small):
 import sys
 
 BLOCKED = {{"pandas", "scipy", "sklearn", "scanpy", "squidpy", "anndata", "umap", "matplotlib", "seaborn", "pyarrow",
-           "onnx", "openslide", "tifffile", "papermill", "nbformat", "IPython", "pooch"}}
+           "onnx", "openslide", "tifffile", "papermill", "nbformat", "IPython", "pooch", "jaxtyping", "beartype"}}
 
 sys.modules.update(dict.fromkeys(BLOCKED))  # as if not installed
 from seal import profiles
