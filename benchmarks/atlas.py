@@ -1,6 +1,6 @@
 """The simulated atlas on all cores against one, and several times as many donors against the demo's: time and memory.
 
-Sections, patients' slides and the five-scanner slides, as notebook 01 makes them. All cores must give the bytes of one;
+Sections, patients' slides and the five-scanner slides, as notebook A1 makes them. All cores must give the bytes of one;
 memory must not grow with the number of donors. Each way runs in a process of its own, into an empty folder, after one
 section that compiles what is compiled.
 
