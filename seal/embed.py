@@ -1,30 +1,44 @@
-"""Whole slides to embeddings of their patches, in TRIDENT's layout: what `python -m seal embed` does."""
+"""Embeddings on disk, one h5 a slide or a section, in TRIDENT's layout.
+
+Of whole slides, which is what `python -m seal embed` does; and of a profile's pairs, which every evaluation reads.
+"""
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from seal import paths
+from seal.data.pairs import Pairs, Section
 from seal.errors import SealError
-from seal.export import hub, load
+from seal.export import load
 from seal.files import Made, contents, digest, remove_parts
 from seal.models import encoders, weights
+from seal.models.baselines import colour_statistics
 from seal.models.encoders import VisionEncoder
+from seal.models.omics import SealOmics
+from seal.profiles import difference
 from seal.slides import patches as patching
 from seal.slides import trident
 from seal.slides.patches import Patches, PatchSettings
-from seal.train import parallel
+from seal.train import parallel, runs, tokens
+from seal.train.runs import VisionRun
+from seal.train.tokens import CHUNK, TokenSource
 
 # One file a slide; of a DICOM slide, which is many, name one.
 SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".svslide", ".bif", ".vms", ".vmu")
-BATCH = {"cpu": 64, "cuda": 256}  # patches a forward pass
 SAME_SCALE = 0.01  # by how much the um/px of a model's input may differ from that of its training
-VERSION = 1  # counted up when the same slide and settings give other embeddings
+VERSION = 1  # counted up when the same patches and settings give other embeddings
+# features_{...} of the pairs: what does not depend on a fold, and what was trained on one
+FIXED = {"frozen": "{encoder}", "random": "{encoder}_random_seed{seed}", "colour": "colour"}
+TRAINED = "{encoder}_{method}_{fold}_seed{seed}"
+AGAIN = "embed the pairs: run notebook 04 from its beginning (seal.embed.embed_all)"
 
 
 @dataclass(frozen=True)
@@ -75,7 +89,7 @@ def find_model(name_or_folder: str | Path) -> Model:
                 expected=f"one of {', '.join(encoders.REGISTRY)}, a saved SEAL model's folder, or a repository's name",
                 do="correct --model",
             )
-        folder = hub.fetch(name)
+        folder = load.fetch(name)
     record = load.read_record(folder)
     return Model(f"{record['encoder']['name']}_seal", digest(record), folder, record["image_size"], record["um_per_px"])
 
@@ -167,9 +181,12 @@ def embed(
             patches, tissue, scale_of = patching.extract(path, settings, slide_um_per_px)
             features = embed_patches(encoder, patches, precision)
         except SealError as error:
+            done[path].unlink(missing_ok=True)  # of what the slide was before
             failed[path] = error
             continue
-        described = trident.grid(path.stem, tissue.size, scale_of, settings.um_per_px, settings.size, settings.overlap)
+        described = trident.describe_grid(
+            path.stem, tissue.size, scale_of, settings.um_per_px, settings.size, settings.overlap
+        )
         trident.write_coords(trident.coords_path(out, scale, path.stem), patches.coords, described)
         attributes = {"model": chosen.key, "made": json.dumps(made[path].stamp())}
         attributes |= {"stated_um_per_px": scale_of} if scale_of == slide_um_per_px else {}
@@ -179,14 +196,29 @@ def embed(
 
 
 @torch.no_grad()
-def embed_patches(encoder: VisionEncoder, patches: Patches, precision: str = "float32") -> np.ndarray:
-    """Embed all patches of a slide, float32 [n, d]; they are read while the batch before is embedded."""
+def embed_patches(encoder: VisionEncoder, patches: Patches | np.ndarray, precision: str = "float32") -> np.ndarray:
+    """Embed patches with the whole encoder; a slide's are read while the batch before is embedded.
+
+    Parameters
+    ----------
+    patches
+        Of a slide, or uint8 [n, S, S, 3].
+
+    Returns
+    -------
+    float32 [n, d].
+    """
     from tqdm import tqdm
 
-    size, parts = BATCH[parallel.device().type], []
-    with tqdm(total=len(patches), desc=patches.path.stem, unit="patch", leave=False) as bar:
-        for batch in patches.batches(size, threads=min(os.cpu_count() or 1, 16)):
-            images = encoder.preprocess(torch.from_numpy(batch).to(parallel.device()))
+    encoder.to(parallel.device()).eval()
+    size, parts = CHUNK[parallel.device().type], []
+    if isinstance(patches, Patches):
+        name, batches = patches.path.stem, patches.batches(size, threads=min(os.cpu_count() or 1, 16))
+    else:
+        name, batches = None, (np.ascontiguousarray(patches[i : i + size]) for i in range(0, len(patches), size))
+    with tqdm(total=len(patches), desc=name, unit="patch", leave=False) as bar:
+        for batch in batches:
+            images = encoder.preprocess(torch.from_numpy(batch).to(parallel.device()))  # [B, 3, S, S]
             with parallel.autocast(precision):
                 parts.append(encoder(images).float().cpu().numpy())
             bar.update(len(batch))
@@ -220,7 +252,7 @@ def _require_same_model(folder: Path, model: Model) -> None:
             )
 
 
-def _is_current(path: Path, made: Made, stated: float | None) -> bool:
+def _is_current(path: Path, made: Made, stated: float | None = None) -> bool:
     if not path.is_file():
         return False
     attributes = trident.attributes_of(path)
@@ -240,3 +272,166 @@ def _report(failed: dict[Path, SealError], number: int) -> None:
         expected=first.expected,
         do=f"{first.do}; the other slides are there, and the same command goes on from here",
     )
+
+
+# ---- pairs of patch and spot -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Embeddings of a profile's pairs on disk: {mag}x_{px}px_0px_overlap/features_{name}/SAMPLE.h5.
+
+    A file holds `features` [spots, d], `coords` (the patch's upper left corner, full-resolution px), `barcodes` and,
+    of a SEAL model, `omics` [spots, d], its embeddings of the same spots' expression.
+    """
+
+    pairs: Pairs
+
+    def name(self, method: str, fold: str | None = None, seed: int | None = None) -> str:
+        """Name embeddings after their method and, where these matter, fold and seed."""
+        encoder = self.pairs.profile.encoder
+        return FIXED.get(method, TRAINED).format(encoder=encoder, method=method, fold=fold, seed=seed)
+
+    def folder(self, name: str) -> Path:
+        """Find the folder of a name. Patches lie on spots, so their overlap is given as 0."""
+        profile = self.pairs.profile
+        root = paths.embeddings(profile.name, difference(profile, runs.VISION))
+        return trident.features_folder(root, trident.scale_folder(profile.um_per_px, profile.image_size, 0), name)
+
+    def files(self, name: str) -> list[tuple[Section, Path]]:
+        """List the sections with patches and the file of each."""
+        folder = self.folder(name)
+        return [(section, folder / f"{section.sample}.h5") for section in self.pairs.sections if section.has_image]
+
+    def read(
+        self, method: str, fold: str | None = None, seed: int | None = None, table: str = "features"
+    ) -> np.ndarray:
+        """Read a table of all pairs, float32 [pairs, d]: the patches' "features", or the spots' "omics".
+
+        Raises
+        ------
+        SealError
+            A file is missing, truncated, of other spots or of another run than the one before.
+        """
+        found, made = [], set()
+        for section, path in self.files(self.name(method, fold, seed)):
+            if not path.is_file():
+                raise SealError(f"{path} is missing", expected="embeddings of every section", do=AGAIN)
+            found.append(trident.read_table(path, table))  # [spots, d]
+            made.add(trident.attributes_of(path).get("made"))
+            rows, spots = len(found[-1]), section.stop - section.start
+            if rows != spots or len(made) > 1:
+                what = f"has {rows} rows" if rows != spots else "is of another run than the files before"
+                raise SealError(f"{path} {what}", expected=f"{spots} rows, all files of one run", do=AGAIN)
+        return np.concatenate(found)
+
+    def keep(self, name: str, parts: Mapping[str, Any], compute: Callable[[], np.ndarray]) -> None:
+        """Write what is computed for all pairs, [pairs, d], unless it is there and follows from the same parts."""
+        made = Made("embeddings", VERSION, parts)
+        if not self.is_current(name, made):
+            self.write({name: made}, [{name: compute()}])
+
+    def is_current(self, name: str, made: Made) -> bool:
+        """Say whether every section is embedded, and from the same."""
+        return all(_is_current(path, made) for _, path in self.files(name))
+
+    def write(
+        self,
+        made: Mapping[str, Made],
+        pieces: Iterable[Mapping[str, np.ndarray]],
+        omics: Mapping[str, Callable[[slice], np.ndarray]] | None = None,
+    ) -> None:
+        """Write embeddings under several names, each section as soon as it is whole.
+
+        Parameters
+        ----------
+        pieces
+            Name -> embeddings of the next rows, [B, d].
+        omics
+            Name -> what embeds the expression of some rows, [spots, d].
+        """
+        frame, profile = self.pairs.frame(), self.pairs.profile
+        for name in made:
+            remove_parts(self.folder(name))
+        for section, features in _by_section(self.pairs, pieces):
+            rows = slice(section.start, section.stop)
+            half = profile.image_size * profile.um_per_px / 2 / section.um_per_px  # full-resolution px
+            coords = np.rint(frame[["x", "y"]].to_numpy()[rows] - half)
+            for name, z in features.items():
+                tables = {"barcodes": np.array(frame["barcode"].iloc[rows], dtype="S")}
+                tables |= {"omics": omics[name](rows)} if omics and name in omics else {}
+                path, attributes = self.folder(name) / f"{section.sample}.h5", {"made": json.dumps(made[name].stamp())}
+                trident.write_features(path, z, coords, name, attributes=attributes, tables=tables)
+
+
+def embed_all(pairs: Pairs, source: TokenSource) -> Embeddings:
+    """Embed the pairs in every way that is compared; what is there and follows from the same is left alone.
+
+    Raises
+    ------
+    SealError
+        A run is not trained yet.
+    """
+    profile, store, own = pairs.profile, Embeddings(pairs), {"patches": pairs.digest_of("patches.npy")}
+    store.keep(store.name("colour"), own, partial(colour_statistics, pairs.patches))
+    own |= {"encoder": profile.encoder, "image_size": profile.image_size, "precision": profile.compute.precision}
+    for seed in profile.evaluation.seeds[: profile.evaluation.random_encoders]:
+        store.keep(store.name("random", seed=seed), own | {"seed": seed}, partial(_embed_random, pairs, seed))
+    return embed_runs(pairs, source, runs.list_runs(pairs))
+
+
+def embed_runs(pairs: Pairs, source: TokenSource, chosen: Sequence[VisionRun]) -> Embeddings:
+    """Embed the pairs with trained runs, and with the frozen encoder; what is there and current is left alone.
+
+    The runs of a fold share one pass over the trunk's tokens.
+
+    Raises
+    ------
+    SealError
+        A run is not trained yet.
+    """
+    store, own = Embeddings(pairs), {"tokens": source.key, "precision": pairs.profile.compute.precision}
+    for fold in dict.fromkeys(run.fold.name for run in chosen):
+        named = {store.name(r.variant or r.method, fold, r.seed): r for r in chosen if r.fold.name == fold}
+        parts = {name: own | {"run": run.key(source)} for name, run in named.items()}
+        parts = {store.name("frozen"): own, **parts}
+        made = {name: Made("embeddings", VERSION, each) for name, each in parts.items()}
+        made = {name: each for name, each in made.items() if not store.is_current(name, each)}
+        models = {name: run.model(source) for name, run in named.items() if name in made}
+        tails = {name: models[name].encoder if name in models else source.encoder for name in made}
+        omics = {name: partial(_embed_expression, model.omics, named[name]) for name, model in models.items()}
+        if made:
+            store.write(made, tokens.embed_pieces(tails, source), omics)
+    return store
+
+
+def _by_section(
+    pairs: Pairs, pieces: Iterable[Mapping[str, np.ndarray]]
+) -> Iterator[tuple[Section, dict[str, np.ndarray]]]:
+    """Cut rows that come in pieces where sections end."""
+    left, rows, held = [section for section in pairs.sections if section.has_image], 0, []
+    for piece in pieces:
+        held.append(piece)
+        rows += len(next(iter(piece.values())))
+        while left and rows >= (size := left[0].stop - left[0].start):
+            whole = {name: np.concatenate([each[name] for each in held]) for name in piece}
+            yield left.pop(0), {name: z[:size] for name, z in whole.items()}
+            held, rows = [{name: z[size:] for name, z in whole.items()}], rows - size
+    if rows or left:
+        raise SealError(
+            f"{pairs.n_pairs + rows - sum(s.stop - s.start for s in left)} embeddings for {pairs.n_pairs} pairs",
+            expected="one embedding a pair, in row order",
+            do="embed all of pairs.patches",
+        )
+
+
+def _embed_random(pairs: Pairs, seed: int) -> np.ndarray:
+    profile = pairs.profile
+    encoder = encoders.build(profile.encoder, weights="random", image_size=profile.image_size, seed=seed)
+    return embed_patches(encoder, pairs.patches, profile.compute.precision)
+
+
+@torch.no_grad()
+def _embed_expression(omics: SealOmics, run: VisionRun, rows: slice) -> np.ndarray:
+    x = torch.from_numpy(np.array(run.pairs.context(run.fold)[rows]))  # [spots, genes]
+    return omics(x.to(next(omics.parameters()).device)).cpu().numpy()

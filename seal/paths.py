@@ -40,9 +40,9 @@ def tokens(profile: str, other: str = "main") -> Path:
     return home() / "data" / "tokens" / profile / (other or "main")
 
 
-def embeddings(profile: str) -> Path:
-    """Patch embeddings, one h5 a sample, in TRIDENT's layout."""
-    return home() / "data" / "embeddings" / profile
+def embeddings(profile: str, other: str = "") -> Path:
+    """Patch embeddings, one h5 a sample, in TRIDENT's layout; those of other settings have a folder of their own."""
+    return home() / "data" / "embeddings" / profile / other
 
 
 def runs(profile: str, other: str = "") -> Path:

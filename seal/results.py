@@ -46,10 +46,10 @@ RESULTS = {
     "maple_waterfall": _result(
         "01_dataset", "rule reason source samples_out spots_out samples_left spots_left", "real"
     ),
-    "slide_tasks": _result("01_dataset", "task group type strength metric cases oracle low high chance gained"),
-    "gene_truth": _result("01_dataset", "gene visible hidden counting oracle_pcc ceiling_pcc"),
+    "slide_tasks": _result("A1_simulated_atlas", "task group type strength metric cases oracle low high chance gained"),
+    "gene_truth": _result("A1_simulated_atlas", "gene visible hidden counting oracle_pcc ceiling_pcc"),
     "panel": _result("01_dataset", "fold rank gene test organs"),
-    "realism": _result("01_dataset", "statistic unit source simulated group organ x value low high"),
+    "realism": _result("A1_simulated_atlas", "statistic unit source simulated group organ x value low high"),
     "encoders": _result(
         "00_overview",
         "name label hub geometry dim pooling mean std precision gated licence parameters trainable adapter",
@@ -57,18 +57,18 @@ RESULTS = {
     ),
     "settings": _result("00_overview", "stage setting symbol value source", "none"),
     "training_curves": _result("04_patch_level", "stage method fold seed epoch step term value"),
-    "patch_level": _result("04_patch_level", "task encoder method organ fold donor seed metric value"),
+    "patch_level": _result("04_patch_level", "task encoder method label kind organ fold donor seed metric value"),
     "patch_level_summary": _result(
         "04_patch_level",
-        "task encoder method organ metric mean low high difference difference_low difference_high "
-        "folds donors seeds split dealt resample",
+        "task encoder method label kind organ metric mean low high difference difference_low difference_high "
+        "folds donors seeds split dealt resample tested",
     ),
-    "patch_level_genes": _result("04_patch_level", "gene organ method fold donor seed metric value"),
+    "patch_level_genes": _result("04_patch_level", "gene organ method label kind fold donor seed metric value"),
     "maps": _result("04_patch_level", "fold donor sample barcode x y gene measured frozen seal"),
     "ablations": _result(
         "04_patch_level",
-        "table label task encoder method organ metric mean low high difference difference_low difference_high "
-        "folds donors seeds split dealt resample",
+        "table task encoder method label kind organ metric mean low high difference difference_low difference_high "
+        "folds donors seeds split dealt resample tested",
     ),
     "ablation_shapes": _result(
         "04_patch_level",

@@ -3,13 +3,19 @@
 import shutil
 from pathlib import Path
 
+import jaxtyping
 import pytest
 
-from seal import paths, profiles, result_tables
-from seal.data.assemble import assemble
-from seal.evaluate.patch import Evaluation
-from seal.models import encoders
-from seal.train import tokens
+# Shapes in annotations are checked at every call: before these modules are imported for the first time.
+jaxtyping.install_import_hook(["seal.losses", "seal.models", "seal.train"], "beartype.beartype")
+
+from seal import paths, profiles  # noqa: E402
+from seal.data.assemble import assemble  # noqa: E402
+from seal.embed import embed_all  # noqa: E402
+from seal.evaluate.methods import find_methods  # noqa: E402
+from seal.evaluate.patch import Evaluation  # noqa: E402
+from seal.models import encoders  # noqa: E402
+from seal.train import runs, tokens  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +45,7 @@ SMALL = profiles.get(
     "demo",
     image_size=56,
     um_per_px=2.0,
-    atlas=profiles.AtlasSettings(organs=("Breast", "Kidney"), donors_per_organ=2, spots_per_section=12),
+    source_settings={"organs": ("Breast", "Kidney"), "donors_per_organ": 2, "spots_per_section": 12},
     panel=profiles.PanelSettings(genes=30, test_genes=8),
     omics=profiles.OmicsSettings(hidden=(16, 8), batch=16, epochs=2),
     vision=profiles.VisionSettings(decoder_hidden=8, batch=16, epochs=2, views=1, lr=1e-2),
@@ -92,5 +98,7 @@ def evaluated(small_home, tmp_path_factory, tiny_build):
         patch.setenv("SEAL_HOME", str(home))
         patch.setattr(encoders, "build", tiny_build)
         pairs = assemble(SMALL)
-        evaluation = Evaluation(pairs, tokens.build(pairs)).run()
-        return evaluation, result_tables.training_curves(pairs)
+        source = tokens.build(pairs)
+        runs.train_all(pairs, source)
+        evaluation = Evaluation(pairs, embed_all(pairs, source), find_methods(pairs)).run()
+        return evaluation, runs.tabulate_training(pairs)

@@ -41,7 +41,7 @@ PROFILE = profiles.changed(
     vision__views=1,
     vision__blocks=1,
 )
-ATLAS = profiles.AtlasSettings(organs=("Breast", "Kidney"), donors_per_organ=4, spots_per_section=12)
+ATLAS = {"organs": ("Breast", "Kidney"), "donors_per_organ": 4, "spots_per_section": 12}
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def tree(tmp_path_factory):
     home = tmp_path_factory.mktemp("hub")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SEAL_HOME", str(home / "atlas"))
-        sections = read_samples(seal_atlas.prepare(profiles.get("demo", atlas=ATLAS)))
+        sections = read_samples(seal_atlas.prepare(profiles.get("demo", source_settings=ATLAS)))
         rows = [_row(i, section) for i, section in enumerate(sections)]
         again = {**rows[0], "id": "S8", "dataset_title": "Published again", "patient": None}
         other = {**rows[1], "id": "S9", "st_technology": "Spatial Transcriptomics", "fullres_px_width": 1}

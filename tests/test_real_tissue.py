@@ -3,15 +3,17 @@
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from figures import draw
-from seal import paths, profiles, result_tables, results
+from seal import embed, paths, profiles, results
 from seal.data.assemble import assemble
+from seal.data.pairs import tabulate_panel, tabulate_samples
 from seal.errors import SealError
-from seal.evaluate import ablation, patch, scoring
+from seal.evaluate import ablation, methods, patch, scoring
 from seal.models import encoders
-from seal.train import tokens
+from seal.train import runs, tokens
 
 
 @pytest.fixture
@@ -48,23 +50,25 @@ def her2st(shared, tmp_path, monkeypatch):
 def test_from_sections_to_figures(her2st, monkeypatch):
     few = {name: ablation.VARIANTS[name] for name in ("no_info", "rank_32", "mse", "half_pairs")}  # one a table
     monkeypatch.setattr(ablation, "VARIANTS", few)
-    monkeypatch.setattr(ablation.Ablation, "methods", ("full", "frozen", *few))
     pairs = assemble(her2st)
     donors = pairs.per_spot("donor")
     assert set(donors[: pairs.n_pairs]) == {"HER2ST-B", "HER2ST-C"}
     assert set(donors[pairs.n_pairs :]) == {"HER2ST-A", "HER2ST-D"}
     source = tokens.build(pairs)
-    evaluation, ablated = patch.Evaluation(pairs, source).run(), ablation.Ablation(pairs, source).run()
+    runs.train_all(pairs, source)
+    ablation.train_all(pairs, source)
+    evaluation = patch.Evaluation(pairs, embed.embed_all(pairs, source), methods.find_methods(pairs)).run()
+    ablated = ablation.Ablation(pairs, ablation.embed_all(pairs, source)).run()
     tables = {
-        "samples": result_tables.samples(pairs),
-        "panel": result_tables.panel(pairs),
-        "settings": result_tables.settings(her2st),
-        "encoders": result_tables.encoder_table(her2st),
+        "samples": tabulate_samples(pairs),
+        "panel": tabulate_panel(pairs),
+        "settings": pd.DataFrame(profiles.setting_rows(her2st)),
+        "encoders": encoders.tabulate_encoders(her2st.vision, her2st.encoder),
         "patch_level": scoring.scores(evaluation),
         "patch_level_summary": scoring.summary(evaluation),
         "patch_level_genes": scoring.gene_scores(evaluation),
-        "maps": patch.maps(evaluation),
-        "training_curves": result_tables.training_curves(pairs),
+        "maps": scoring.maps(evaluation),
+        "training_curves": runs.tabulate_training(pairs),
         "ablations": ablation.table(ablated),
         "ablation_shapes": ablation.shapes(ablated),
     }
@@ -77,7 +81,7 @@ def test_from_sections_to_figures(her2st, monkeypatch):
     assert draw.manifest(her2st)["F3"]["data"] == "real data"
     pcc = tables["patch_level"].query("metric == 'pcc'").groupby("method")["value"].mean()
     # At these settings the score itself means nothing; that every method has one does.
-    assert set(pcc.index) == set(patch.METHODS) - {"oracle", "ceiling"}  # nobody knows the truth of real tissue
+    assert set(pcc.index) == {method.name for method in methods.METHODS}  # nobody knows the truth of real tissue
     assert np.isfinite(pcc).all()
     assert pcc["mean"] == 0
 
@@ -86,8 +90,6 @@ def test_from_sections_to_figures(her2st, monkeypatch):
 def test_nothing_of_the_test_donor_reaches_a_model(her2st):
     """With the left-out patient's counts replaced by other counts, the other fold's panel and weights are the same."""
     from safetensors.torch import load_file
-
-    from seal.train import runs
 
     def train():
         pairs = assemble(her2st)

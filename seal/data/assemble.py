@@ -121,7 +121,7 @@ def _fill(folder: Path, partial: Path, profile: Profile, jobs: Sequence[Job], ma
     sections = _sections(jobs)
     _join_spots(jobs, partial / "spots.parquet")
     folds = _choose_panels(partial, profile, sections, plan)
-    jobs = [replace(job, folds=folds, truth=plan.truth) for job in jobs]
+    jobs = [replace(job, folds=folds) for job in jobs]
     run(assemble_sample.write_folds, jobs, "folds", [12 * found["nnz"] for found in counts])
     _finish(folder, partial, jobs, plan, made, sections)
 
@@ -151,7 +151,6 @@ class _Plan:
     n_spots: int
     n_pairs: int
     nnz: int
-    truth: bool
     image_size: int
 
     @property
@@ -172,10 +171,8 @@ def _placed(jobs: Sequence[Job], counts: Sequence[dict]) -> tuple[list[Job], _Pl
     for job, found in zip(jobs, counts, strict=True):
         placed.append(replace(job, start=row, stop=row + found["spots"], nnz=nnz))
         row, nnz = row + found["spots"], nnz + found["nnz"]
-    shown = [(job, found) for job, found in zip(placed, counts, strict=True) if job.sample.has_image]
-    n_pairs = max((job.stop for job, _ in shown), default=0)
-    truth = bool(shown) and all(found["truth"] for _, found in shown)
-    return placed, _Plan(tuple(genes), row, n_pairs, nnz, truth, jobs[0].image_size)
+    n_pairs = max((job.stop for job in placed if job.sample.has_image), default=0)
+    return placed, _Plan(tuple(genes), row, n_pairs, nnz, jobs[0].image_size)
 
 
 def _make_room(plan: _Plan, partial: Path) -> None:
@@ -231,7 +228,7 @@ def _choose_panels(partial: Path, profile: Profile, sections: Sequence[Section],
         panel = panels.select(sums, {s.donor for s in trained}, plan.genes, scored, profile.panel)
         if not (home / "panel.json").is_file() or panels.load(home / "panel.json") != panel:
             panel.save(home / "panel.json")
-        for table, shape in assemble_sample.fold_tables(panel, plan.n_spots, plan.n_pairs, plan.truth).items():
+        for table, shape in assemble_sample.fold_tables(panel, plan.n_spots).items():
             store.create(home / f"{table}.npy", "<f4", shape)
         names.append(name)
     return tuple(names)
@@ -267,7 +264,6 @@ def _finish(
     record = made.stamp() | {
         "n_pairs": plan.n_pairs,
         "n_spots": plan.n_spots,
-        "truth": plan.truth,
         "sections": [asdict(section) for section in sections],
         "checksums": sha256(partial / "checksums.json"),
     }

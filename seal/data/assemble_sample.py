@@ -23,7 +23,6 @@ from seal.data.store import Block, write_block
 from seal.errors import SealError
 from seal.files import atomic, read_json, write_json
 from seal.profiles import PanelSettings
-from seal_atlas.counting import truth as simulated_truth
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -48,7 +47,6 @@ class Job:
     stop: int = 0
     nnz: int = 0  # stored counts of the samples before
     folds: tuple[str, ...] = ()
-    truth: bool = False
 
     def part(self, suffix: str) -> Path:
         """A file that is put aside until all samples are written; STEP.json says that a step is done."""
@@ -90,7 +88,7 @@ def count(job: Job) -> dict[str, Any]:
 
     Returns
     -------
-    spots, nnz, genes, and whether the sample brings its simulated truth.
+    spots, nnz, genes.
 
     Raises
     ------
@@ -130,7 +128,6 @@ def count(job: Job) -> dict[str, Any]:
         "spots": counts.shape[0],
         "nnz": int(counts.nnz),
         "genes": [genes[i] for i in order],
-        "truth": simulated_truth.is_there(sample, data),
     }
     write_json(job.part("count.json"), found)
     return found
@@ -227,7 +224,7 @@ def _adjacency(job: Job) -> "csr_array":
 
 
 def write_folds(job: Job) -> None:
-    """Write a sample's rows of each fold's tables: context, measured, and the simulated truth where there is one."""
+    """Write a sample's rows of each fold's tables: context and measured."""
     _require_folder(job)
     if job.part("folds.json").is_file():
         return
@@ -239,10 +236,6 @@ def write_folds(job: Job) -> None:
     counts = counted(job, genes)[0][:, np.searchsorted(np.array(genes, dtype=str), np.array(used, dtype=str))]
     columns = {folder: np.array([where[gene] for gene in panel.genes]) for folder, panel in panels.items()}
     blocks = _write_expression(job, counts, columns, panels)
-    for name, shares in _truth(job).items():
-        for folder, panel in panels.items():
-            values = shares.log_expression(panel.test_genes, job.panel.target_sum)
-            blocks.append(write_block(job.folder, f"{folder}/{name}.npy", job.start, values, job.sample.id))
     write_json(job.part("folds.json"), blocks)
 
 
@@ -266,14 +259,6 @@ def _write_expression(
     return [block.close() for block in blocks.values()]
 
 
-def _truth(job: Job) -> dict[str, simulated_truth.Shares]:
-    if not (job.truth and job.sample.has_image):
-        return {}
-    data = sample_files.read_counts(job.sample)
-    return simulated_truth.gather(job.sample, data[_spots(job)["barcode"].tolist()], _alias_table(job.aliases))
-
-
-def fold_tables(panel: Panel, n_spots: int, n_pairs: int, truth: bool) -> dict[str, tuple[int, int]]:
+def fold_tables(panel: Panel, n_spots: int) -> dict[str, tuple[int, int]]:
     """Name -> shape of a fold's tables."""
-    tables = {"context": (n_spots, len(panel.genes)), "measured": (n_spots, len(panel.test_genes))}
-    return tables | dict.fromkeys(simulated_truth.TRUTH if truth else (), (n_pairs, len(panel.test_genes)))
+    return {"context": (n_spots, len(panel.genes)), "measured": (n_spots, len(panel.test_genes))}

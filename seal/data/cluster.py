@@ -15,7 +15,6 @@ from seal.errors import SealError
 if TYPE_CHECKING:
     from distributed import Client
 
-WAYS = ("threads", "processes")
 PATIENCE = "15s"  # to reach a scheduler, or the first of its workers
 
 
@@ -24,12 +23,12 @@ def open_executor(how: str, jobs: int) -> Iterator[Executor]:
     """Open what runs the steps of one assembly, at most `jobs` at a time; a scheduler that SEAL_DASK names comes first.
 
     Threads are Python's own: a Dask client in this process gives the same, two seconds later (distributed's import).
-    Another way, and a scheduler that cannot be reached, are a SealError.
+
+    Raises
+    ------
+    SealError
+        The scheduler cannot be reached.
     """
-    if how not in WAYS:
-        raise SealError(
-            f"ComputeSettings.assembly is {how!r}", expected=f"one of {', '.join(WAYS)}", do="set it to one of these"
-        )
     address, workers = os.environ.get("SEAL_DASK"), min(cores(), jobs)
     if not address and (how == "threads" or jobs == 1):
         with ThreadPoolExecutor(workers) as executor:

@@ -13,8 +13,6 @@ One folder a profile::
     folds/NAME/panel.json        the panel and each organ's test genes, chosen on the fold's training donors
     folds/NAME/context.npy       float32 [spots, panel]: spot context, normalised, log: what SEAL learns
     folds/NAME/measured.npy      float32 [spots, test genes]: a spot's own counts, normalised, log: what is predicted
-    folds/NAME/oracle.npy        float32 [pairs, test genes], simulated samples that hold their truth: the expression
-    folds/NAME/ceiling.npy       expected from what a picture can show, and from everything but the drawing of counts
 
 Test genes are the union over the fold's test organs, in the panel's order of `Panel.test_genes`.
 
@@ -29,7 +27,7 @@ import numpy as np
 
 from seal import paths
 from seal.data import panel as panels
-from seal.data.folds import Fold, Section, make_folds
+from seal.data.folds import Fold, Section, left_out, make_folds
 from seal.data.panel import Panel
 from seal.data.store import RowFile
 from seal.errors import SealError
@@ -38,17 +36,14 @@ from seal.profiles import Profile, difference
 
 # Of a profile, what its pairs depend on.
 SETTINGS = (
-    *("source", "atlas", "selection", "image_size", "um_per_px", "panel"),
+    *("source", "source_settings", "selection", "image_size", "um_per_px", "panel"),
     *("evaluation__split", "evaluation__folds"),
 )
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """The pairs of one profile, read from their folder.
-
-    `truth` says whether simulated samples brought their truth; `genes`, if set, how many genes of a panel are used.
-    """
+    """The pairs of one profile, read from their folder; `genes`, if set, says how many genes of a panel are used."""
 
     folder: Path
     profile: Profile
@@ -56,7 +51,6 @@ class Pairs:
     n_pairs: int
     n_spots: int
     sections: tuple[Section, ...]
-    truth: bool = False
     genes: int | None = None
 
     def with_profile(self, profile: Profile, genes: int | None = None) -> "Pairs":
@@ -168,27 +162,6 @@ class Pairs:
         """What patch-level evaluation predicts, float32 [spots, test genes], memory-mapped."""
         return np.load(self.folder / "folds" / fold.name / "measured.npy", mmap_mode="r")
 
-    def expected(self, fold: Fold, name: str) -> np.ndarray:
-        """The simulated truth behind `measured`, float32 [pairs, test genes], memory-mapped.
-
-        Parameters
-        ----------
-        name
-            "oracle" or "ceiling", see `seal_atlas.counting.truth`.
-
-        Raises
-        ------
-        SealError
-            The samples did not bring it: real data never do.
-        """
-        if not self.truth:
-            raise SealError(
-                f"the pairs in {self.folder} hold no {name}",
-                expected="simulated samples, all of them with layers oracle and ceiling",
-                do="ask for it only where Pairs.truth is set",
-            )
-        return np.load(self.folder / "folds" / fold.name / f"{name}.npy", mmap_mode="r")
-
 
 def stored(folder: Path) -> dict:
     """The record of assembled pairs, pairs.json, checked against its own digest.
@@ -230,4 +203,50 @@ def read(profile: Profile) -> Pairs:
         )
     record = stored(folder)
     sections = tuple(Section(**section) for section in record["sections"])
-    return Pairs(folder, profile, record["key"], record["n_pairs"], record["n_spots"], sections, record["truth"])
+    return Pairs(folder, profile, record["key"], record["n_pairs"], record["n_spots"], sections)
+
+
+def tabulate_samples(pairs: Pairs):
+    """Give one row a section, with the fold that leaves it out (None: none does).
+
+    Returns
+    -------
+    DataFrame with id, organ, disease_state, donor, technology, spots, pairs, dataset, licence, simulated, fold.
+    """
+    import pandas as pd
+
+    out = left_out(pairs.sections, pairs.profile.evaluation)
+    fold_of = {section.sample: name for name, inside in out.items() for section in inside}
+    rows = [
+        {
+            "id": s.sample,
+            "organ": s.organ,
+            "disease_state": s.disease_state,
+            "donor": s.donor,
+            "technology": s.technology,
+            "spots": s.stop - s.start,
+            "pairs": (s.stop - s.start) * s.has_image,
+            "dataset": s.dataset,
+            "licence": s.licence,
+            "simulated": pairs.profile.simulated,
+            "fold": fold_of.get(s.sample),
+        }
+        for s in pairs.sections
+    ]
+    return pd.DataFrame(rows)
+
+
+def tabulate_panel(pairs: Pairs):
+    """Give one row a fold and gene, in panel order: fold, rank, gene, test, organs (those it is scored in)."""
+    import pandas as pd
+
+    rows = []
+    for fold in pairs.folds():
+        genes = pairs.panel(fold)
+        organs = {gene: [o for o, scored in genes.test.items() if gene in scored] for gene in genes.test_genes}
+        rows += [
+            {"fold": fold.name, "rank": rank, "gene": gene, "test": gene in organs}
+            | {"organs": ", ".join(organs.get(gene, []))}
+            for rank, gene in enumerate(genes.genes, start=1)
+        ]
+    return pd.DataFrame(rows)

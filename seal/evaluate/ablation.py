@@ -2,19 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
-import torch
 
 from seal import profiles
 from seal.data.pairs import Fold, Pairs
+from seal.embed import Embeddings, embed_runs
 from seal.evaluate import geometry
-from seal.evaluate.patch import Evaluation, predict
+from seal.evaluate.methods import Method, predict_by_probe
+from seal.evaluate.patch import Evaluation
 from seal.evaluate.scoring import summary
-from seal.models.vision import SealVision
-from seal.train import runs
-from seal.train.tokens import embed
+from seal.train.runs import VisionRun, train_runs
+from seal.train.tokens import TokenSource
 
 FULL, FROZEN = "full", "frozen"
 
@@ -65,6 +65,16 @@ VARIANTS = {
 }
 
 
+def list_methods() -> tuple[Method, ...]:
+    """List the full method, the frozen encoder and every variant, each probed in the same way."""
+    full = Method(FULL, "SEAL, the full method", "adapted", "all", predict_by_probe, embedding="seal")
+    frozen = Method(FROZEN, "frozen encoder", "encoder", "none", predict_by_probe, embedding=FROZEN)
+    variants = [
+        Method(name, variant.label, "adapted", "all", predict_by_probe, name) for name, variant in VARIANTS.items()
+    ]
+    return full, frozen, *variants
+
+
 @dataclass
 class Ablation(Evaluation):
     """Predictions of every variant, beside the full method's and the frozen encoder's.
@@ -73,62 +83,46 @@ class Ablation(Evaluation):
     dozen variants times all seeds would take longer than everything else.
     """
 
-    methods: ClassVar[tuple[str, ...]] = (FULL, FROZEN, *VARIANTS)
-    reference: ClassVar[str] = FULL
-
-    geometry: list[dict[str, Any]] = field(default_factory=list)
+    methods: tuple[Method, ...] = field(default_factory=list_methods)
+    reference: str = FULL
 
     def folds(self) -> tuple[Fold, ...]:
-        """The first folds, as many as the profile says."""
-        return self.pairs.folds()[: self.pairs.profile.evaluation.ablation_folds or None]
+        """Give the first folds, as many as the profile says."""
+        return choose_folds(self.pairs)
 
-    def run(self) -> "Ablation":
-        """Train and predict for every variant and fold."""
-        from tqdm import tqdm
-
-        seed = self.pairs.profile.evaluation.seeds[0]
-        frozen: np.ndarray | None = None
-        for fold in tqdm(self.folds(), desc="ablations", unit="fold"):
-            models = {name: self._train(name, fold, seed) for name in (FULL, *VARIANTS)}
-            tails = {name: model.encoder for name, model in models.items()}
-            found = embed(tails if frozen is not None else {FROZEN: self.source.encoder, **tails}, self.source)
-            frozen = found.pop(FROZEN, frozen)
-            for name, embedding in {FROZEN: frozen, **found}.items():
-                # The probe learns from all training spots, whatever the encoder has learnt from.
-                self.predictions[name, fold.name, seed] = predict(self.pairs, fold, embedding)
-            self.geometry += [
-                self._shape(name, fold, models.get(name), found.get(name, frozen)) for name in self.methods
-            ]
-        return self
-
-    def _train(self, name: str, fold: Fold, seed: int):
-        if name == FULL:
-            return runs.train_vision(self.pairs, fold, seed, self.source)
-        variant = VARIANTS[name]
-        pairs = varied(self.pairs, name)
-        part = fold if variant.pairs == 1 else fold.part(variant.pairs, seed)
-        return runs.train_vision(pairs, part, seed, self.source)
-
-    def _shape(self, name: str, fold: Fold, model: SealVision | None, z_v: np.ndarray) -> dict[str, Any]:
-        """How the embeddings of the fold's training and test spots lie, and how well they find their own spot."""
-        row: dict[str, Any] = {"method": name, "fold": fold.name}
-        for where, rows in (("train", geometry.sample(fold.train)), ("test", geometry.sample(fold.test))):
-            row[f"effective_rank_{where}"] = geometry.effective_rank(z_v[rows])
-            row[f"uniformity_{where}"] = geometry.uniformity(z_v[rows])
-            if model is None:  # the frozen encoder knows no omics embedding
-                row[f"alignment_{where}"] = row[f"recall10_{where}"] = row[f"chance10_{where}"] = float("nan")
-                continue
-            x = self.pairs.context(fold)[rows][:, : len(model.gene_mean)]
-            with torch.no_grad():
-                z_o = model.omics(torch.from_numpy(np.array(x)).to(model.gene_mean.device)).cpu().numpy()
-            row[f"alignment_{where}"] = geometry.alignment(z_v[rows], z_o)
-            row[f"recall10_{where}"] = geometry.recall(z_v[rows], z_o, 10)
-            row[f"chance10_{where}"] = min(1.0, 10 / len(rows))
-        return row
+    def seeds(self, method: Method) -> tuple[int, ...]:
+        """Give the profile's first seed."""
+        return self.pairs.profile.evaluation.seeds[:1]
 
 
-def varied(pairs: Pairs, name: str) -> Pairs:
-    """The pairs under a variant's settings."""
+def choose_folds(pairs: Pairs) -> tuple[Fold, ...]:
+    """Choose the first folds, as many as the profile says."""
+    return pairs.folds()[: pairs.profile.evaluation.ablation_folds or None]
+
+
+def list_runs(pairs: Pairs) -> list[VisionRun]:
+    """List what the ablations compare: the full method and its variants, each with the profile's first seed."""
+    seed, runs = pairs.profile.evaluation.seeds[0], []
+    for fold in choose_folds(pairs):
+        runs.append(VisionRun(pairs, fold, seed))
+        for name, variant in VARIANTS.items():
+            part = fold if variant.pairs == 1 else fold.part(variant.pairs, seed)
+            runs.append(VisionRun(vary(pairs, name), part, seed, variant=name))
+    return runs
+
+
+def train_all(pairs: Pairs, source: TokenSource) -> None:
+    """Train what of `list_runs` is not trained yet."""
+    train_runs(list_runs(pairs), source)
+
+
+def embed_all(pairs: Pairs, source: TokenSource) -> Embeddings:
+    """Embed the pairs with every one of `list_runs`, a fold's in one pass over the trunk's tokens."""
+    return embed_runs(pairs, source, list_runs(pairs))
+
+
+def vary(pairs: Pairs, name: str) -> Pairs:
+    """Give the pairs under a variant's settings."""
     variant, profile = VARIANTS[name], pairs.profile
     longer = {f"{s}__epochs": round(getattr(profile, s).epochs / variant.pairs) for s in ("omics", "vision")}
     profile = profiles.changed(profile, **longer, **variant.changes)
@@ -143,24 +137,39 @@ def table(ablation: Ablation):
 
     Returns
     -------
-    DataFrame with table, label and the columns of the summary.
+    DataFrame with table and the columns of the summary.
     """
     import pandas as pd
 
     tables = sorted({variant.table for variant in VARIANTS.values()})
-    both = {FULL: "SEAL, the full method", FROZEN: "frozen encoder"}
-    rows = [{"table": t, "method": name, "label": label} for t in tables for name, label in both.items()]
-    rows += [{"table": v.table, "method": name, "label": v.label} for name, v in VARIANTS.items()]
+    rows = [{"table": t, "method": name} for t in tables for name in (FULL, FROZEN)]
+    rows += [{"table": variant.table, "method": name} for name, variant in VARIANTS.items()]
     return pd.DataFrame(rows).merge(summary(ablation), on="method").sort_values("table", kind="stable")
 
 
 def shapes(ablation: Ablation):
-    """One row a variant and fold: effective rank, uniformity, alignment and recall of embeddings, train and test.
+    """One row a variant and fold: how the embeddings of training and test spots lie, and find their own spot.
 
     Returns
     -------
-    DataFrame with method, fold and, for train and test, effective_rank, uniformity, alignment, recall10, chance10.
+    DataFrame with method, label, fold and, for train and test, effective_rank, uniformity, alignment, recall10,
+    chance10; the last three are NaN for the frozen encoder, which knows no omics embedding.
     """
     import pandas as pd
 
-    return pd.DataFrame(ablation.geometry)
+    return pd.DataFrame([_shape(ablation, fold, m) for fold in ablation.folds() for m in ablation.methods])
+
+
+def _shape(ablation: Ablation, fold: Fold, method: Method) -> dict[str, Any]:
+    own = method.embedding, fold.name, ablation.seeds(method)[0]
+    z_v = ablation.embeddings.read(*own)  # [pairs, d]
+    z_o = None if method.name == FROZEN else ablation.embeddings.read(*own, table="omics")
+    row: dict[str, Any] = {"method": method.name, "label": method.label, "fold": fold.name}
+    for where, rows in (("train", geometry.sample(fold.train)), ("test", geometry.sample(fold.test))):
+        row[f"effective_rank_{where}"] = geometry.effective_rank(z_v[rows])
+        row[f"uniformity_{where}"] = geometry.uniformity(z_v[rows])
+        known = z_o is not None
+        row[f"alignment_{where}"] = geometry.alignment(z_v[rows], z_o[rows]) if known else np.nan
+        row[f"recall10_{where}"] = geometry.recall(z_v[rows], z_o[rows], 10) if known else np.nan
+        row[f"chance10_{where}"] = min(1.0, 10 / len(rows)) if known else np.nan
+    return row

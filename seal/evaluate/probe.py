@@ -62,13 +62,13 @@ def ridge_probe(
     scores = np.zeros(len(alphas))
     for group in np.unique(how.groups):
         inside = how.groups == group
-        fit = _Ridge.of(train[~inside], target[~inside], components)
+        fit = _Ridge.fit(train[~inside], target[~inside], components)
         for part in np.unique(how.parts[inside]):
             rows = inside & (how.parts == part)
             columns = how.columns.get(part, slice(None))
             scores += _path_scores(fit, train[rows], target[rows][:, columns], columns, alphas)
     best = float(alphas[int(np.argmax(scores))])
-    return _Ridge.of(train, target, components).predict(test, [best])[0], best
+    return _Ridge.fit(train, target, components).predict(test, [best])[0], best
 
 
 def _path_scores(fit: "_Ridge", x: np.ndarray, y: np.ndarray, columns, alphas: Sequence[float]) -> np.ndarray:
@@ -94,7 +94,7 @@ class _Ridge:
     centre: np.ndarray  # [G]
 
     @classmethod
-    def of(cls, train: np.ndarray, target: np.ndarray, components: int) -> "_Ridge":
+    def fit(cls, train: np.ndarray, target: np.ndarray, components: int) -> "_Ridge":
         mean, sd = train.mean(axis=0), train.std(axis=0)
         sd = np.where(sd > 0, sd, 1.0)
         z = (train - mean) / sd

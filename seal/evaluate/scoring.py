@@ -4,18 +4,21 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from seal.errors import SealError
+from seal.evaluate.methods import Method
 from seal.evaluate.metrics import cluster_means, interval, mean_pearson, pearson, resamples
 from seal.evaluate.patch import Evaluation, Part, parts
-from seal_atlas.counting.truth import TRUTH
+from seal.profiles import EvaluationSettings
 
 BOOTSTRAP_SEED = 0
-RESAMPLED = ("spots", "donors")
 
 
-def _labels(evaluation: Evaluation, method: str) -> dict[str, str]:
+def _labels(method: Method) -> dict[str, str]:
+    return {"method": method.name, "label": method.label, "kind": method.kind}
+
+
+def _columns(evaluation: Evaluation, method: Method) -> dict[str, str]:
     profile = evaluation.pairs.profile
-    return {"task": f"{profile.name} expression", "encoder": profile.encoder, "method": method}
+    return {"task": f"{profile.name} expression", "encoder": profile.encoder, **_labels(method)}
 
 
 def scores(evaluation: Evaluation):
@@ -25,8 +28,8 @@ def scores(evaluation: Evaluation):
 
     Returns
     -------
-    DataFrame with task, encoder, method, organ, fold, donor, seed, metric ("pcc" | "mse"), value. The mse is in
-    squared units of normalised log expression.
+    DataFrame with task, encoder, method, label, kind, organ, fold, donor, seed, metric ("pcc" | "mse"), value. The mse
+    is in squared units of normalised log expression.
     """
     import pandas as pd
 
@@ -35,10 +38,11 @@ def scores(evaluation: Evaluation):
         measured, of_fold = evaluation.pairs.measured(fold)[fold.test], parts(evaluation.pairs, fold)
         for method in evaluation.methods:
             for part in of_fold:
-                truth = part.of(measured)
-                labels = _labels(evaluation, method) | {"organ": part.organ, "fold": fold.name, "donor": part.donor}
-                for seed, prediction in evaluation.runs(method, fold.name):
-                    mine = part.of(prediction)
+                truth = part.take(measured)
+                labels = _columns(evaluation, method)
+                labels |= {"organ": part.organ, "fold": fold.name, "donor": part.donor}
+                for seed, prediction in evaluation.runs(method.name, fold.name):
+                    mine = part.take(prediction)
                     values = {"pcc": float(mean_pearson(mine, truth)), "mse": float(np.mean((mine - truth) ** 2))}
                     rows += [labels | {"seed": seed, "metric": m, "value": value} for m, value in values.items()]
     return pd.DataFrame(rows)
@@ -49,7 +53,7 @@ def gene_scores(evaluation: Evaluation):
 
     Returns
     -------
-    DataFrame with gene, organ, method, fold, donor, seed, metric ("pcc"), value.
+    DataFrame with gene, organ, method, label, kind, fold, donor, seed, metric ("pcc"), value.
     """
     import pandas as pd
 
@@ -59,11 +63,11 @@ def gene_scores(evaluation: Evaluation):
         genes = np.array(evaluation.pairs.panel(fold).test_genes)
         for method in evaluation.methods:
             for part in of_fold:
-                truth = part.of(measured)
-                frame = pd.DataFrame({"gene": genes[part.columns], "organ": part.organ, "method": method})
+                truth = part.take(measured)
+                frame = pd.DataFrame({"gene": genes[part.columns], "organ": part.organ, **_labels(method)})
                 frame = frame.assign(fold=fold.name, donor=part.donor)
-                for seed, prediction in evaluation.runs(method, fold.name):
-                    frames.append(frame.assign(seed=seed, metric="pcc", value=pearson(part.of(prediction), truth)))
+                for seed, prediction in evaluation.runs(method.name, fold.name):
+                    frames.append(frame.assign(seed=seed, metric="pcc", value=pearson(part.take(prediction), truth)))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -109,21 +113,15 @@ class _Means:
 
 def _means(evaluation: Evaluation) -> _Means:
     settings = evaluation.pairs.profile.evaluation
-    if settings.resample not in RESAMPLED:
-        raise SealError(
-            f"EvaluationSettings.resample is {settings.resample!r}",
-            expected=f"one of {', '.join(RESAMPLED)}",
-            do="set it to one of these",
-        )
     means = _Means(settings.bootstrap)
     for fold in evaluation.folds():
         measured = evaluation.pairs.measured(fold)[fold.test]
         for part in parts(evaluation.pairs, fold):
             means.parts.append(part)
-            truth = part.of(measured)
+            truth = part.take(measured)
             spots = resamples(len(truth), settings.bootstrap, BOOTSTRAP_SEED)
-            for method in evaluation.methods:
-                runs = [part.of(prediction) for _, prediction in evaluation.runs(method, fold.name)]
+            for method in (method.name for method in evaluation.methods):
+                runs = [part.take(prediction) for _, prediction in evaluation.runs(method, fold.name)]
                 means.point.setdefault(method, []).append(float(np.mean([mean_pearson(p, truth) for p in runs])))
                 if settings.resample == "spots":
                     drawn = np.mean([mean_pearson(p, truth, spots) for p in runs], axis=0)
@@ -141,8 +139,9 @@ def summary(evaluation: Evaluation):
 
     Returns
     -------
-    DataFrame with task, encoder, method, organ, metric, mean, low, high, difference, difference_low,
-    difference_high, folds, donors, seeds, split, dealt (0: each left out in turn; K: dealt into K folds), resample.
+    DataFrame with task, encoder, method, label, kind, organ, metric, mean, low, high, difference, difference_low,
+    difference_high, folds, donors, seeds, split, dealt (0: each left out in turn; K: dealt into K folds), resample,
+    tested (what was left out of training, in words).
     """
     import pandas as pd
 
@@ -152,14 +151,23 @@ def summary(evaluation: Evaluation):
         folds, donors = ({getattr(means.parts[i], name) for i in chosen} for name in ("fold", "donor"))
         for method in evaluation.methods:
             rows.append(
-                _labels(evaluation, method)
+                _columns(evaluation, method)
                 | {"organ": organ, "metric": "pcc"}
-                | means.row(method, chosen, evaluation.reference)
+                | means.row(method.name, chosen, evaluation.reference)
                 | {"folds": len(folds), "donors": len(donors)}
-                | {"seeds": len(evaluation.runs(method, means.parts[chosen[0]].fold)), "split": settings.split}
-                | {"dealt": settings.folds, "resample": settings.resample}
+                | {"seeds": len(evaluation.runs(method.name, means.parts[chosen[0]].fold)), "split": settings.split}
+                | {"dealt": settings.folds, "resample": settings.resample, "tested": _tested(settings, len(folds))}
             )
     return pd.DataFrame(rows)
+
+
+def _tested(settings: EvaluationSettings, folds: int) -> str:
+    if settings.split == "given":
+        return "the test set's donors left out"
+    if settings.folds == 0:
+        return f"one {settings.split} left out"
+    several = {"donor": "donors", "section": "sections", "study": "studies", "organ": "organs"}[settings.split]
+    return f"{several} left out in {folds}{'' if folds == settings.folds else f' of {settings.folds}'} folds"
 
 
 def verdicts(evaluation: Evaluation) -> list[str]:
@@ -171,7 +179,8 @@ def verdicts(evaluation: Evaluation) -> list[str]:
     """
     means, reference = _means(evaluation), evaluation.reference
     everything = means.organs()["all"]
-    contrasts = [(method, reference) for method in evaluation.methods if method != reference]
+    names = [method.name for method in evaluation.methods]
+    contrasts = [(name, reference) for name in names if name != reference]
     lines = [f"paired differences, 95 % intervals over {evaluation.pairs.profile.evaluation.resample}"]
     for method, against in [*contrasts, ("seal", "seal_shuffled")]:
         row = means.row(method, everything, against)
@@ -179,8 +188,8 @@ def verdicts(evaluation: Evaluation) -> list[str]:
         word = "better than" if low > 0 else "worse than" if high < 0 else "not told apart from"
         word = word if np.isfinite(low) else "no interval against"
         lines.append(f"{method}: {word} {against} ({row['difference']:+.3f}, {low:+.3f} to {high:+.3f})")
-    if set(TRUTH) <= set(evaluation.methods):
-        lines.append(_reached({m: means.mean(m, everything) for m in ("frozen", "seal", *TRUTH)}))
+    if {"oracle", "ceiling"} <= set(names):
+        lines.append(_reached({name: means.mean(name, everything) for name in names}))
     return lines
 
 
@@ -188,3 +197,30 @@ def _reached(mean: dict[str, float]) -> str:
     seal, frozen = (f"{100 * mean[name] / mean['oracle']:.0f} %" for name in ("seal", "frozen"))
     truth = f"the oracle {mean['oracle']:.3f}, the ceiling {mean['ceiling']:.3f}"
     return f"SEAL reaches {seal} of the oracle's PCC, the frozen encoder {frozen}; {truth}"
+
+
+def maps(evaluation: Evaluation, genes: int = 3):
+    """Give measured and predicted expression of an organ's first test genes on every test section, first seed.
+
+    The genes are the most variable of the training donors: chosen before the test donor is looked at.
+
+    Returns
+    -------
+    DataFrame with fold, donor, sample, barcode, x, y (full-resolution px), gene, measured, frozen, seal.
+    """
+    import pandas as pd
+
+    pairs = evaluation.pairs
+    seed = pairs.profile.evaluation.seeds[0]
+    frames = []
+    for fold in evaluation.folds():
+        spots, names = pairs.frame().iloc[fold.test], pairs.panel(fold).test_genes
+        shown = {"measured": pairs.measured(fold)[fold.test]}
+        shown |= {method: evaluation.predictions[method, fold.name, seed] for method in ("frozen", "seal")}
+        for part in parts(pairs, fold):
+            where = spots.iloc[part.rows][["donor", "sample", "barcode", "x", "y"]]
+            for column in part.columns[:genes]:
+                values = {name: matrix[part.rows, column] for name, matrix in shown.items()}
+                frames.append(where.assign(fold=fold.name, gene=names[column], **values))
+    columns = ["fold", "donor", "sample", "barcode", "x", "y", "gene", *shown]
+    return pd.concat(frames, ignore_index=True)[columns]

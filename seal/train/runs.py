@@ -5,9 +5,10 @@ weights as safetensors and log.json. Stage 2 adds the adapter in PEFT's format.
 """
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from seal.models.omics import SealOmics, gene_statistics, in_gene_units
 from seal.models.vision import SealVision
 from seal.models.weights import differences
 from seal.profiles import difference
-from seal.train import launch, parallel, tokens
+from seal.train import parallel, tokens
 from seal.train.loop import Schedule, finish, fit
 from seal.train.steps import Expression, OmicsTask, VisionTask
 from seal.train.tokens import TokenSource
@@ -219,8 +220,8 @@ def train_vision(pairs: Pairs, fold: Fold, seed: int, source: TokenSource, metho
         model = SealVision(source.encoder.fork(settings.blocks), omics, settings, *_statistics(x, current))
     model.to(parallel.device())
     whole = pairs.genes is None and fold.share == 1  # what a command line can say
-    if not current and whole and (processes := launch.gpus_to_share()):
-        launch.train(pairs.profile, fold.name, seed, method, processes)
+    if not current and whole and (processes := parallel.gpus_to_share()):
+        parallel.start_training(pairs.profile, [fold.name], [seed], method, processes)
         current = made.is_current(folder / "run.json")
     parallel.state().wait_for_everyone()  # all have looked before the first can finish
     if current:
@@ -287,3 +288,102 @@ def _load_adapter(model: SealVision, path: Path) -> None:
     state = load_weights(path)
     require_same(get_peft_model_state_dict(model.peft), state, path, "the adapter of this encoder")
     set_peft_model_state_dict(model.peft, state)
+
+
+# ---- all runs of a profile ---------------------------------------------------------------------------------
+
+
+class VisionRun(NamedTuple):
+    """One training of stage 2: the pairs under its settings, the fold that it learns from, its seed and method.
+
+    `variant` names what was changed, if anything was: in the name of its embeddings, instead of the method.
+    """
+
+    pairs: Pairs
+    fold: Fold
+    seed: int
+    method: str = "seal"
+    variant: str = ""
+
+    @property
+    def folder(self) -> Path:
+        """See `run_folder`."""
+        return run_folder(self.pairs, self.fold, self.seed, self.method)
+
+    def is_trained(self, source: TokenSource) -> bool:
+        """Say whether both stages are there and current."""
+        stage_1 = _omics_made_from(self.pairs, self.fold, self.seed, source.encoder.dim)
+        if not stage_1.is_current(run_folder(self.pairs, self.fold, self.seed, "omics") / "run.json"):
+            return False
+        stage_2 = _vision_made_from(self.pairs, self.fold, self.seed, self.method, source)
+        return stage_2.is_current(self.folder / "run.json")
+
+    def model(self, source: TokenSource) -> SealVision:
+        """Read its model, or train it if it is not there; see `train_vision`."""
+        return train_vision(self.pairs, self.fold, self.seed, source, self.method)
+
+    def key(self, source: TokenSource) -> str:
+        """Give the key of the trained run.
+
+        Raises
+        ------
+        SealError
+            It is not trained yet, or on other inputs.
+        """
+        if not self.is_trained(source):
+            raise SealError(
+                f"{self.folder} holds no run of these settings and inputs",
+                expected="a trained model",
+                do="train it first: seal.train.runs.train_runs, or notebook 04 from its beginning",
+            )
+        return read_json(self.folder / "run.json")["key"]
+
+
+def list_runs(
+    pairs: Pairs,
+    methods: Sequence[str] = METHODS,
+    folds: Sequence[Fold] | None = None,
+    seeds: Sequence[int] | None = None,
+) -> list[VisionRun]:
+    """List the runs of these methods, folds and seeds; by default all of the profile's."""
+    folds, seeds = folds or pairs.folds(), seeds or pairs.profile.evaluation.seeds
+    return [VisionRun(pairs, fold, seed, method) for fold in folds for method in methods for seed in seeds]
+
+
+def train_all(
+    pairs: Pairs,
+    source: TokenSource,
+    methods: Sequence[str] = METHODS,
+    folds: Sequence[Fold] | None = None,
+    seeds: Sequence[int] | None = None,
+) -> None:
+    """Train what of `list_runs` is not trained yet; what was cut off goes on from where it stopped."""
+    train_runs(list_runs(pairs, methods, folds, seeds), source)
+
+
+def train_runs(runs: Sequence[VisionRun], source: TokenSource) -> None:
+    """Train those of some runs that are not trained yet."""
+    from tqdm import tqdm
+
+    for run in tqdm(runs, desc="training", unit="run"):
+        if not run.is_trained(source):
+            run.model(source)
+
+
+def tabulate_training(pairs: Pairs):
+    """Give the loss terms of every finished run: stage, method, fold, seed, epoch, step, term, value."""
+    import pandas as pd
+
+    frames = []
+    for fold in pairs.folds():
+        for seed in pairs.profile.evaluation.seeds:
+            for name in ("omics", *METHODS):
+                folder = run_folder(pairs, fold, seed, name)
+                if not (folder / "run.json").is_file():
+                    continue
+                log = pd.DataFrame(read_log(folder)).drop(columns="lr")
+                long = log.melt(["epoch", "step"], var_name="term")
+                stage, method = ("omics", "seal") if name == "omics" else ("vision", name)
+                frames.append(long.assign(stage=stage, method=method, fold=fold.name, seed=seed))
+    columns = ["stage", "method", "fold", "seed", "epoch", "step", "term", "value"]
+    return pd.concat(frames, ignore_index=True)[columns]

@@ -37,12 +37,11 @@ from seal.train import parallel
 VERSION = 1  # counted up when the same patches and settings give other tokens
 # Of a profile, what its tokens depend on.
 SETTINGS = (
-    *("source", "atlas", "selection", "image_size", "um_per_px", "panel__min_spot_counts", "encoder"),
+    *("source", "source_settings", "selection", "image_size", "um_per_px", "panel__min_spot_counts", "encoder"),
     *("vision__blocks", "vision__views", "compute__token_dtype", "compute__precision"),
 )
 AUGMENTATION_SEED = 42  # release's seed; the views are the same for every fold and training seed
 CHUNK = {"cpu": 64, "cuda": 256}  # patches a forward pass
-KINDS = ("auto", "memory", "disk", "recompute")
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 PERSIST_SECONDS = 30.0  # how often what is done is made sure of on disk
 
@@ -202,10 +201,9 @@ def build(pairs: Pairs) -> TokenSource:
     Raises
     ------
     SealError
-        An unknown kind, dtype or precision; tokens that overflow their dtype; a full disk.
+        Tokens that overflow their dtype; a full disk.
     """
     profile = pairs.profile
-    _check(profile)
     made = _made_from(pairs)
     maker, kind = RecomputedTokens(pairs, made.key), choose(pairs)
     if kind == "recompute":
@@ -236,19 +234,6 @@ def gigabytes(pairs: Pairs) -> float:
     tokens = 1 + geometry.registers + (profile.image_size // geometry.patch) ** 2
     width = DTYPES[profile.compute.token_dtype].itemsize
     return (1 + profile.vision.views) * pairs.n_pairs * tokens * geometry.width * width / 1e9
-
-
-def _check(profile: Profile) -> None:
-    compute = profile.compute
-    for what, value, known in (
-        ("kind of token store", compute.tokens, KINDS),
-        ("token dtype", compute.token_dtype, DTYPES),
-        ("precision", compute.precision, parallel.PRECISIONS),
-    ):
-        if value not in known:
-            raise SealError(
-                f"unknown {what} {value!r}", expected=f"one of {', '.join(known)}", do="change the profile's compute"
-            )
 
 
 def _made_from(pairs: Pairs) -> Made:
@@ -411,47 +396,33 @@ def _persist(tokens: TokenFile, done: np.ndarray, made: list[int]) -> None:
 # --- embedding --------------------------------------------------------------------------------------------
 
 
-@torch.no_grad()
 def embed(tails: Mapping[str, VisionEncoder], source: TokenSource) -> dict[str, np.ndarray]:
-    """Embed the plain patches of all pairs with several tails of one encoder, in one pass over its tokens.
+    """Embed the plain patches of all pairs with several tails of one encoder, name -> float32 [pairs, d]."""
+    pieces = list(embed_pieces(tails, source))
+    return {name: np.concatenate([piece[name] for piece in pieces]) for name in tails}
+
+
+def embed_pieces(tails: Mapping[str, VisionEncoder], source: TokenSource) -> Iterator[dict[str, np.ndarray]]:
+    """Embed as `embed` does, in one pass over the trunk's tokens, and give the rows piece by piece.
 
     Parameters
     ----------
     tails
         Encoders that share the source's trunk: the frozen one, SEAL, and others.
-
-    Returns
-    -------
-    name -> float32 [pairs, d].
     """
-    profile = source.pairs.profile
     for encoder in tails.values():
         encoder.to(parallel.device()).eval()
-    parts: dict[str, list[np.ndarray]] = {name: [] for name in tails}
     for tokens in source.plain():
-        for name, encoder in tails.items():
-            with parallel.autocast(profile.compute.precision):
-                z = encoder.tail(tokens, profile.vision.blocks)
-            parts[name].append(z.float().cpu().numpy())
-    return {name: np.concatenate(found) for name, found in parts.items()}
+        yield {name: _embed_piece(encoder, tokens, source.pairs.profile) for name, encoder in tails.items()}
+
+
+@torch.no_grad()
+def _embed_piece(encoder: VisionEncoder, tokens: Tensor, profile: Profile) -> np.ndarray:
+    with parallel.autocast(profile.compute.precision):
+        z = encoder.tail(tokens, profile.vision.blocks)  # [B, d]
+    return z.float().cpu().numpy()
 
 
 def embed_tokens(encoder: VisionEncoder, source: TokenSource) -> np.ndarray:
     """Embed the plain patches of all pairs with one encoder, float32 [pairs, d]."""
     return embed({"": encoder}, source)[""]
-
-
-@torch.no_grad()
-def embed_patches(
-    encoder: VisionEncoder, patches: np.ndarray, description: str, precision: str = "float32"
-) -> np.ndarray:
-    """Embeddings straight from patches with the whole encoder, the plain twin of `embed_tokens`, float32 [n, d]."""
-    from tqdm import tqdm
-
-    encoder = encoder.to(parallel.device()).eval()
-    size, parts = CHUNK[parallel.device().type], []
-    for start in tqdm(range(0, len(patches), size), desc=description):
-        images = encoder.preprocess(np.ascontiguousarray(patches[start : start + size])).to(parallel.device())
-        with parallel.autocast(precision):
-            parts.append(encoder(images).float().cpu().numpy())
-    return np.concatenate(parts)

@@ -29,7 +29,7 @@ def origin(root: Path, selection: "Selection") -> dict[str, str | None]:
 
 
 def as_samples(samples: "pd.DataFrame") -> "pd.DataFrame":
-    """`Selection.samples` in the form of `seal.result_tables.samples`, before any file is there.
+    """`Selection.samples` in the form of `seal.data.pairs.tabulate_samples`, before any file is there.
 
     Spots are those under tissue by HEST-1k's table, each of which should give a pair.
     """

@@ -9,7 +9,6 @@ from seal.data.expression import normalise, spot_context
 from seal.data.folds import left_out
 from seal.data.genes import clean_genes
 from seal.data.grid import neighbours
-from seal_atlas.counting import truth
 
 
 def assembled(samples, profile, sections):
@@ -45,11 +44,6 @@ def assembled(samples, profile, sections):
         "barcodes": [name for table in tables for name in table.obs_names],
         "own": own.toarray(),
         "smooth": smooth.toarray(),
-        "truth": {
-            name: [truth.gather(s, t)[name] for s, t in shown]
-            for name in truth.TRUTH
-            if all(truth.is_there(s, t) for s, t in shown)
-        },
         "folds": list(left_out(sections, profile.evaluation)),
     }
 

@@ -7,21 +7,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from seal import profiles, result_tables, results
+from seal import profiles, results
 from seal.data.assemble import assemble
 from seal.data.pairs import Pairs
 from seal.data.panel import Panel
 from seal.errors import SealError
 from seal.evaluate import ablation
-from seal.evaluate.ablation import VARIANTS, Ablation
-from seal.evaluate.patch import predict
+from seal.evaluate.ablation import FULL, VARIANTS, Ablation
+from seal.evaluate.methods import predict_by_probe
 from seal.files import read_json
 from seal.models import encoders
 from seal.train import runs as stages
 from seal.train import tokens
 
 OWN_STAGE_1 = {"heads", "no_flows", "masking", "mse", "third_panel", "half_pairs"}  # the others take the full method's
-GROUPS = ("atlas", "panel", "omics", "vision", "compute", "evaluation")
 
 
 def times(folder):
@@ -34,76 +33,89 @@ def ran(small_home, small_profile, tiny_build, tmp_path_factory):
     home = tmp_path_factory.mktemp("ablated")
     shutil.copytree(small_home, home, dirs_exist_ok=True)
     profile = profiles.changed(small_profile, omics__epochs=1, vision__epochs=1)
-    folds, train, trained = Pairs.folds, stages.train_vision, {}
-
-    def recorded(pairs, fold, seed, source):
-        model = train(pairs, fold, seed, source)
-        trained[pairs.profile.variant] = SimpleNamespace(pairs=pairs, fold=fold, model=model)
-        return model
-
+    folds = Pairs.folds
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SEAL_HOME", str(home))
         patch.setattr(encoders, "build", tiny_build)
         patch.setitem(profiles.PROFILES, "demo", profile)  # what variants are told apart from
         patch.setattr(Pairs, "folds", lambda pairs: folds(pairs)[:1])
         pairs = assemble(profile)
-        (fold,), source, runs = pairs.folds(), tokens.build(pairs), home / "runs" / "demo"
-        train(pairs, fold, 0, source)
-        before = times(runs)
-        patch.setattr(stages, "train_vision", recorded)
-        ran = Ablation(pairs, source).run()
-        after, variants = times(runs), dict(trained)
-        shutil.rmtree(runs / "ablation" / "masking")
-        again = ran._train("masking", fold, 0)
+        (fold,), source, folder = pairs.folds(), tokens.build(pairs), home / "runs" / "demo"
+        stages.train_vision(pairs, fold, 0, source)
+        before = times(folder)
+        ablation.train_all(pairs, source)
+        after = times(folder)
+        with pytest.MonkeyPatch.context() as never:
+            never.setattr(stages, "train_vision", lambda *_: pytest.fail("trained again"))
+            ablation.train_all(pairs, source)
+        runs = {run.variant or FULL: run for run in ablation.list_runs(pairs)}
+        folders = {
+            name: {stage: stages.run_folder(r.pairs, r.fold, r.seed, stage) for stage in ("omics", "seal")}
+            for name, r in runs.items()
+        }
+        records = {name: read_json(both["seal"] / "run.json") for name, both in folders.items()}
+        third = [read_json(folder / "panel.json")["genes"] for folder in folders["third_panel"].values()]
+        models = {name: run.model(source) for name, run in runs.items()}
+        embeddings = ablation.embed_all(pairs, source)
+        written = times(home / "data" / "embeddings")
+        ablation.embed_all(pairs, source)
+        evaluated = Ablation(pairs, embeddings).run()
+        shutil.rmtree(runs["masking"].folder.parent)
+        stages.train_runs([runs["masking"]], source)
         return SimpleNamespace(
-            **{"pairs": pairs, "fold": fold, "source": source, "runs": runs, "trained": variants},
-            **{"before": before, "after": after, "again": again, "predictions": ran.predictions},
-            **{
-                "table": ablation.table(ran),
-                "shapes": ablation.shapes(ran),
-                "curves": result_tables.training_curves(pairs),
-            },
+            **{"pairs": pairs, "fold": fold, "source": source, "runs": runs, "models": models, "third": third},
+            **{"stage_1": {name: both["omics"].relative_to(folder) for name, both in folders.items()}},
+            **{"records": records, "places": {both["seal"] for both in folders.values()}},
+            **{"before": before, "after": after, "again": runs["masking"].model(source)},
+            **{"written": written, "rewritten": times(home / "data" / "embeddings")},
+            **{"predictions": evaluated.predictions, "table": ablation.table(evaluated)},
+            **{"shapes": ablation.shapes(evaluated), "curves": stages.tabulate_training(pairs)},
         )
-
-
-def folder(ran, name):
-    return ran.runs / "ablation" / name / ran.fold.name / "seed0"
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_variant_changes_what_it_says_and_nothing_else(ran, name):
-    variant, trained = VARIANTS[name], ran.trained[name]
-    full, own = profiles.as_dict(ran.pairs.profile), profiles.as_dict(trained.pairs.profile)
-    changed = {f"{g}__{k}": v for g in GROUPS for k, v in own[g].items() if v != full[g][k]}
+    variant, run = VARIANTS[name], ran.runs[name]
+    full, own = profiles.as_dict(ran.pairs.profile), profiles.as_dict(run.pairs.profile)
+    groups = [key for key, value in full.items() if isinstance(value, dict)]
+    changed = {f"{g}__{k}": v for g in groups for k, v in own[g].items() if v != full[g][k]}
     # fewer pairs, but as many steps
     longer = {"omics__epochs": 2, "vision__epochs": 2} if variant.pairs == 0.5 else {}
     assert changed == {**longer, **variant.changes}
-    assert {key for key in full if key not in GROUPS and full[key] != own[key]} == {"variant"}
-    assert trained.pairs.genes == (10 if variant.genes < 1 else None)
-    assert trained.fold.share == variant.pairs
+    assert {key for key in full if full[key] != own[key]} == {key.partition("__")[0] for key in changed}
+    assert run.pairs.genes == (10 if variant.genes < 1 else None)
+    assert run.fold.share == variant.pairs
     assert changed or variant.genes < 1 or variant.pairs < 1
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_variant_runs_apart_and_takes_stage_1_where_it_leaves_it_alone(ran, name):
-    assert {p.name for p in folder(ran, name).iterdir()} == {"seal"} | ({"omics"} if name in OWN_STAGE_1 else set())
-    run = read_json(folder(ran, name) / "seal" / "run.json")
-    full = read_json(ran.runs / ran.fold.name / "seed0" / "seal" / "run.json")
+    assert len(ran.places) == 1 + len(VARIANTS)
+    assert (ran.stage_1[name] / "run.json" in ran.before) == (name not in OWN_STAGE_1)
+    record, full = ran.records[name], ran.records[FULL]
     changed = {key.removeprefix("vision__") for key in VARIANTS[name].changes if key.startswith("vision__")}
     changed |= {"epochs"} if VARIANTS[name].pairs < 1 else set()
-    assert {key for key in full if full[key] != run[key]} == {"key"} | changed
+    assert {key for key in full if full[key] != record[key]} == {"key", "from"} | changed
 
 
 def test_the_full_methods_runs_are_left_as_they_were(ran):
     assert ran.before
     assert {path: ran.after[path] for path in ran.before} == ran.before
-    assert {path.parts[0] for path in ran.after.keys() - ran.before.keys()} == {"ablation"}
     assert len(ran.curves) > 0
     assert set(ran.curves["method"]) == {"seal"}
 
 
+def test_variants_are_embedded_once(ran):
+    assert {path.parent.name.removeprefix("features_dinov2s_derived").lstrip("_") for path in ran.written} == {
+        "",
+        f"seal_{ran.fold.name}_seed0",
+        *(f"{name}_{ran.fold.name}_seed0" for name in VARIANTS),
+    }
+    assert ran.rewritten == ran.written
+
+
 def test_every_variant_predicts_something_else_of_the_same_spots(ran):
-    predictions = {name: ran.predictions[name, ran.fold.name, 0] for name in Ablation.methods}
+    predictions = {m.name: ran.predictions[m.name, ran.fold.name, 0] for m in ablation.list_methods()}
     assert len(predictions) == len(ran.predictions) == 16
     assert {p.shape for p in predictions.values()} == {ran.pairs.measured(ran.fold)[ran.fold.test].shape}
     assert len({p.tobytes() for p in predictions.values()}) == 16
@@ -111,28 +123,27 @@ def test_every_variant_predicts_something_else_of_the_same_spots(ran):
 
 @pytest.mark.parametrize("name", ["half_pairs", "third_panel", "bottleneck"])
 def test_the_probe_learns_from_all_training_spots(ran, name):
-    embedding = tokens.embed_tokens(ran.trained[name].model.encoder, ran.source)
-    expected = predict(ran.pairs, ran.fold, embedding)
+    embedding = tokens.embed_tokens(ran.models[name].encoder, ran.source)
+    expected = predict_by_probe(ran.pairs, ran.fold, embedding)
     np.testing.assert_allclose(ran.predictions[name, ran.fold.name, 0], expected, atol=1e-4)
 
 
 def test_half_of_the_pairs_train(ran):
-    part = ran.trained["half_pairs"].fold
+    part = ran.runs["half_pairs"].fold
     assert (len(part.train), len(part.omics)) == (len(ran.fold.train) // 2, len(ran.fold.omics) // 2) == (18, 18)
     assert (part.test == ran.fold.test).all()
 
 
 def test_the_first_third_of_the_panel_trains(ran):
     genes = ran.pairs.panel(ran.fold).genes
-    model = ran.trained["third_panel"].model
+    model = ran.models["third_panel"]
     assert (len(genes), len(model.gene_mean), model.decoder.decoder[-1].out_features) == (30, 10, 10)
-    for stage in ("omics", "seal"):
-        assert read_json(folder(ran, "third_panel") / stage / "panel.json")["genes"] == list(genes[:10])
+    assert ran.third == [list(genes[:10])] * 2
 
 
 def test_the_same_seed_gives_the_same_weights(ran):
     """The variant that draws most: masks, latents and dropout."""
-    first, again = (model.state_dict() for model in (ran.trained["masking"].model, ran.again))
+    first, again = (model.state_dict() for model in (ran.models["masking"], ran.again))
     assert first.keys() == again.keys()
     assert all((value == again[name]).all() for name, value in first.items())
 
@@ -155,7 +166,7 @@ def test_the_table_compares_with_the_full_method(ran):
 def test_shapes_of_every_variant(ran):
     assert set(ran.shapes.columns) == set(results.RESULTS["ablation_shapes"].columns)
     shapes = ran.shapes.set_index("method")
-    assert list(shapes.index) == list(Ablation.methods)
+    assert list(shapes.index) == [method.name for method in ablation.list_methods()]
     aligned = shapes.drop("frozen")
     for where, spots in (("train", 36), ("test", 12)):
         assert shapes[f"effective_rank_{where}"].between(1, spots).all()
@@ -178,19 +189,19 @@ def test_a_part_of_a_fold_never_touches_its_test_rows(ran, share):
         assert not np.array_equal(part.train, fold.part(share, seed=4).train)
 
 
-def test_pairs_refuse_another_panel(ran):
-    profile = ran.pairs.profile
-    other = dataclasses.replace(profile, panel=dataclasses.replace(profile.panel, genes=20))
-    for wrong in (other, dataclasses.replace(profile, name="her2st")):
-        with pytest.raises(SealError, match="other panel or split settings"):
-            ran.pairs.with_profile(wrong)
-    same = ran.pairs.with_profile(profiles.changed(profile, vision__rank=2))
-    assert (same.key, same.genes) == (ran.pairs.key, None)
-    fewer = ran.pairs.with_profile(profile, genes=10)
-    assert fewer.key != ran.pairs.key
-    assert fewer.context(ran.fold).shape == (48, 10)
-    np.testing.assert_array_equal(fewer.context(ran.fold), ran.pairs.context(ran.fold)[:, :10])
-    np.testing.assert_array_equal(fewer.measured(ran.fold), ran.pairs.measured(ran.fold))
+def test_pairs_refuse_another_panel(small):
+    pairs = assemble(small)
+    fold = pairs.folds()[0]
+    for wrong in (profiles.changed(small, panel__genes=20), dataclasses.replace(small, name="her2st")):
+        with pytest.raises(SealError, match="does not fit the pairs"):
+            pairs.with_profile(wrong)
+    same = pairs.with_profile(profiles.changed(small, vision__rank=2))
+    assert (same.key, same.genes) == (pairs.key, None)
+    fewer = pairs.with_profile(small, genes=10)
+    assert fewer.genes == 10
+    assert fewer.context(fold).shape == (48, 10)
+    np.testing.assert_array_equal(fewer.context(fold), pairs.context(fold)[:, :10])
+    np.testing.assert_array_equal(fewer.measured(fold), pairs.measured(fold))
 
 
 def test_the_first_genes_of_a_panel():

@@ -3,19 +3,23 @@
 import numpy as np
 import pytest
 
-from seal import embeddings
-from seal.errors import SealError
-from seal.evaluate import patch
+from seal.evaluate import scoring
+from seal.evaluate.methods import METHODS, Method, predict_by_probe
+from seal.evaluate.patch import Evaluation
+from seal.profiles import EvaluationSettings
 
 
 @pytest.fixture
-def evaluation(evaluated, small):
-    return evaluated[0]
+def evaluation(evaluated, monkeypatch):
+    evaluation = evaluated[0]
+    monkeypatch.setenv("SEAL_HOME", str(evaluation.pairs.folder.parents[2]))
+    return evaluation
 
 
 def test_every_method_predicts_every_fold_and_seed(evaluation):
     pairs = evaluation.pairs
-    assert set(evaluation.methods) >= {"frozen", "seal", "seal_shuffled", "random", "colour", "mean"}
+    assert evaluation.methods[: len(METHODS)] == METHODS
+    assert {m.kind for m in evaluation.methods[len(METHODS) :]} <= {"truth"}
     runs = {
         (m, f): [s for (n, g, s) in evaluation.predictions if (n, g) == (m, f)] for m, f, _ in evaluation.predictions
     }
@@ -27,20 +31,48 @@ def test_every_method_predicts_every_fold_and_seed(evaluation):
             assert prediction.shape == (len(fold.test), len(pairs.panel(fold).test_genes))
 
 
+def test_a_methods_seeds():
+    settings = EvaluationSettings(seeds=(3, 5, 8), random_encoders=2)
+    for seeded, seeds in (("none", (3,)), ("all", (3, 5, 8)), ("random_encoders", (3, 5))):
+        assert Method("m", "M", "baseline", seeded, predict_by_probe).seeds(settings) == seeds
+
+
+def test_a_method_is_given_its_embedding_and_no_other(evaluation):
+    """A baseline is one line: what it gets is what is stored for this fold and seed."""
+    given = {}
+
+    def recorded(pairs, fold, embedding):
+        given.setdefault(fold.name, []).append(embedding)
+        return np.zeros((len(fold.test), len(pairs.panel(fold).test_genes)))
+
+    methods = (
+        Method("baseline", "B", "baseline", "all", recorded, "seal"),
+        Method("none", "N", "control", "none", recorded),
+    )
+    Evaluation(evaluation.pairs, evaluation.embeddings, methods).run()
+    for fold in evaluation.pairs.folds():
+        first, second, nothing = given[fold.name]
+        assert nothing is None
+        for seed, found in enumerate((first, second)):
+            np.testing.assert_array_equal(found, evaluation.embeddings.read("seal", fold.name, seed))
+
+
 def test_the_test_donors_expression_is_never_used(evaluation, monkeypatch):
     """Predictions for a donor stay the same, to the bit, when its measured expression is replaced by noise."""
     pairs = evaluation.pairs
     fold = pairs.folds()[0]
     measured = np.array(pairs.measured(fold))
-    embedding = evaluation._fixed("frozen", 0)
-    before = patch.predict(pairs, fold, embedding)
+    embedding = evaluation.embeddings.read("frozen")
+    before = {m.name: m.predict(pairs, fold, embedding) for m in METHODS}
+    assert (before["frozen"] == evaluation.predictions["frozen", fold.name, 0]).all()
     measured[fold.test] = np.random.default_rng(0).random((len(fold.test), measured.shape[1]))
     monkeypatch.setattr(type(pairs), "measured", lambda *_: measured)
-    assert (patch.predict(pairs, fold, embedding) == before).all()
+    for method in METHODS:
+        assert (method.predict(pairs, fold, embedding) == before[method.name]).all()
 
 
 def test_maps_hold_the_first_test_genes_of_each_fold(evaluation):
-    maps = patch.maps(evaluation, genes=2)
+    maps = scoring.maps(evaluation, genes=2)
     pairs = evaluation.pairs
     for fold in pairs.folds():
         part = maps[maps["fold"] == fold.name]
@@ -49,20 +81,3 @@ def test_maps_hold_the_first_test_genes_of_each_fold(evaluation):
         gene = part[part["gene"] == part["gene"].iloc[0]]
         np.testing.assert_array_equal(gene["seal"], evaluation.predictions["seal", fold.name, 0][:, 0])
         np.testing.assert_array_equal(gene["measured"], pairs.measured(fold)[fold.test, 0])
-
-
-def test_embeddings_are_written_as_trident_has_them(evaluation):
-    pairs = evaluation.pairs
-    features = np.random.default_rng(0).random((pairs.n_pairs, 7), dtype=np.float32)
-    written = embeddings.write(pairs, "seal", features)
-    assert [p.parent.name for p in written] == ["features_dinov2s_derived_seal"] * 4
-    assert written[0].parent.parent.name == "5x_56px_0px_overlap"
-    read, coords = embeddings.read(written[1])
-    assert (read == features[12:24]).all()
-    spots = pairs.frame().iloc[12:24]
-    np.testing.assert_allclose(coords + 56 / pairs.sections[1].um_per_px, spots[["x", "y"]], atol=0.5)
-    written[1].write_bytes(written[1].read_bytes()[:600])
-    with pytest.raises(SealError, match=written[1].name):
-        embeddings.read(written[1])
-    with pytest.raises(SealError, match="3 embeddings for 48 pairs"):
-        embeddings.write(pairs, "seal", features[:3])

@@ -1,6 +1,7 @@
 """Scores of single donors, their intervals, and the truth beside them, on made-up samples with a known truth."""
 
 import sys
+from functools import partial
 from types import SimpleNamespace
 
 import anndata
@@ -10,13 +11,13 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from figures import T01_T08_data
-from seal import profiles, result_tables, results
+from seal import profiles, results
 from seal.data import sample_files
 from seal.data.assemble import assemble
-from seal.data.genes import clean_genes
-from seal.errors import SealError
+from seal.data.pairs import tabulate_panel, tabulate_samples
 from seal.evaluate import patch, scoring
 from seal.evaluate.ablation import Ablation
+from seal.evaluate.methods import METHODS, Method, find_methods
 from seal.evaluate.metrics import interval, mean_pearson, resamples
 
 SPOTS, SIDE = 20, 8
@@ -93,83 +94,45 @@ def root(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def source(monkeypatch, root):
-    monkeypatch.setitem(sys.modules, "seal.data.made_up", SimpleNamespace(prepare=lambda profile: root))
+    """A source that knows the truth behind its counts, as a simulator does."""
+    truth = tuple(Method(n, n, "truth", "none", partial(expected, root, n)) for n in ("oracle", "ceiling"))
+    offered = SimpleNamespace(prepare=lambda profile: root, methods=lambda pairs: truth)
+    monkeypatch.setitem(sys.modules, "made_up", offered)
 
 
-class Simple(patch.Evaluation):
+class MadeUp:
     """Instead of encoders: embeddings that show the patches' colour, the more noise the worse."""
 
-    def _seal_embeddings(self, fold):
-        return {(m, s): self._fixed(m, s) for m in ("seal", "seal_shuffled") for s in self._seeds(m)}
+    def __init__(self, pairs):
+        self.pairs = pairs
 
-    def _fixed(self, method, seed):
+    def read(self, method, fold=None, seed=None):
         noise = {"seal": 0.1, "frozen": 0.4, "seal_shuffled": 0.4, "colour": 0.6, "random": 20.0}[method]
         rng = np.random.default_rng([*method.encode(), seed])
         shown = self.pairs.patches[:].mean(axis=(1, 2)) / 40
         return np.hstack([shown, shown**2]) + noise * rng.normal(size=(self.pairs.n_pairs, 6))
 
 
+def expected(root, name, pairs, fold, embedding):
+    """The expression that a layer of the samples expects, [test spots, test genes]."""
+    assert embedding is None
+    rows = []
+    for section in pairs.sections:
+        data = anndata.read_h5ad(root / "st" / f"{section.sample}.h5ad")
+        share = pd.DataFrame(data.layers[name], columns=data.var_names).drop(columns="BLANK-1")
+        share = share.reindex(columns=pairs.panel(fold).test_genes, fill_value=0)
+        rows.append(np.log1p(1e4 * share.to_numpy()))
+    return np.concatenate(rows)[fold.test]
+
+
 @pytest.fixture
 def evaluated(source):
     def run(**settings):
         profile = profiles.changed(PROFILE, **{f"evaluation__{k}": v for k, v in settings.items()})
-        return Simple(assemble(profile), None).run()
+        pairs = assemble(profile)
+        return patch.Evaluation(pairs, MadeUp(pairs), find_methods(pairs)).run()
 
     return run
-
-
-# --- the truth, as it is written ----------------------------------------------------------------------------
-
-
-def test_truth_is_written_for_the_test_genes_of_every_section(root):
-    pairs = assemble(PROFILE)
-    assert pairs.truth
-    for fold in pairs.folds():
-        genes = pairs.panel(fold).test_genes
-        for name in ("oracle", "ceiling"):
-            written = pairs.expected(fold, name)
-            assert (written.dtype, written.shape) == (np.float32, (pairs.n_pairs, len(genes)))
-            for section in pairs.sections:
-                data = anndata.read_h5ad(root / "st" / f"{section.sample}.h5ad")
-                cleaned, keep = clean_genes(data.var_names)
-                share = np.asarray(data.layers[name], dtype=float)[:, keep]
-                share = share / share.sum(axis=1, keepdims=True)  # without the control probe
-                expected = [
-                    np.log1p(1e4 * share[:, cleaned.index(g)]) if g in cleaned else np.zeros(SPOTS) for g in genes
-                ]
-                np.testing.assert_allclose(written[section.start : section.stop], np.stack(expected, 1), rtol=1e-5)
-
-
-def test_the_ceiling_is_what_counts_scatter_about():
-    pairs = assemble(PROFILE)
-    fold = pairs.folds()[0]
-    gap = pairs.measured(fold)[: pairs.n_pairs] - pairs.expected(fold, "ceiling")
-    assert abs(gap.mean()) < 0.05
-    assert gap.std() < 0.2
-
-
-@pytest.mark.parametrize("change", [{"layers": ("oracle",)}, {"simulated": False}])
-def test_without_the_whole_truth_nobody_asks_for_it(tmp_path, monkeypatch, change):
-    for organ, number in (("Brain", 0), ("Brain", 1), ("Brain", 2), ("Brain", 3)):
-        write(tmp_path, organ, number, **(change if number == 3 else {}))
-    monkeypatch.setitem(sys.modules, "seal.data.made_up", SimpleNamespace(prepare=lambda profile: tmp_path))
-    pairs = assemble(PROFILE)
-    assert not pairs.truth
-    assert not list(pairs.folder.rglob("oracle.npy"))
-    assert patch.Evaluation(pairs, None).methods == ("frozen", "seal", "seal_shuffled", "random", "colour", "mean")
-    with pytest.raises(SealError, match="hold no oracle"):
-        pairs.expected(pairs.folds()[0], "oracle")
-
-
-def test_a_layer_that_holds_no_shares_is_named(tmp_path, monkeypatch):
-    for number in range(2):
-        write(tmp_path, "Brain", number)
-    data = anndata.read_h5ad(tmp_path / "st" / "Brain1.h5ad")
-    data.layers["ceiling"][3] = 0
-    data.write_h5ad(tmp_path / "st" / "Brain1.h5ad")
-    monkeypatch.setitem(sys.modules, "seal.data.made_up", SimpleNamespace(prepare=lambda profile: tmp_path))
-    with pytest.raises(SealError, match=r"Brain1\.h5ad: layer 'ceiling'"):
-        assemble(PROFILE)
 
 
 # --- folds of several organs --------------------------------------------------------------------------------
@@ -194,14 +157,14 @@ def test_a_fold_tests_a_donor_of_each_organ_on_that_organs_own_genes():
 
 def test_the_results_say_where_a_donor_and_a_gene_are_tested():
     pairs = assemble(PROFILE)
-    samples = result_tables.samples(pairs)
+    samples = tabulate_samples(pairs)
     assert samples.groupby("fold")["donor"].nunique().to_dict() == {"1of2": 6, "2of2": 6}
     out = T01_T08_data.held_out_folds(samples)
     assert out["left out"].tolist() == ["fold 1of2", "fold 2of2"]
     assert out[["organ", "test donors", "training donors"]].drop_duplicates().to_numpy().tolist() == [
         ["Brain, Lung, Skin", 6, 6]
     ]
-    panel = result_tables.panel(pairs)
+    panel = tabulate_panel(pairs)
     assert set(panel.columns) == set(results.RESULTS["panel"].columns)
     for fold in pairs.folds():
         part = panel[panel["fold"] == fold.name]
@@ -240,7 +203,7 @@ def test_scores_equal_numpys_correlation_donor_by_donor(evaluated):
 
 def test_truth_comes_out_on_top_and_is_said_to(evaluated):
     evaluation = evaluated()
-    assert evaluation.methods[-2:] == ("oracle", "ceiling")
+    assert [method.name for method in evaluation.methods] == [*(m.name for m in METHODS), "oracle", "ceiling"]
     table = scoring.summary(evaluation)
     assert set(table.columns) == set(results.RESULTS["patch_level_summary"].columns)
     overall = table[table["organ"] == "all"].set_index("method")
@@ -249,7 +212,7 @@ def test_truth_comes_out_on_top_and_is_said_to(evaluated):
     assert overall.loc["ceiling", "mean"] < 1
     lines = scoring.verdicts(evaluation)
     assert lines[0] == "paired differences, 95 % intervals over donors"
-    assert [line.split(":")[0] for line in lines[1:-2]] == [m for m in evaluation.methods if m != "frozen"]
+    assert [line.split(":")[0] for line in lines[1:-2]] == [m.name for m in evaluation.methods if m.name != "frozen"]
     assert lines[-2].startswith("seal: better than seal_shuffled")
     share = overall.loc["seal", "mean"] / overall.loc["oracle", "mean"]
     assert lines[-1].startswith(f"SEAL reaches {100 * share:.0f} % of the oracle's PCC")
@@ -270,7 +233,7 @@ def test_donors_are_resampled_together_over_methods_after_averaging_seeds(evalua
         seal, frozen = (v.droplevel("organ").sort_index() if organ == "all" else v.sort_index() for v in (seal, frozen))
         drawn = []
         for counts in resamples(number, 200, scoring.BOOTSTRAP_SEED):
-            chosen = [name for name, times in zip(seal.models.package_index, counts, strict=True) for _ in range(times)]
+            chosen = [name for name, times in zip(seal.index, counts, strict=True) for _ in range(times)]
             drawn.append((seal[chosen].mean(), (seal[chosen] - frozen[chosen]).mean()))
         drawn = np.array(drawn)
         expected = [*interval(drawn[:, 0]), *interval(drawn[:, 1])]
@@ -278,6 +241,7 @@ def test_donors_are_resampled_together_over_methods_after_averaging_seeds(evalua
         np.testing.assert_allclose(got, expected, atol=1e-9)
         assert rows.loc["seal", "mean"] == pytest.approx(seal.mean())
     assert set(zip(table["split"], table["dealt"], table["resample"], strict=True)) == {("donor", 2, "donors")}
+    assert set(table["tested"]) == {"donors left out in 2 folds"}
 
 
 def test_one_donor_at_a_time_and_spots_resampled_is_what_it_always_was(evaluated):
@@ -308,6 +272,7 @@ def test_one_donor_at_a_time_and_spots_resampled_is_what_it_always_was(evaluated
         got = [row["difference_low"], row["difference_high"]]
         np.testing.assert_allclose(got, interval(seal - frozen), atol=1e-12)
         assert (row["folds"], row["donors"], row["dealt"]) == (len(inside), len(inside), 0)
+        assert row["tested"] == "one donor left out"
     assert scoring.verdicts(evaluation)[0].endswith("over spots")
 
 
@@ -318,16 +283,35 @@ def test_settings_of_controls_and_ablations(evaluated):
     assert [fold.name for fold in Ablation(evaluation.pairs, None).folds()] == ["1of2"]
     table = scoring.summary(evaluation)
     assert table.set_index(["organ", "method"]).loc[("all", "random"), "seeds"] == 1
-    with pytest.raises(SealError, match="'patients'"):
-        scoring.summary(evaluated(resample="patients"))
 
 
 def test_maps_show_each_donors_own_first_genes(evaluated):
     evaluation = evaluated()
-    maps = patch.maps(evaluation, genes=2)
+    maps = scoring.maps(evaluation, genes=2)
     assert set(maps.columns) == set(results.RESULTS["maps"].columns)
     assert maps["donor"].nunique() == 12
     for fold in evaluation.pairs.folds():
         genes = evaluation.pairs.panel(fold).test["Lung"][:2]
         part = maps[(maps["fold"] == fold.name) & maps["sample"].str.startswith("Lung")]
         assert part["gene"].unique().tolist() == list(genes)
+
+
+def test_rows_carry_each_methods_label_and_kind_in_the_order_of_the_list(evaluated):
+    evaluation = evaluated()
+    expected = [(m.name, m.label, m.kind) for m in evaluation.methods]
+    for table in (scoring.scores(evaluation), scoring.gene_scores(evaluation), scoring.summary(evaluation)):
+        rows = table[["method", "label", "kind"]].drop_duplicates()
+        assert list(rows.itertuples(index=False, name=None)) == expected
+
+
+@pytest.mark.parametrize(
+    ("split", "dealt", "folds", "words"),
+    [
+        ("given", 0, 1, "the test set's donors left out"),
+        ("section", 0, 3, "one section left out"),
+        ("study", 4, 4, "studies left out in 4 folds"),
+        ("organ", 4, 2, "organs left out in 2 of 4 folds"),
+    ],
+)
+def test_what_was_left_out_is_said_in_words(split, dealt, folds, words):
+    assert scoring._tested(profiles.EvaluationSettings(split=split, folds=dealt), folds) == words

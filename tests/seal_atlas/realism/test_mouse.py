@@ -21,7 +21,7 @@ DEMO = profiles.get("demo")
 @pytest.fixture(scope="session")
 def archive():
     try:
-        return mouse.fetch()
+        return mouse.fetch_archive()
     except SealError as error:
         pytest.skip(f"squidpy's source archive is not there and cannot be fetched: {error.what}")
 
@@ -137,6 +137,6 @@ def test_no_package_index(own_home, monkeypatch):
     failed = subprocess.CompletedProcess([], returncode=1, stdout="", stderr=message)
     monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: failed)
     with pytest.raises(SealError, match="ERROR: No matching distribution") as error:
-        mouse.fetch()
+        mouse.fetch_archive()
     assert str(paths.downloads()) in error.value.do
     assert not list(paths.downloads().iterdir())

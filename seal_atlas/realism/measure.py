@@ -11,9 +11,9 @@ from seal.data import her2st, sample_files
 from seal.data.samples import Sample, read_samples
 from seal.errors import SealError
 from seal_atlas.realism import mouse
-from seal_atlas.realism.expression import common_genes, expression_statistics
-from seal_atlas.realism.pictures import picture_statistics
-from seal_atlas.realism.statistic import NAMES, Statistic
+from seal_atlas.realism.count_statistics import common_genes, expression_statistics
+from seal_atlas.realism.picture_statistics import picture_statistics
+from seal_atlas.realism.statistic import STATISTICS, Statistic
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,7 +84,7 @@ def section_statistics(samples: Sequence[Sample]) -> "pd.DataFrame":
 
 
 def _row(one: Statistic, **where) -> dict:
-    found = {"statistic": one.name, "unit": NAMES[one.name].unit, **where}
+    found = {"statistic": one.name, "unit": STATISTICS[one.name].unit, **where}
     return found | {"x": one.x, "value": one.value, "low": one.low, "high": one.high}
 
 
