@@ -1,7 +1,7 @@
 """Every writer's VERSION is counted up when its code changes what it writes.
 
-versions.json holds for each writer its VERSION and a digest of the code that shapes its output: the syntax trees,
-without docstrings, comments, imports and types, of a short list of modules. Where the digest differs, decide: if the same
+versions.json holds for each writer its VERSION and a digest of the code that shapes its output: the syntax trees of a
+short list of modules, without docstrings, comments, imports and types. Where the digest differs, decide: if the same
 inputs and settings now give something else, count VERSION up; in either case `python -m tests.test_versions` writes
 the pins anew. Users keep what they have until a VERSION is counted up.
 """
