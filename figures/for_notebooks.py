@@ -27,6 +27,7 @@ from figures.style import (
 
 if TYPE_CHECKING:
     import pandas as pd
+    from IPython.display import Code
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 

@@ -1,6 +1,7 @@
 """`python -m seal`: what make calls, and what a shell may."""
 
 import argparse
+import ast
 import json
 import shutil
 import sys
@@ -25,6 +26,7 @@ def _parser() -> argparse.ArgumentParser:
     for command in (train, clean, verify):
         command.add_argument("--profile", default="demo", help="demo (default), her2st or maple")
     listed.add_argument("name", nargs="?", help="of one of them")
+    train.add_argument("--profile-file", type=Path, metavar="FILE", help="a profile as JSON (profiles.to_json)")
     train.add_argument("--fold", action="append", help="name of what is left out (default: every fold in turn)")
     train.add_argument("--seed", type=int, action="append", help="default: the profile's seeds")
     train.add_argument("--method", default="seal", help="seal (default) or seal_shuffled, its control")
@@ -69,13 +71,14 @@ def _run_command(arguments: argparse.Namespace) -> None:
 def _train(arguments: argparse.Namespace) -> None:
     """Train what is not trained yet; started by torchrun or accelerate, this is one of their processes."""
     from seal.data.assemble import assemble
-    from seal.train import launch, parallel, runs, tokens
+    from seal.train import parallel, runs, tokens
 
-    processes = arguments.processes or launch.gpus_to_share()
+    profile = _read_profile(arguments)
+    processes = arguments.processes or parallel.gpus_to_share()
     if processes > 1 and not parallel.is_one_of_many():
-        launch.again(arguments.words, processes)
+        folds, seeds = arguments.fold or (), arguments.seed or ()
+        parallel.start_training(profile, folds, seeds, arguments.method, processes)
         return
-    profile = profiles.get(arguments.profile, **launch.settings(arguments.set))
     with parallel.main_first():
         pairs = assemble(profile)
     folds = [pairs.fold(name) for name in arguments.fold] if arguments.fold else pairs.folds()
@@ -85,6 +88,34 @@ def _train(arguments: argparse.Namespace) -> None:
             runs.train_vision(pairs, fold, seed, source, arguments.method)
             if parallel.is_main():
                 print(runs.run_folder(pairs, fold, seed, arguments.method))
+
+
+def _read_profile(arguments: argparse.Namespace) -> Profile:
+    """The profile of a name or a file, with what --set changes."""
+    file = arguments.profile_file
+    if file is None:
+        profile = profiles.get(arguments.profile)
+    elif file.is_file():
+        profile = profiles.from_json(file.read_text(encoding="utf-8"))
+    else:
+        raise SealError(f"{file} is missing", expected="a profile as JSON", do="correct the path, or give --profile")
+    return profiles.changed(profile, **_read_settings(arguments.set))
+
+
+def _read_settings(options: Sequence[str]) -> dict[str, object]:
+    """Read --set options, KEY=VALUE with Python's notation of values; what is none is taken as text."""
+    changes: dict[str, object] = {}
+    for option in options:
+        key, separator, value = option.partition("=")
+        if not separator:
+            raise SealError(
+                f"setting {option!r} has no value", expected="KEY=VALUE", do="write, for example, --set vision__rank=16"
+            )
+        try:
+            changes[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            changes[key] = value
+    return changes
 
 
 def _doctor(arguments: argparse.Namespace) -> None:
@@ -134,9 +165,7 @@ def _clean(profile: Profile) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; a SealError goes to stderr as it is, with exit status 2."""
     try:
-        parsed = _parser().parse_args(arguments)
-        parsed.words = list(sys.argv[1:] if arguments is None else arguments)
-        _run_command(parsed)
+        _run_command(_parser().parse_args(arguments))
     except SealError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -17,7 +17,7 @@ import torch
 from seal import paths
 from seal.data.pairs import Pairs, Section
 from seal.errors import SealError
-from seal.export import hub, load
+from seal.export import load
 from seal.files import Made, contents, digest, remove_parts
 from seal.models import encoders, weights
 from seal.models.baselines import colour_statistics
@@ -89,7 +89,7 @@ def find_model(name_or_folder: str | Path) -> Model:
                 expected=f"one of {', '.join(encoders.REGISTRY)}, a saved SEAL model's folder, or a repository's name",
                 do="correct --model",
             )
-        folder = hub.fetch(name)
+        folder = load.fetch(name)
     record = load.read_record(folder)
     return Model(f"{record['encoder']['name']}_seal", digest(record), folder, record["image_size"], record["um_per_px"])
 
@@ -184,7 +184,9 @@ def embed(
             done[path].unlink(missing_ok=True)  # of what the slide was before
             failed[path] = error
             continue
-        described = trident.grid(path.stem, tissue.size, scale_of, settings.um_per_px, settings.size, settings.overlap)
+        described = trident.describe_grid(
+            path.stem, tissue.size, scale_of, settings.um_per_px, settings.size, settings.overlap
+        )
         trident.write_coords(trident.coords_path(out, scale, path.stem), patches.coords, described)
         attributes = {"model": chosen.key, "made": json.dumps(made[path].stamp())}
         attributes |= {"stated_um_per_px": scale_of} if scale_of == slide_um_per_px else {}

@@ -5,6 +5,7 @@ beside an encoder they cost nothing.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import ParamSpec
 
@@ -12,24 +13,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from seal.errors import SealError
+from seal.shapes import Float
 
 # Weights of barlow_mse (release).
 BARLOW_WEIGHT = 0.05
 MSE_WEIGHT = 5.0
 GENE_LOSS_SCALE = 0.1
 
-# Our choices, for the losses of which only the names are public.
-HUBER_DELTA = 1.0  # in sd of a gene: errors beyond it count linearly
-MMD_BANDWIDTHS = (0.25, 1.0, 4.0)  # of the kernels' sigma^2, in mean squared distances between the batch's spots
-NB_THETA = 1.0  # inverse dispersion: variance = mu + mu^2 / theta
-NB_FLOOR = 1e-4  # of mu, counts per 10,000: log(mu) stays finite where no count is predicted
-NB_CEILING = 20.0  # of x_hat: exp(x_hat) stays finite; no measured x exceeds log(10,001) = 9.2
+# Constants of the others (release).
+PLS_WEIGHT = 1e-4
+MMD_BANDWIDTHS = (10.0, 15.0, 20.0, 50.0)
+NEGBIN_ALPHA = 0.1  # inverse dispersion: variance = mu + mu^2 / alpha
+NEGBIN_FLOOR = 1e-8  # of mu and of the probabilities
+NEGBIN_CEILING = 20.0  # of x_hat: exp(x_hat) stays finite; no measured x exceeds log(10,001) = 9.2 (our choice)
 
 EPSILON = 1e-6  # beside variances of about 1: keeps a gene that is constant in the batch at zero, not at NaN
 
-GeneLoss = Callable[[Tensor, Tensor, Tensor, Tensor], dict[str, Tensor]]
 P = ParamSpec("P")
+Scalar = Float[Tensor, ""]
+Expression = Float[Tensor, "batch genes"]
+PerGene = Float[Tensor, " genes"]
 
 
 def _in_float32(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
@@ -49,7 +52,7 @@ def _in_float32(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
 
 
 @_in_float32
-def info_nce(z_v: Tensor, z_o: Tensor, temperature: float | Tensor) -> Tensor:
+def info_nce(z_v: Float[Tensor, "batch dim"], z_o: Float[Tensor, "batch dim"], temperature: float | Scalar) -> Scalar:
     """L_INFO, the symmetric contrastive loss of paired embeddings.
 
     L_INFO = 1/2 [CE(S, I) + CE(S', I)],  S_ij = z_v,i . z_o,j / (|z_v,i| |z_o,j| tau)
@@ -63,7 +66,7 @@ def info_nce(z_v: Tensor, z_o: Tensor, temperature: float | Tensor) -> Tensor:
 
     Returns
     -------
-    Scalar, in nats.
+    In nats.
 
     Source: release (tau 0.05, fixed by default).
     """
@@ -73,7 +76,7 @@ def info_nce(z_v: Tensor, z_o: Tensor, temperature: float | Tensor) -> Tensor:
 
 
 @_in_float32
-def barlow(x_hat: Tensor, x: Tensor, lambd: float = 0.0) -> Tensor:
+def barlow(x_hat: Expression, x: Expression, lambd: float = 0.0) -> Scalar:
     """Barlow term: each predicted gene should correlate with its own measurement over the batch.
 
     c = Z1' Z2 / B of the batch-standardised prediction and target,
@@ -88,7 +91,7 @@ def barlow(x_hat: Tensor, x: Tensor, lambd: float = 0.0) -> Tensor:
 
     Returns
     -------
-    Scalar, no unit; summed over genes.
+    No unit; summed over genes.
 
     Source: release (lambda 0).
     """
@@ -106,7 +109,7 @@ def _standardise(x: Tensor) -> Tensor:
 
 
 @_in_float32
-def standardised_mse(x_hat: Tensor, x: Tensor, mean: Tensor, sd: Tensor) -> Tensor:
+def standardised_mse(x_hat: Expression, x: Expression, mean: PerGene, sd: PerGene) -> Scalar:
     """Mean squared error of standardised values.
 
     1/(B G) sum_bg (z_hat_bg - z_bg)^2,  z = (x - mean) / sd
@@ -120,19 +123,14 @@ def standardised_mse(x_hat: Tensor, x: Tensor, mean: Tensor, sd: Tensor) -> Tens
 
     Returns
     -------
-    Scalar, in squared sd of a gene.
+    In squared sd of a gene.
 
     Source: release.
     """
-    return F.mse_loss(*_z(x_hat, x, mean, sd))
+    return F.mse_loss((x_hat - mean) / sd, (x - mean) / sd)
 
 
-def _z(x_hat: Tensor, x: Tensor, mean: Tensor, sd: Tensor) -> tuple[Tensor, Tensor]:
-    """Prediction and measurement, standardised by the training spots."""
-    return (x_hat - mean) / sd, (x - mean) / sd
-
-
-def barlow_mse(x_hat: Tensor, x: Tensor, mean: Tensor, sd: Tensor) -> dict[str, Tensor]:
+def barlow_mse(x_hat: Expression, x: Expression, mean: PerGene, sd: PerGene) -> dict[str, Tensor]:
     """L_REC, the default gene loss.
 
     L_REC = 0.1 (0.05 L_barlow + 5 L_mse)
@@ -154,191 +152,107 @@ def barlow_mse(x_hat: Tensor, x: Tensor, mean: Tensor, sd: Tensor) -> dict[str, 
 
 
 @_in_float32
-def pcc(x_hat: Tensor, x: Tensor, mean: Tensor, sd: Tensor) -> Tensor:
-    """One minus the Pearson correlation over the batch, averaged over genes.
+def pcc(x_hat: Expression, x: Expression) -> Scalar:
+    """One minus the Pearson correlation over genes, averaged over spots.
 
-    1 - 1/G sum_g r_g,  r_g = cov_b(z_hat_g, z_g) / (sd_b(z_hat_g) sd_b(z_g))
-
-    Parameters
-    ----------
-    x_hat, x, mean, sd
-        As for `standardised_mse`; B >= 2. A gene that is constant in the batch has r_g = 0.
+    1 - 1/B sum_b r_b,  r_b = cov_g(x_hat_b, x_b) / (sd_g(x_hat_b) sd_g(x_b))
 
     Returns
     -------
-    Scalar in [0, 2], no unit. It leaves mean and scale of the prediction free.
+    In [0, 2], no unit; a spot of one value has r_b = 0. It leaves mean and scale of a spot's prediction free.
 
-    Source: our choice; the release lists the name.
+    Source: release.
     """
-    z_hat, z = (_standardise(v) for v in _z(x_hat, x, mean, sd))
-    return 1 - (z_hat * z).mean()
+    return 1 - F.cosine_similarity(x_hat - x_hat.mean(dim=1, keepdim=True), x - x.mean(dim=1, keepdim=True)).mean()
 
 
 @_in_float32
-def pls(x_hat: Tensor, x: Tensor, mean: Tensor, sd: Tensor) -> Tensor:
-    """Minus the covariance of prediction and measurement, as in partial least squares.
+def pls(x_hat: Expression, x: Expression) -> Scalar:
+    """Minus the size of the covariance between predicted and measured genes, as in partial least squares.
 
-    - <C_hat, C> / (|C_hat| |C|),  C = z - mean_b(z),  inner product and norms over spots and genes
-
-    Covariance alone could be lowered without end by predicting larger values; partial least squares keeps its
-    weights at length one, here the two matrices are. A gene counts by how much it varies in the batch, where in
-    `pcc` all count alike.
-
-    Parameters
-    ----------
-    x_hat, x, mean, sd
-        As for `standardised_mse`; B >= 2.
+    - 1e-4 |C|_F,  C = (x_hat - mean_b)' (x - mean_b) / (B - 1)
 
     Returns
     -------
-    Scalar in [-1, 1], no unit. It leaves the genes' means and the common scale of the prediction free.
+    At most 0 and without lower bound: larger predictions lower it, whichever gene they are of. B >= 2.
 
-    Source: our choice; the release lists the name.
+    Source: release.
     """
-    c_hat, c = (v - v.mean(dim=0) for v in _z(x_hat, x, mean, sd))
-    return -(c_hat * c).mean() / torch.sqrt((c_hat.square().mean() + EPSILON) * (c.square().mean() + EPSILON))
+    c = (x_hat - x_hat.mean(dim=0)).T @ (x - x.mean(dim=0)) / (len(x) - 1)  # [G, G]
+    return -PLS_WEIGHT * torch.linalg.matrix_norm(c)
 
 
 @_in_float32
-def mmd(x_hat: Tensor, x: Tensor, mean: Tensor, sd: Tensor) -> Tensor:
-    """Squared maximum mean discrepancy between the predicted and the measured spots of a batch.
+def mmd(x_hat: Expression, x: Expression) -> Scalar:
+    """Squared maximum mean discrepancy between predicted and measured genes, each a point in the batch's space.
 
-    mean k(z_hat, z_hat') + mean k(z, z') - 2 mean k(z_hat, z'),
-    k(a, b) = mean over s of exp(-|a - b|^2 / (2 s m)),  s in `MMD_BANDWIDTHS`
-
-    with m the mean squared distance between the 2B spots, predicted and measured, held constant in the
-    gradient. It compares the two sets of spots; which prediction belongs to which spot plays no part in it.
-
-    Parameters
-    ----------
-    x_hat, x, mean, sd
-        As for `standardised_mse`.
+    mean k(a, a') + mean k(b, b') - 2 mean k(a, b'),  k(a, b) = sum over s of exp(-|a - b|^2 / (2 s)),
+    s in `MMD_BANDWIDTHS`, with a the columns of x_hat and b those of x
 
     Returns
     -------
-    Scalar in [0, 2], no unit.
+    In [0, 8], no unit. Which prediction belongs to which gene plays no part in it.
 
-    Source: our choice; the release lists the name. Gretton et al. 2012, equation 5 (the biased estimate).
+    Source: release; Gretton et al. 2012, equation 5 (the biased estimate).
     """
-    spots = torch.cat(_z(x_hat, x, mean, sd))
-    square = spots.square().sum(dim=1)
-    distance = (square[:, None] + square[None] - 2 * spots @ spots.T).clamp_min(0)
-    scale = 2 * distance.detach().mean().clamp_min(EPSILON)
-    kernel = torch.stack([torch.exp(-distance / (scale * s)) for s in MMD_BANDWIDTHS]).mean(dim=0)
-    b = len(x)
-    return kernel[:b, :b].mean() + kernel[b:, b:].mean() - 2 * kernel[:b, b:].mean()
+
+    def mean_kernel(a: Tensor, b: Tensor) -> Tensor:
+        square = a.square().sum(dim=0)[:, None] + b.square().sum(dim=0) - 2 * a.T @ b  # [G, G]
+        return sum(torch.exp(-square / (2 * s)).mean() for s in MMD_BANDWIDTHS)
+
+    return mean_kernel(x_hat, x_hat) + mean_kernel(x, x) - 2 * mean_kernel(x_hat, x)
 
 
 @_in_float32
-def l1(x_hat: Tensor, x: Tensor, mean: Tensor, sd: Tensor) -> Tensor:
-    """Mean absolute error of standardised values.
-
-    1/(B G) sum_bg |z_hat_bg - z_bg|
-
-    Parameters
-    ----------
-    x_hat, x, mean, sd
-        As for `standardised_mse`.
-
-    Returns
-    -------
-    Scalar, in sd of a gene.
-
-    Source: release lists the name; that values are standardised is our choice.
-    """
-    return F.l1_loss(*_z(x_hat, x, mean, sd))
+def l1(x_hat: Expression, x: Expression) -> Scalar:
+    """Mean absolute error, 1/(B G) sum_bg |x_hat_bg - x_bg|, in units of x. Source: release."""
+    return F.l1_loss(x_hat, x)
 
 
 @_in_float32
-def huber(x_hat: Tensor, x: Tensor, mean: Tensor, sd: Tensor) -> Tensor:
-    """Huber loss of standardised values: squared for small errors, linear for large ones.
+def huber(x_hat: Expression, x: Expression) -> Scalar:
+    """Huber loss, squared for small errors and linear for large ones.
 
-    1/(B G) sum_bg h(z_hat_bg - z_bg),  h(e) = e^2 / 2 if |e| <= delta, else delta (|e| - delta / 2)
+    1/(B G) sum_bg h(x_hat_bg - x_bg),  h(e) = e^2 / 2 if |e| <= 1, else |e| - 1/2
 
-    Parameters
-    ----------
-    x_hat, x, mean, sd
-        As for `standardised_mse`.
-
-    Returns
-    -------
-    Scalar, in squared sd of a gene.
-
-    Source: release lists the name; standardised values and delta = `HUBER_DELTA` are our choice.
+    Source: release.
     """
-    return F.huber_loss(*_z(x_hat, x, mean, sd), delta=HUBER_DELTA)
+    return F.huber_loss(x_hat, x)
 
 
 @_in_float32
-def nb(x_hat: Tensor, x: Tensor, mean: Tensor, sd: Tensor) -> Tensor:
+def negbin(x_hat: Expression, x: Expression) -> Scalar:
     """Negative log-likelihood of a negative binomial, on counts per 10,000.
 
-    - log [Gamma(k + theta) / (Gamma(theta) k!) (theta / (theta + mu))^theta (mu / (theta + mu))^k],
-    k = exp(x) - 1,  mu = exp(max(x_hat, 0)) - 1,  k! = Gamma(k + 1) as k is no integer here
-
-    Parameters
-    ----------
-    x_hat, x
-        Predicted and measured expression, log1p of counts per 10,000, [B, G]. A prediction below zero is none,
-        and has no gradient.
-    mean, sd
-        Not used: standardised values are no counts.
+    - log [Gamma(k + alpha) / (Gamma(alpha) Gamma(k + 1)) (1 - p)^alpha p^k],
+    k = exp(x) - 1,  mu = exp(x_hat) - 1,  p = mu / (mu + alpha),  alpha = 0.1 for all genes
 
     Returns
     -------
-    Scalar, nats a gene and spot.
+    Nats a gene and spot. A prediction below zero counts as none and has no gradient.
 
-    Source: our choice; the release lists the name. One dispersion for all genes, theta = `NB_THETA`.
+    Source: release, its guards against log(0) too; that x_hat ends at `NEGBIN_CEILING` is ours.
     """
-    k = torch.expm1(x.clamp_min(0))
-    mu = torch.expm1(x_hat.clamp(0, NB_CEILING)) + NB_FLOOR
-    theta = torch.as_tensor(NB_THETA, dtype=mu.dtype, device=mu.device)
-    ways = torch.lgamma(k + theta) - torch.lgamma(theta) - torch.lgamma(k + 1)
-    log_sum = torch.log(theta + mu)
-    return -(ways + theta * (torch.log(theta) - log_sum) + k * (torch.log(mu) - log_sum)).mean()
+    k = torch.expm1(x).clamp_min(0)
+    mu = torch.expm1(x_hat.clamp_max(NEGBIN_CEILING)).clamp_min(NEGBIN_FLOOR)
+    p = mu / (mu + NEGBIN_ALPHA)
+    ways = torch.lgamma(k + NEGBIN_ALPHA) - math.lgamma(NEGBIN_ALPHA) - torch.lgamma(k + 1)
+    return -(ways + NEGBIN_ALPHA * torch.log(1 - p + NEGBIN_FLOOR) + k * torch.log(p + NEGBIN_FLOOR)).mean()
 
 
-def _alone(name: str, loss: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]) -> GeneLoss:
-    """Make a gene loss of a single term."""
-
-    def terms(x_hat: Tensor, x: Tensor, mean: Tensor, sd: Tensor) -> dict[str, Tensor]:
-        value = loss(x_hat, x, mean, sd)
-        return {name: value, "total": value}
-
-    return terms
+# Losses of values as they are, with the release's scale of each.
+_RAW = {"pcc": (pcc, 5.0), "pls": (pls, 1.0), "mmd": (mmd, 1.0), "l1": (l1, 10.0), "huber": (huber, 10.0),
+        "negbin": (negbin, 10.0)}  # fmt: skip
+GENE_LOSSES = ("barlow_mse", "mse", *_RAW)  # legal values of omics.gene_loss in seal.profiles
 
 
-_SINGLE = {"mse": standardised_mse, "pcc": pcc, "pls": pls, "mmd": mmd, "l1": l1, "huber": huber, "nb": nb}
-
-GENE_LOSSES: dict[str, GeneLoss] = {
-    "barlow_mse": barlow_mse,
-    **{name: _alone(name, loss) for name, loss in _SINGLE.items()},
-}
-
-
-def check_gene_loss(name: str) -> None:
-    """Refuse a gene loss that does not exist.
-
-    Raises
-    ------
-    SealError
-        Names those that do.
-    """
-    if name not in GENE_LOSSES:
-        raise SealError(
-            f"unknown gene loss {name!r}",
-            expected=f"one of {', '.join(GENE_LOSSES)}",
-            do="change omics.gene_loss in the profile",
-        )
-
-
-def gene_loss(name: str, x_hat: Tensor, x: Tensor, mean: Tensor, sd: Tensor) -> dict[str, Tensor]:
+def gene_loss(name: str, x_hat: Expression, x: Expression, mean: PerGene, sd: PerGene) -> dict[str, Tensor]:
     """L_REC, the gene loss of that name.
 
     Parameters
     ----------
     name
-        A key of `GENE_LOSSES`.
+        One of `GENE_LOSSES`.
     x_hat, x
         Predicted and measured expression, log1p of counts per 10,000, [B, G].
     mean, sd
@@ -346,21 +260,26 @@ def gene_loss(name: str, x_hat: Tensor, x: Tensor, mean: Tensor, sd: Tensor) -> 
 
     Returns
     -------
-    The loss's terms by name, unweighted, and total, which is minimised; scalars, float32.
+    The loss's terms by name, unscaled, and total, which is minimised; scalars, float32.
 
-    Raises
-    ------
-    SealError
-        There is no loss of that name.
-
-    Source: release (barlow_mse by default).
+    Source: release, where barlow_mse (its default) is called barlow_std_mse and mse standardized_mse; mse stands
+    unscaled here, times 10 there.
     """
-    check_gene_loss(name)
-    return GENE_LOSSES[name](x_hat, x, mean, sd)
+    if name == "barlow_mse":
+        return barlow_mse(x_hat, x, mean, sd)
+    loss, scale = (standardised_mse, 1.0) if name == "mse" else _RAW[name]
+    value = loss(x_hat, x, mean, sd) if name == "mse" else loss(x_hat, x)
+    return {name: value, "total": scale * value}
 
 
 @_in_float32
-def flow_kl(z: Tensor, z0: Tensor, mu: Tensor, logvar: Tensor, log_det: Tensor) -> Tensor:
+def flow_kl(
+    z: Float[Tensor, "batch dim"],
+    z0: Float[Tensor, "batch dim"],
+    mu: Float[Tensor, "batch dim"],
+    logvar: Float[Tensor, "batch dim"],
+    log_det: Float[Tensor, " batch"],
+) -> Scalar:
     """KL term of the flow posterior, one Monte Carlo draw.
 
     E[log q0(z0) - log|det J| - log p(z_K)],  q0 = N(mu, exp(logvar)),  p = N(0, 1)
@@ -374,7 +293,7 @@ def flow_kl(z: Tensor, z0: Tensor, mu: Tensor, logvar: Tensor, log_det: Tensor) 
 
     Returns
     -------
-    Scalar, nats a spot.
+    Nats a spot.
 
     Source: release (weight 0 by default); Rezende and Mohamed 2015, equation 15.
     """

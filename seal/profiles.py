@@ -3,148 +3,228 @@
 Each setting carries its source. RELEASE: the default of the authors' public release (mahmoodlab/SEAL,
 2137d8d). BENCH: HEST-Bench. PAPER: the public part of the paper. CHOICE: ours, because none of them says. A profile
 that sets another value makes it our choice too (`setting_rows`).
+
+Each also carries what it may be, by its type (a `Literal` lists the words) and its range. Settings are checked when
+they are made, however that comes about, and nowhere else (`_Checked`).
 """
 
 import dataclasses
+import difflib
 import hashlib
+import json
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from seal.errors import SealError
 
 LONGEST = 80  # characters of a folder's name that settings may take
 RELEASE, BENCH, PAPER, CHOICE = "release", "HEST-Bench", "paper", "our choice"
+REQUIRED = dataclasses.MISSING
 
 
-def _set(default: Any, source: str, symbol: str = "") -> Any:
-    return field(default=default, metadata={"source": source, "symbol": symbol})
+def _set(default: Any, source: str = CHOICE, symbol: str = "", **limits: float) -> Any:
+    """One setting: its default, where that is from, its symbol in the paper, and what `_require_inside` takes."""
+    return field(default=default, metadata={"source": source, "symbol": symbol, "limits": limits})
+
+
+class _Checked:
+    """Settings that are what they may be: made of anything else, they raise.
+
+    A numpy number becomes Python's, a whole number where a real one is expected a real one, a list a tuple, so that
+    equal settings have equal digests.
+    """
+
+    def __post_init__(self) -> None:
+        group = type(self).__name__.removesuffix("Settings").lower()
+        for f in dataclasses.fields(self):
+            value = getattr(self, f.name)
+            try:
+                object.__setattr__(self, f.name, _fitted(value, f.type, f.metadata.get("limits", {})))
+            except ValueError as error:
+                name, words = f"{group}.{f.name}", get_args(f.type) if get_origin(f.type) is Literal else ()
+                do = _suggestion(value, words) or f"change {name}"
+                raise SealError(f"{name} is {value!r}", expected=str(error), do=do) from None
+
+
+def _fitted(value: Any, kind: Any, limits: Mapping[str, float]) -> Any:
+    """The value as the plain Python value of that type; else a ValueError that says what was expected."""
+    if getattr(value, "ndim", None) == 0:  # numpy's numbers
+        value = value.item()
+    if get_origin(kind) is Literal:
+        if value in get_args(kind):
+            return value
+        raise ValueError(f"one of {', '.join(get_args(kind))}")
+    if get_origin(kind) is tuple:
+        if isinstance(value, (tuple, list)) and value:
+            return tuple(_fitted(item, get_args(kind)[0], limits) for item in value)
+        raise ValueError("a tuple of one value or more")
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        raise ValueError(_TYPES.get(kind) or kind.__name__)
+    if kind in (int, float):
+        _require_inside(value, **limits)
+    return value
+
+
+_TYPES = {int: "a whole number", float: "a number", str: "text", bool: "True or False"}
+
+
+def _require_inside(
+    value: float,
+    least: float = 0,
+    above: float = -math.inf,
+    most: float = math.inf,
+    below: float = math.inf,
+    never: float = math.nan,
+) -> None:
+    if least <= value <= most and above < value < below and value != never:
+        return
+    bounds = {"at least": least, "above": above, "at most": most, "below": below, "not": never}
+    words = [f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound)]
+    raise ValueError(f"a number {', '.join(words)}")
+
+
+def _suggestion(word: object, known: Iterable[str]) -> str:
+    """What was meant, if something of that name is near."""
+    near = difflib.get_close_matches(str(word), list(known), n=1)
+    return f"did you mean {near[0]!r}?" if near else ""
 
 
 @dataclass(frozen=True)
-class AtlasSettings:
+class AtlasSettings(_Checked):
     """How large the simulated atlas is (our choice; what it looks like stands in `seal_atlas/tables`)."""
 
     organs: tuple[str, ...] = (
         *("Bladder", "Bowel", "Brain", "Breast", "Cervix", "Heart", "Kidney"),
         *("Liver", "Lung", "Ovary", "Pancreas", "Prostate", "Skin", "Uterus"),
     )
-    donors_per_organ: int = 4  # the tables' first; they have four
-    spots_per_section: int = 90
-    patients: int = 200  # of the slide cohort
-    patches_per_slide: int = 50
-    scanned_slides: int = 100  # of the scanner cohort
-    scanned_patches: int = 20
-    scale: int = 1  # so many times as many donors, patients and scanned slides
-    seed: int = 2026
+    donors_per_organ: int = _set(4, least=1)  # the tables' first; they have four
+    spots_per_section: int = _set(90, least=1)
+    patients: int = _set(200)  # of the slide cohort
+    patches_per_slide: int = _set(50, least=1)
+    scanned_slides: int = _set(100)  # of the scanner cohort
+    scanned_patches: int = _set(20, least=1)
+    scale: int = _set(1, least=1)  # so many times as many donors, patients and scanned slides
+    seed: int = _set(2026)
 
 
 @dataclass(frozen=True)
-class SelectionSettings:
+class SelectionSettings(_Checked):
     """MAPLE-Test out of HEST-1k (`seal.data.maple.testset`)."""
 
-    test_organs: int = _set(6, PAPER)
-    test_spots: int = _set(70_000, PAPER)  # of all organs together, about
+    test_organs: int = _set(6, PAPER, least=1)
+    test_spots: int = _set(70_000, PAPER, least=1)  # of all organs together, about
 
 
 @dataclass(frozen=True)
-class PanelSettings:
+class PanelSettings(_Checked):
     """Gene panel and normalisation."""
 
-    genes: int = _set(2000, RELEASE, "G")
-    test_genes: int = _set(50, CHOICE)  # HEST-Bench's number; the paper takes 10 an organ
+    genes: int = _set(2000, RELEASE, "G", least=1)
+    test_genes: int = _set(50, CHOICE, least=1)  # HEST-Bench's number; the paper takes 10 an organ
     min_gene_counts: int = _set(3, RELEASE)
     min_spot_counts: int = _set(1, RELEASE)
-    coverage: float = _set(0.0, CHOICE)  # share of the training spots whose section must list a gene of the panel
-    own_weight: float = _set(0.5, RELEASE, "a")  # half the spot's own counts, half its neighbours' mean
-    target_sum: float = _set(1e4, RELEASE)
+    coverage: float = _set(
+        0.0, CHOICE, most=1
+    )  # share of the training spots whose section must list a gene of the panel
+    own_weight: float = _set(0.5, RELEASE, "a", most=1)  # half the spot's own counts, half its neighbours' mean
+    target_sum: float = _set(1e4, RELEASE, above=0)
 
 
 @dataclass(frozen=True)
-class OmicsSettings:
+class OmicsSettings(_Checked):
     """Stage 1, SEAL-omics."""
 
-    hidden: tuple[int, ...] = _set((1024, 512), RELEASE)
-    dropout: float = _set(0.1, CHOICE)
+    hidden: tuple[int, ...] = _set((1024, 512), RELEASE, least=1)
+    dropout: float = _set(0.1, CHOICE, below=1)
     flows: int = _set(3, RELEASE, "K_f")
-    mask: float = _set(0.0, RELEASE)  # share of the genes that training hides from the encoder
+    mask: float = _set(0.0, RELEASE, below=1)  # share of the genes that training hides from the encoder
     kl: float = _set(0.0, RELEASE, "β")
-    head: str = _set("none", RELEASE)  # projection of z_o before the contrastive loss: none, linear, mlp
-    gene_loss: str = _set("barlow_mse", RELEASE)  # a name in seal.losses.GENE_LOSSES; both stages use it
-    lr: float = _set(5e-4, RELEASE)  # warm-up lr
+    head: Literal["none", "linear", "mlp"] = _set("none", RELEASE)  # projection of z_o before the contrastive loss
+    # of seal.losses; both stages use it
+    gene_loss: Literal["barlow_mse", "mse", "pcc", "pls", "mmd", "l1", "huber", "negbin"] = _set("barlow_mse", RELEASE)
+    lr: float = _set(5e-4, RELEASE, above=0)  # warm-up lr
     weight_decay: float = _set(0.2, RELEASE)
-    batch: int = _set(384, RELEASE)
-    epochs: int = _set(10, RELEASE)
+    batch: int = _set(384, RELEASE, least=2)
+    epochs: int = _set(10, RELEASE, least=1)
 
 
 @dataclass(frozen=True)
-class VisionSettings:
+class VisionSettings(_Checked):
     """Stage 2, SEAL-vision: what is trained, the losses, the schedule."""
 
-    adapter: str = _set("lora", RELEASE)  # lora, full (the last blocks themselves) or bottleneck (on the embedding)
-    blocks: int = _set(1, RELEASE, "N")  # 1 for CONCH, 3 for UNI2-h
-    lora_layers: str = _set("all", RELEASE)  # linears of a block that get LoRA: all, attention or mlp
-    rank: int = _set(8, RELEASE, "r")
-    alpha: int = _set(8, RELEASE, "α")
-    lora_dropout: float = _set(0.15, RELEASE)
-    bottleneck: int = _set(256, CHOICE)  # hidden size of the bottleneck adapter
-    head: str = _set("none", RELEASE)  # projection of z_v before the contrastive loss: none, linear, mlp
-    decoder_hidden: int = _set(512, RELEASE)
-    decoder_dropout: float = _set(0.1, CHOICE)
+    # full: the last blocks themselves; bottleneck: on the embedding
+    adapter: Literal["lora", "full", "bottleneck"] = _set("lora", RELEASE)
+    blocks: int = _set(1, RELEASE, "N", least=1)  # 1 for CONCH, 3 for UNI2-h
+    lora_layers: Literal["all", "attention", "mlp"] = _set("all", RELEASE)  # linears of a block that get LoRA
+    rank: int = _set(8, RELEASE, "r", least=1)
+    alpha: int = _set(8, RELEASE, "α", least=1)
+    lora_dropout: float = _set(0.15, RELEASE, below=1)
+    bottleneck: int = _set(256, CHOICE, least=1)  # hidden size of the bottleneck adapter
+    head: Literal["none", "linear", "mlp"] = _set("none", RELEASE)  # projection of z_v before the contrastive loss
+    decoder_hidden: int = _set(512, RELEASE, least=1)
+    decoder_dropout: float = _set(0.1, CHOICE, below=1)
     decoder_relu: bool = _set(False, CHOICE)  # the release ends its decoder with a ReLU
-    temperature: float = _set(0.05, RELEASE, "τ")
+    temperature: float = _set(0.05, RELEASE, "τ", above=0)
     learn_temperature: bool = _set(False, RELEASE)
     info_weight: float = _set(1.0, RELEASE, "w₁")
     rec_omics_weight: float = _set(1.0, RELEASE, "w₂")
     rec_vision_weight: float = _set(1.0, RELEASE, "w₃")
-    lr: float = _set(1e-4, RELEASE)  # for both encoders
+    lr: float = _set(1e-4, RELEASE, above=0)  # for both encoders
     weight_decay: float = _set(0.2, RELEASE)
-    batch: int = _set(384, RELEASE)  # of all processes together
-    epochs: int = _set(10, RELEASE)
+    batch: int = _set(384, RELEASE, least=2)  # of all processes together
+    epochs: int = _set(10, RELEASE, least=1)
     views: int = _set(2, CHOICE, "K")  # augmented views of a patch kept beside the plain one
 
 
 @dataclass(frozen=True)
-class ComputeSettings:
+class ComputeSettings(_Checked):
     """How things are computed: speed and memory, not what is computed."""
 
-    assembly: str = _set("threads", CHOICE)  # samples are assembled in threads or processes; SEAL_DASK comes first
-    tokens: str = _set("auto", CHOICE)  # where trunk tokens are kept: memory, disk, recompute, or auto by size
+    assembly: Literal["threads", "processes"] = _set("threads", CHOICE)  # of samples; SEAL_DASK comes first
+    tokens: Literal["auto", "memory", "disk", "recompute"] = _set("auto", CHOICE)  # where trunk tokens are kept
     memory_gb: float = _set(4.0, CHOICE)  # auto: tokens up to this size are held in memory
     disk_gb: float = _set(2000.0, CHOICE)  # auto: tokens up to this size are kept on disk, larger ones recomputed
-    token_dtype: str = _set("float32", CHOICE)  # what tokens are kept in: float32, float16 or bfloat16
-    precision: str = _set("float32", CHOICE)  # of trunk and tail: float32 or bfloat16; losses are always float32
+    token_dtype: Literal["float32", "float16", "bfloat16"] = _set("float32", CHOICE)  # what tokens are kept in
+    precision: Literal["float32", "bfloat16"] = _set("float32", CHOICE)  # of trunk and tail; losses: always float32
     gradcache: bool = _set(False, CHOICE)  # embed a batch twice, piece by piece: memory no longer grows with it
     compile: bool = _set(False, CHOICE)  # torch.compile of the trunk
     workers: int = _set(0, CHOICE)  # processes that augment patches when tokens are recomputed
 
 
 @dataclass(frozen=True)
-class EvaluationSettings:
+class EvaluationSettings(_Checked):
     """Patch-level evaluation (our choice where HEST-Bench does not say)."""
 
-    split: str = _set("donor", CHOICE)  # left out: a donor, section, study (its data set), organ, or the given test set
-    folds: int = _set(0, CHOICE)  # 0: each of these in turn; K: dealt into K folds, see seal.data.folds
-    resample: str = _set("spots", CHOICE)  # what the bootstrap draws: spots within each test donor, or the donors
-    pca: int = _set(256, BENCH)
-    alphas: tuple[float, ...] = _set(tuple(round(10 ** (k / 4), 4) for k in range(-4, 21)), CHOICE)  # quarter decades
+    # left out: a donor, section, study (its data set), organ, or the given test set
+    split: Literal["donor", "section", "study", "organ", "given"] = _set("donor", CHOICE)
+    folds: int = _set(0, CHOICE, never=1)  # 0: each of these in turn; K: dealt into K folds, see seal.data.folds
+    # what the bootstrap draws: spots within each test donor, or the donors
+    resample: Literal["spots", "donors"] = _set("spots", CHOICE)
+    pca: int = _set(256, BENCH, least=1)
+    # quarter decades
+    alphas: tuple[float, ...] = _set(tuple(round(10 ** (k / 4), 4) for k in range(-4, 21)), CHOICE, above=0)
     seeds: tuple[int, ...] = _set((0, 1, 2), CHOICE)
-    bootstrap: int = _set(1000, CHOICE)
+    bootstrap: int = _set(1000, CHOICE, least=1)
     random_encoders: int = _set(3, CHOICE)  # how many random initialisations the control takes, first of the seeds
     ablation_folds: int = _set(0, CHOICE)  # 0: ablations run on all folds; k: on the first k
 
 
 @dataclass(frozen=True)
-class Profile:
+class Profile(_Checked):
     """One way through the project, from data to figures."""
 
     name: str
     source: str  # the module that writes the samples
     simulated: bool
     encoder: str  # a name in seal.models.encoders
-    image_size: int  # px a patch side, as the encoder sees it
-    um_per_px: float  # of the patch as the encoder sees it; image_size x um_per_px is the field of view
+    image_size: int = _set(REQUIRED, least=1)  # px a patch side, as the encoder sees it
+    # of the patch as the encoder sees it; image_size x um_per_px is the field of view
+    um_per_px: float = _set(REQUIRED, above=0)
     needs: str  # time, disk, memory, GPU, tokens: shown by `make help` and the README
     atlas: AtlasSettings = field(default_factory=AtlasSettings)
     selection: SelectionSettings = field(default_factory=SelectionSettings)
@@ -223,13 +303,14 @@ def get(name: str, **changes: Any) -> Profile:
     Raises
     ------
     SealError
-        The profile or a changed setting does not exist.
+        The profile or a changed setting does not exist, or cannot have that value.
     """
     if name not in PROFILES:
         raise SealError(
             f"unknown profile {name!r}",
             expected=f"one of {', '.join(PROFILES)}",
-            do="write PROFILE=demo (simulated), PROFILE=her2st (real, open) or PROFILE=maple (HEST-1k)",
+            do=_suggestion(name, PROFILES)
+            or "write PROFILE=demo (simulated), PROFILE=her2st (real, open) or PROFILE=maple (HEST-1k)",
         )
     return changed(PROFILES[name], **changes)
 
@@ -240,18 +321,20 @@ def changed(profile: Profile, **changes: Any) -> Profile:
     Raises
     ------
     SealError
-        A changed setting does not exist.
+        A changed setting does not exist, or cannot have that value.
     """
+    names = [*(f.name for f in dataclasses.fields(profile)), *_flat(profile)]
     for key, value in changes.items():
-        group, _, leaf = key.rpartition("__")
-        target = getattr(profile, group, None) if group else profile
-        if not dataclasses.is_dataclass(target) or leaf not in {f.name for f in dataclasses.fields(target)}:
+        if key not in names:
+            nested = [name for name in names if name.endswith(f"__{key}")]  # the group was forgotten
+            near = f"did you mean {' or '.join(nested)}?" if nested else _suggestion(key, names)
             raise SealError(
                 f"unknown setting {key!r} of profile {profile.name!r}",
                 expected="a field of seal.profiles.Profile, nested ones as group__field",
-                do="look the name up in seal/profiles.py",
+                do=near or "look the name up in seal/profiles.py",
             )
-        target = dataclasses.replace(target, **{leaf: value})
+        group, _, leaf = key.rpartition("__")
+        target = dataclasses.replace(getattr(profile, group) if group else profile, **{leaf: value})
         profile = dataclasses.replace(profile, **{group: target}) if group else target
     return profile
 
@@ -296,6 +379,44 @@ def _flat(profile: Profile) -> dict[str, Any]:
 def as_dict(profile: Profile) -> dict[str, Any]:
     """Give a profile as plain values, for stamps and digests."""
     return dataclasses.asdict(profile)
+
+
+def to_json(profile: Profile) -> str:
+    """Give a profile as JSON, which `from_json` reads."""
+    return json.dumps(as_dict(profile), indent=1, ensure_ascii=False) + "\n"
+
+
+def from_json(text: str) -> Profile:
+    """Read a profile that `to_json` gave.
+
+    Raises
+    ------
+    SealError
+        It is no JSON, a field is unknown or missing, or cannot have its value.
+    """
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise SealError(
+            f"the profile is not JSON ({error})", expected="what profiles.to_json gives", do="write the file again"
+        ) from error
+    return _from_values(Profile, values, "profile")
+
+
+def _from_values(kind: type, values: Any, where: str) -> Any:
+    types = {f.name: f.type for f in dataclasses.fields(kind)}
+    names = set(values) if isinstance(values, dict) else set()
+    if names != set(types):
+        unknown, missing = sorted(names - set(types)), sorted(set(types) - names)
+        raise SealError(
+            f"{where}: unknown fields {unknown}, missing fields {missing}",
+            expected=f"exactly the fields of seal.profiles.{kind.__name__}",
+            do="write the file again with this version of the package",
+        )
+    nested = {
+        name: _from_values(types[name], values[name], name) for name in names if dataclasses.is_dataclass(types[name])
+    }
+    return kind(**{**values, **nested})
 
 
 def setting_rows(profile: Profile) -> list[dict[str, Any]]:

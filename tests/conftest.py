@@ -3,15 +3,19 @@
 import shutil
 from pathlib import Path
 
+import jaxtyping
 import pytest
 
-from seal import paths, profiles
-from seal.data.assemble import assemble
-from seal.embed import embed_all
-from seal.evaluate.methods import find_methods
-from seal.evaluate.patch import Evaluation
-from seal.models import encoders
-from seal.train import runs, tokens
+# Shapes in annotations are checked at every call: before these modules are imported for the first time.
+jaxtyping.install_import_hook(["seal.losses", "seal.models", "seal.train"], "beartype.beartype")
+
+from seal import paths, profiles  # noqa: E402
+from seal.data.assemble import assemble  # noqa: E402
+from seal.embed import embed_all  # noqa: E402
+from seal.evaluate.methods import find_methods  # noqa: E402
+from seal.evaluate.patch import Evaluation  # noqa: E402
+from seal.models import encoders  # noqa: E402
+from seal.train import runs, tokens  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,15 @@
-"""pyproject.toml, requirements.lock and environment.yml say the same, and this environment is theirs."""
+"""pyproject.toml, requirements.lock and environment.yml say the same, and this environment is theirs.
 
+What is imported is declared, and what is declared is imported or stands here with its reason.
+"""
+
+import ast
+import json
 import re
+import sys
 import tomllib
+from collections.abc import Iterator
+from functools import cache
 from importlib import metadata
 
 import pytest
@@ -22,6 +30,61 @@ DECLARED = [
     for group in (PYPROJECT["dependencies"], *PYPROJECT["optional-dependencies"].values())
     for text in group
 ]
+FOLDERS = ("seal", "seal_atlas", "figures", "tools", "notebooks", "benchmarks", "tests")
+OWN = {*FOLDERS, *(path.stem for path in (PROJECT / "benchmarks").glob("*.py"))}  # benchmarks import each other
+ABROAD = {"trident": "seal.export.interop is for those who have it"}
+# Declared, though no file imports it.
+REASONS = {
+    "beartype": "tests/conftest.py names it to jaxtyping",
+    "ipykernel": "the notebooks' kernel",
+    "ipywidgets": "progress bars in notebooks",
+    "jupyterlab": "make lab",
+    "nbval": "make test compares the notebooks' outputs",
+    "openslide-bin": "the library behind openslide-python",
+    "ruff": "make lint",
+    "seaborn": "figures draw panels with a method axis with it",
+}
+
+
+def sources(folder: str) -> Iterator[str]:
+    """Python code of a folder: of its modules, and of its notebooks' cells."""
+    for path in sorted((PROJECT / folder).rglob("*.py")):
+        yield path.read_text(encoding="utf-8")
+    for path in sorted((PROJECT / folder).rglob("*.ipynb")):
+        if ".ipynb_checkpoints" not in path.parts:
+            cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+            lines = [line for c in cells if c["cell_type"] == "code" for line in [*c["source"], "\n"]]
+            yield "".join(line for line in lines if not line.lstrip().startswith(("%", "!")))
+
+
+@cache
+def imported(folder: str) -> set[str]:
+    """Top names of what a folder imports from elsewhere."""
+    names = set()
+    for node in (node for text in sources(folder) for node in ast.walk(ast.parse(text))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            names.add(node.module.partition(".")[0])
+    return names - sys.stdlib_module_names - OWN - ABROAD.keys()
+
+
+def test_every_import_is_declared():
+    tests_alone = {canonicalize_name(Requirement(text).name) for text in PYPROJECT["optional-dependencies"]["test"]}
+    declared, packages = {canonicalize_name(wanted.name) for wanted in DECLARED}, metadata.packages_distributions()
+    lacking = []
+    for folder in FOLDERS:
+        allowed = declared if folder == "tests" else declared - tests_alone
+        for name in sorted(imported(folder)):
+            if not allowed & {canonicalize_name(package) for package in packages.get(name, ())}:
+                lacking.append(f"{folder} imports {name}")
+    assert lacking == []
+
+
+def test_what_is_declared_is_imported_or_has_a_reason():
+    packages = metadata.packages_distributions()
+    used = {canonicalize_name(p) for folder in FOLDERS for name in imported(folder) for p in packages.get(name, ())}
+    assert {canonicalize_name(wanted.name) for wanted in DECLARED} - used - set(REASONS) == set()
 
 
 def versions(python: str, platform: str) -> dict[str, str]:

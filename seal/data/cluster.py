@@ -15,7 +15,6 @@ from seal.errors import SealError
 if TYPE_CHECKING:
     from distributed import Client
 
-WAYS = ("threads", "processes")
 PATIENCE = "15s"  # to reach a scheduler, or the first of its workers
 
 
@@ -33,12 +32,8 @@ def opened(how: str, jobs: int) -> "Iterator[Run]":
     Raises
     ------
     SealError
-        Another way, or a scheduler that cannot be reached.
+        The scheduler cannot be reached.
     """
-    if how not in WAYS:
-        raise SealError(
-            f"ComputeSettings.assembly is {how!r}", expected=f"one of {', '.join(WAYS)}", do="set it to one of these"
-        )
     if address := os.environ.get("SEAL_DASK"):
         with _scheduler(address) as client:
             yield Run(client)

@@ -56,26 +56,14 @@ def left_out(sections: Sequence["Section"], settings: EvaluationSettings) -> dic
     Raises
     ------
     SealError
-        Another split or number of folds, fewer units than folds, fewer than two units, no section of a given test
-        set or none to train on, two units that give one folder name, or a donor that would be on both sides (it is
-        named; with the split "section" donors may be).
+        Fewer units than folds, fewer than two units, no section of a given test set or none to train on, two units
+        that give one folder name, or a donor that would be on both sides (it is named; with the split "section"
+        donors may be).
 
     Source: our choice.
     """
     if settings.split == GIVEN:
         return _given(sections)
-    if settings.split not in UNITS:
-        raise SealError(
-            f"unknown split {settings.split!r}",
-            expected=f"one of {', '.join([*UNITS, GIVEN])}",
-            do="set EvaluationSettings.split",
-        )
-    if settings.folds < 0 or settings.folds == 1:
-        raise SealError(
-            f"EvaluationSettings.folds is {settings.folds}",
-            expected="0 (each unit in turn), or 2 and more",
-            do="set it to one of these",
-        )
     units: dict[str, list[Section]] = {}
     for section in sections:
         units.setdefault(getattr(section, UNITS[settings.split]), []).append(section)

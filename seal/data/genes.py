@@ -1,15 +1,17 @@
 """Official gene symbols: an alias table, as HGNC publishes it, leads earlier and other names to them."""
 
-import csv
 import re
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from seal.errors import SealError
 from seal.files import digest
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 NAMES = ("alias_symbol", "prev_symbol")  # columns of names that lead to a row's symbol, `|` between them
 ENSEMBL = "ensembl_gene_id"
@@ -41,21 +43,11 @@ class Aliases:
         SealError
             The file is missing, unreadable, not UTF-8, without rows, lacks a column or ends within a row.
         """
-        path = Path(path).expanduser()
-        leads: defaultdict[str, set[str]] = defaultdict(set)
-        approved = set()
-        for symbol, names in _rows(path):
-            approved.add(symbol)
-            for name in names:
-                leads[name].add(symbol)
-        if not approved:
-            raise _bad(path, "no gene in it", "a row for each gene")
-        renamed = {
-            name: next(iter(symbols))
-            for name, symbols in sorted(leads.items())
-            if len(symbols) == 1 and name not in approved
-        }
-        return cls(renamed)
+        table = _read_table(Path(path).expanduser())
+        names = table.drop(columns="symbol").agg("|".join, axis=1).str.split("|")
+        pairs = names.set_axis(table["symbol"]).explode().str.strip().rename("name").reset_index()
+        pairs = pairs[(pairs["name"] != "") & ~pairs["name"].isin(table["symbol"])].drop_duplicates()
+        return cls(dict(pairs.drop_duplicates("name", keep=False)[["name", "symbol"]].itertuples(index=False)))
 
     @cached_property
     def digest(self) -> str:
@@ -71,34 +63,33 @@ class Aliases:
         return self.renamed.get(_VERSION.sub(r"\1", name), name)
 
 
-def _rows(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """Each row's approved symbol and the names that lead to it, upper-case."""
+def _read_table(path: Path) -> "pd.DataFrame":
+    """Columns symbol and those of names that lead to it, upper-case; the rows that have a symbol."""
+    import pandas as pd
+
     if not path.exists():
         raise SealError(
             f"{path} is missing",
             expected="an alias table such as HGNC's hgnc_complete_set.txt",
             do="download it from genenames.org (Statistics & download files), or correct the path",
         )
+    form = {"encoding": "utf-8-sig", "dtype": str, "keep_default_na": False, "engine": "python"}
+    wanted = ("symbol", *NAMES, ENSEMBL)  # the engine in Python tells a cell that is not there from an empty one
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            delimiter = "\t" if "\t" in file.readline() else ","
-            file.seek(0)
-            table = csv.DictReader(file, delimiter=delimiter)
-            lacking = [name for name in ("symbol", *NAMES) if name not in (table.fieldnames or ())]
-            if lacking:
-                raise _bad(path, f"columns {', '.join(lacking)} are missing", f"columns symbol, {', '.join(NAMES)}")
-            columns = [name for name in (*NAMES, ENSEMBL) if name in table.fieldnames]
-            for row in table:
-                cells = [row[name] for name in ("symbol", *columns)]
-                if None in cells:
-                    raise _bad(path, f"line {table.line_num} ends early", f"all {len(table.fieldnames)} columns")
-                symbol, *names = (cell.strip().upper() for cell in cells)
-                if symbol:
-                    yield symbol, [name.strip() for cell in names for name in cell.split("|") if name.strip()]
-    except UnicodeDecodeError as error:
-        raise _bad(path, f"not UTF-8 ({error.reason})", "text in UTF-8") from error
-    except (OSError, csv.Error) as error:
-        raise _bad(path, f"{type(error).__name__}: {error}", "a readable table") from error
+        with path.open(encoding="utf-8-sig") as file:
+            separator = "\t" if "\t" in file.readline() else ","
+        table = pd.read_csv(path, sep=separator, usecols=lambda column: column in wanted, **form)
+    except (OSError, ValueError) as error:  # pandas' own are ValueErrors too
+        raise _bad(path, f"{type(error).__name__}: {error}", "a readable table in UTF-8") from error
+    if lacking := [name for name in ("symbol", *NAMES) if name not in table]:
+        raise _bad(path, f"columns {', '.join(lacking)} are missing", f"columns symbol, {', '.join(NAMES)}")
+    if table.isna().any(axis=None):
+        raise _bad(path, f"row {int(table.isna().any(axis=1).argmax()) + 1} ends early", "all columns in every row")
+    table = table.apply(lambda column: column.str.strip().str.upper())
+    table = table[table["symbol"] != ""]
+    if table.empty:
+        raise _bad(path, "no gene in it", "a row for each gene")
+    return table
 
 
 def _bad(path: Path, problem: str, expected: str) -> SealError:

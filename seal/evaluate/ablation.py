@@ -152,7 +152,7 @@ def shapes(ablation: Ablation):
 
     Returns
     -------
-    DataFrame with method, fold and, for train and test, effective_rank, uniformity, alignment, recall10, chance10;
+    DataFrame with method, label, fold and, for train and test, effective_rank, uniformity, alignment, recall10, chance10;
     the last three are NaN for the frozen encoder, which knows no omics embedding.
     """
     import pandas as pd
@@ -164,7 +164,7 @@ def _shape(ablation: Ablation, fold: Fold, method: Method) -> dict[str, Any]:
     own = method.embedding, fold.name, ablation.seeds(method)[0]
     z_v = ablation.embeddings.read(*own)  # [pairs, d]
     z_o = None if method.name == FROZEN else ablation.embeddings.read(*own, table="omics")
-    row: dict[str, Any] = {"method": method.name, "fold": fold.name}
+    row: dict[str, Any] = {"method": method.name, "label": method.label, "fold": fold.name}
     for where, rows in (("train", geometry.sample(fold.train)), ("test", geometry.sample(fold.test))):
         row[f"effective_rank_{where}"] = geometry.effective_rank(z_v[rows])
         row[f"uniformity_{where}"] = geometry.uniformity(z_v[rows])

@@ -4,14 +4,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from seal.errors import SealError
 from seal.evaluate.methods import Method
 from seal.evaluate.metrics import cluster_means, interval, mean_pearson, pearson, resamples
 from seal.evaluate.patch import Evaluation, Part, parts
 from seal.profiles import EvaluationSettings
 
 BOOTSTRAP_SEED = 0
-RESAMPLED = ("spots", "donors")
 
 
 def _labels(method: Method) -> dict[str, str]:
@@ -115,12 +113,6 @@ class _Means:
 
 def _means(evaluation: Evaluation) -> _Means:
     settings = evaluation.pairs.profile.evaluation
-    if settings.resample not in RESAMPLED:
-        raise SealError(
-            f"EvaluationSettings.resample is {settings.resample!r}",
-            expected=f"one of {', '.join(RESAMPLED)}",
-            do="set it to one of these",
-        )
     means = _Means(settings.bootstrap)
     for fold in evaluation.folds():
         measured = evaluation.pairs.measured(fold)[fold.test]

@@ -1,33 +1,11 @@
-"""Saved models on the Hugging Face hub: fetched and, if asked, uploaded."""
+"""Saved models put on the Hugging Face hub, if asked; `seal.export.load` fetches them."""
 
 from pathlib import Path
 
 from seal.errors import SealError
 from seal.export.card import may_share_derivatives
-from seal.export.load import MERGED, RECORD, read_record
+from seal.export.load import MERGED, RECORD, hub_page, read_record
 from seal.files import explain_hub_error
-
-
-def fetch(repository: str) -> Path:
-    """Download a saved model, or find it in the hub's cache.
-
-    Raises
-    ------
-    SealError
-        No network, no token, no access, no such repository, no space.
-    """
-    import huggingface_hub
-
-    try:
-        return Path(huggingface_hub.snapshot_download(repository))
-    # Whatever the client raises means that there is no model; the first is kept as the cause.
-    except Exception as error:
-        raise explain_hub_error(
-            error,
-            f"cannot download {repository}",
-            expected="a repository that your token can read",
-            address=_page(repository),
-        ) from error
 
 
 def push(folder: str | Path, repo_id: str, *, private: bool = True) -> str:
@@ -76,12 +54,12 @@ def push(folder: str | Path, repo_id: str, *, private: bool = True) -> str:
                 allow_patterns=own,
                 commit_message=f"{record['encoder']['label']} after SEAL",
             )
-    except Exception as error:  # as in `fetch`
+    except Exception as error:  # as in `load.fetch`
         raise explain_hub_error(
             error,
             f"cannot upload to {repo_id}",
             expected="a repository that your token can write to",
-            address=_page(repo_id),
+            address=hub_page(repo_id),
         ) from error
     if exposed:
         raise SealError(
@@ -90,7 +68,3 @@ def push(folder: str | Path, repo_id: str, *, private: bool = True) -> str:
             do="make it private on the hub, choose another name, or call push(..., private=False)",
         )
     return address
-
-
-def _page(repository: str) -> str:
-    return f"https://huggingface.co/{repository}"

@@ -14,7 +14,7 @@ from seal.data import panel as panels
 from seal.data.panel import Panel
 from seal.errors import SealError
 from seal.export.card import may_share_derivatives
-from seal.files import digest, read_json, sha256
+from seal.files import digest, explain_hub_error, read_json, sha256
 from seal.models import architecture, weights
 from seal.models.encoders import VisionEncoder, preprocess
 from seal.models.registry import EncoderSpec, Geometry
@@ -122,14 +122,39 @@ def _folder(path_or_repo: str | Path) -> Path:
     if Path(path_or_repo).is_dir():
         return Path(path_or_repo)
     if isinstance(path_or_repo, str) and _REPOSITORY.fullmatch(path_or_repo):
-        from seal.export import hub
-
-        return hub.fetch(path_or_repo)
+        return fetch(path_or_repo)
     raise SealError(
         f"{path_or_repo} is no folder",
         expected='a folder that seal.export.save.save wrote, or a repository as "user/name"',
         do="correct the path",
     )
+
+
+def fetch(repository: str) -> Path:
+    """Download a saved model, or find it in the hub's cache.
+
+    Raises
+    ------
+    SealError
+        No network, no token, no access, no such repository, no space.
+    """
+    import huggingface_hub
+
+    try:
+        return Path(huggingface_hub.snapshot_download(repository))
+    # Whatever the client raises means that there is no model; the first is kept as the cause.
+    except Exception as error:
+        raise explain_hub_error(
+            error,
+            f"cannot download {repository}",
+            expected="a repository that your token can read",
+            address=hub_page(repository),
+        ) from error
+
+
+def hub_page(repository: str) -> str:
+    """Address of a repository on the hub."""
+    return f"https://huggingface.co/{repository}"
 
 
 def read_record(folder: Path) -> dict[str, Any]:

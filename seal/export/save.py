@@ -1,4 +1,4 @@
-"""A trained model as others can use it: a folder for timm, transformers, PEFT and the hub, and the way back.
+"""A trained model as others can use it: a folder for timm, transformers, PEFT and the hub (`load` reads it back).
 
 The folder holds adapter/ (PEFT; LoRA only), model.safetensors (the merged encoder under the original keys) with
 config.json, bottleneck.safetensors (that adapter only), decoder.safetensors, omics.safetensors, panel.json,
@@ -18,16 +18,13 @@ from torch import Tensor, nn
 from seal.data.panel import Panel
 from seal.errors import SealError
 from seal.export import card
-from seal.export.hub import push
-from seal.export.load import FORMAT, MERGED, RECORD, Loaded, load, load_decoder, plain
+from seal.export.load import FORMAT, MERGED, RECORD, plain
 from seal.files import atomic, digest, read_json, sha256, write_json
 from seal.models import weights
 from seal.models.encoders import VisionEncoder
 from seal.models.registry import EncoderSpec
 from seal.models.vision import SealVision
 from seal.profiles import Profile
-
-__all__ = ["Loaded", "load", "load_decoder", "merged_state", "push", "save", "timm_config"]
 
 
 def save(

@@ -1,4 +1,4 @@
-"""From an encoder's geometry to a module: plain, with random weights, or only counted."""
+"""From an encoder's geometry to a module, plain or with random weights."""
 
 import torch
 from timm.layers import SwiGLUPacked
@@ -58,10 +58,3 @@ def random(spec: EncoderSpec, image_size: int, *, tiny: bool = False, seed: int 
         if name.endswith((".ls1.gamma", ".ls2.gamma")):
             nn.init.ones_(parameter)
     return model
-
-
-def count_parameters(spec: EncoderSpec) -> int:
-    """Count an encoder's parameters, without memory for them."""
-    with torch.device("meta"):
-        model = plain(spec, spec.image_size)
-    return sum(parameter.numel() for parameter in model.parameters())

@@ -5,12 +5,13 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from seal.models.registry import Geometry
+from seal.shapes import Float
 
 
 class AttentionPool(nn.Module):
     """Learned queries attend to all tokens: softmax(ln_q(q) W_q (ln_k(x) W_k)' / sqrt(d_head)) ln_k(x) W_v W_o.
 
-    Shapes: [B, T, width_in] -> [B, queries, width_out]. Source: CONCH, after CoCa (Yu et al. 2022).
+    Source: CONCH, after CoCa (Yu et al. 2022).
     """
 
     def __init__(self, width_in: int, width_out: int, heads: int, queries: int) -> None:
@@ -21,11 +22,11 @@ class AttentionPool(nn.Module):
         self.ln_q = nn.LayerNorm(width_out)
         self.ln_k = nn.LayerNorm(width_in)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Float[Tensor, "batch tokens width_in"]) -> Float[Tensor, "batch queries width_out"]:
         """Pool tokens."""
-        query = self.ln_q(self.query).expand(len(tokens), -1, -1)
-        keys = self.ln_k(tokens)
-        return self.attn(query, keys, keys, need_weights=False)[0]
+        query = self.ln_q(self.query).expand(len(tokens), -1, -1)  # [B, queries, width_out]
+        keys = self.ln_k(tokens)  # [B, T, width_in]
+        return self.attn(query, keys, keys, need_weights=False)[0]  # [B, queries, width_out]
 
 
 class ConchVisual(nn.Module):
@@ -37,7 +38,7 @@ class ConchVisual(nn.Module):
     That projection and the captioning pool play no part in z; they are carried along so that the released
     weights load without a key left over and are saved complete.
 
-    Shapes: [B, 3, S, S] -> [B, pool_width]. Source: mahmoodlab/CONCH.
+    Source: mahmoodlab/CONCH.
     """
 
     def __init__(self, geometry: Geometry, image_size: int) -> None:
@@ -58,10 +59,10 @@ class ConchVisual(nn.Module):
         self.attn_pool_caption = AttentionPool(width, width, geometry.pool_heads, geometry.caption_queries)
         self.ln_caption = nn.LayerNorm(width)
 
-    def pool(self, tokens: Tensor) -> Tensor:
-        """Embed the trunk's normalised tokens: [B, T, width] -> [B, pool_width]."""
-        return self.ln_contrast(self.attn_pool_contrast(tokens)[:, 0])
+    def pool(self, tokens: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch dim"]:
+        """Embed the trunk's normalised tokens."""
+        return self.ln_contrast(self.attn_pool_contrast(tokens)[:, 0])  # [B, d]
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Float[Tensor, "batch 3 side side"]) -> Float[Tensor, "batch dim"]:
         """Embed normalised images."""
         return self.pool(self.trunk.forward_features(images))

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from seal.shapes import Float
+
 _BITS = 16
 
 
@@ -16,10 +18,10 @@ class Dropout(nn.Dropout):
     tail of an encoder does. p' differs from p by less than 1e-5, and the scale is that of p'. Elsewhere this is
     `torch.nn.Dropout` itself.
 
-    Shapes: any. Source: our choice.
+    Source: our choice.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Drop elements in training; give x as it is in evaluation."""
         if not self.training or self.p == 0:
             return x
@@ -28,5 +30,5 @@ class Dropout(nn.Dropout):
         dropped = round(self.p * 2**_BITS)
         # random_ without bounds would leave the sign bit at zero
         words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
-        noise = words.view(torch.int16)[: x.numel()].view(x.shape)
+        noise = words.view(torch.int16)[: x.numel()].view(x.shape)  # the shape of x
         return (x * (noise >= dropped - 2 ** (_BITS - 1))).mul_(2**_BITS / (2**_BITS - dropped))

@@ -1,7 +1,7 @@
 """Vision encoders behind one face: a frozen trunk, a tail that may be trained, one embedding an image."""
 
 import copy
-from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -14,20 +14,21 @@ from seal.errors import SealError
 from seal.models import architecture, class_token
 from seal.models import weights as weight_files
 from seal.models.registry import REGISTRY, EncoderSpec, get
+from seal.profiles import VisionSettings
+from seal.shapes import Float
 
-__all__ = ["REGISTRY", "EncoderSpec", "VisionEncoder", "build", "get", "preprocess"]
+if TYPE_CHECKING:
+    import pandas
 
 
 class VisionEncoder(nn.Module):
-    """An encoder cut in two: z = tail(trunk(images, n), n), whatever n.
+    """An encoder cut in two: z = tail(trunk(images, n), n), whatever n, the number of blocks in the tail.
 
     While only the last n blocks have trainable weights, the trunk's tokens are a constant of the image: they
     are computed once and training touches the tail alone.
 
     Parameters
     ----------
-    spec
-        Which encoder.
     model
         The plain module, whose state-dict keys are the original's: timm's VisionTransformer, transformers'
         Dinov2Model, or `seal.models.conch.ConchVisual`. LoRA layers may be put into it in place.
@@ -44,10 +45,8 @@ class VisionEncoder(nn.Module):
         self.model = model
         self.adapter: nn.Module | None = None
         # Taken now: once LoRA is inside, each linear is a wrapper with more linears in it.
-        names = {module: name for name, module in model.named_modules()}
-        self._linears = [
-            [names[module] for module in block.modules() if isinstance(module, nn.Linear)] for block in self._blocks
-        ]
+        names = {module: name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+        self._linears = [[names[module] for module in block.modules() if module in names] for block in self._blocks]
         if spec.family != "transformers":
             for block in self._blocks:  # class_token.timm_block assumes these
                 assert type(block) is Block
@@ -62,7 +61,7 @@ class VisionEncoder(nn.Module):
         return self.model.trunk if self.spec.family == "conch" else self.model
 
     @property
-    def _blocks(self) -> Sequence[nn.Module]:
+    def _blocks(self) -> nn.ModuleList | nn.Sequential:
         return self._vit.encoder.layer if self.spec.family == "transformers" else self._vit.blocks
 
     @property
@@ -95,122 +94,88 @@ class VisionEncoder(nn.Module):
             return self.model.config.image_size
         return self._vit.patch_embed.img_size[0]
 
-    def preprocess(self, images: np.ndarray | Tensor) -> Tensor:
-        """Turn uint8 images [B, H, H, 3] into this model's input [B, 3, S, S], see `preprocess`."""
+    def preprocess(self, images: np.ndarray | Tensor) -> Float[Tensor, "batch 3 side side"]:
+        """Turn uint8 images [B, H, H, 3] into this model's input, see `preprocess`."""
         return preprocess(images, self.spec, self.image_size)
 
-    def trunk(self, images: Tensor, n: int) -> Tensor:
-        """Compute the tokens that enter the last n blocks.
-
-        Parameters
-        ----------
-        images
-            Preprocessed, [B, 3, S, S].
-        n
-            How many blocks the tail has, 1 to depth.
-
-        Returns
-        -------
-        [B, T, D]: class token, registers, patches.
-        """
-        self._check(n)
+    def trunk(self, images: Float[Tensor, "batch 3 side side"], blocks: int) -> Float[Tensor, "batch tokens width"]:
+        """Compute the tokens that enter the last blocks: class token, registers, patches."""
+        self._check(blocks)
         vit = self._vit
         if self.spec.family == "transformers":
-            tokens = vit.embeddings(images)
+            tokens = vit.embeddings(images)  # [B, T, D]
         else:
-            tokens = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images))))
-        for block in self._blocks[: self.depth - n]:
-            tokens = block(tokens)
+            tokens = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images))))  # [B, T, D]
+        for block in self._blocks[: self.depth - blocks]:
+            tokens = block(tokens)  # [B, T, D]
         return tokens
 
-    def tail(self, tokens: Tensor, n: int) -> Tensor:
-        """Pass tokens through the last n blocks, the last norm and the pooling.
+    def tail(self, tokens: Float[Tensor, "batch tokens width"], blocks: int) -> Float[Tensor, "batch dim"]:
+        """Pass a trunk's tokens through the last blocks, the last norm and the pooling.
 
         Where the embedding is the class token, the last block does its work for that one alone, see
         `seal.models.class_token`: the same result for a fraction of the work.
-
-        Parameters
-        ----------
-        tokens
-            From `trunk` with the same n, [B, T, D].
-
-        Returns
-        -------
-        z, [B, d].
         """
-        self._check(n)
-        *whole, last = self._blocks[self.depth - n :]
+        self._check(blocks)
+        *whole, last = self._blocks[self.depth - blocks :]
         for block in whole:
-            tokens = block(tokens)
-        z = self._embedding(last, tokens)
+            tokens = block(tokens)  # [B, T, D]
+        z = self._embed(last, tokens)  # [B, d]
         return z if self.adapter is None else self.adapter(z)
 
-    def _embedding(self, last: nn.Module, tokens: Tensor) -> Tensor:
+    def _embed(self, last: nn.Module, tokens: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch dim"]:
         """The last block, the last norm and the pooling."""
         if self.spec.pooling == "cls":
             short = class_token.dinov2_layer if self.spec.family == "transformers" else class_token.timm_block
-            return self._norm(short(last, tokens))[:, 0]
-        tokens = self._norm(last(tokens))
+            return self._norm(short(last, tokens))[:, 0]  # [B, D]
+        tokens = self._norm(last(tokens))  # [B, T, D]
         if self.spec.pooling == "attention":
-            return self.model.pool(tokens)
-        return torch.cat([tokens[:, 0], tokens[:, self._vit.num_prefix_tokens :].mean(dim=1)], dim=1)
+            return self.model.pool(tokens)  # [B, d]
+        mean = tokens[:, self._vit.num_prefix_tokens :].mean(dim=1)  # [B, D]
+        return torch.cat([tokens[:, 0], mean], dim=1)  # [B, 2 D]
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Embed preprocessed images: [B, 3, S, S] -> z [B, d]."""
+    def forward(self, images: Float[Tensor, "batch 3 side side"]) -> Float[Tensor, "batch dim"]:
+        """Embed preprocessed images."""
         return self.tail(self.trunk(images, 1), 1)
 
-    def lora_targets(self, n: int, layers: str = "all") -> list[str]:
-        """Names, inside `model`, of the attention and MLP linears of the last n blocks.
-
-        Parameters
-        ----------
-        layers
-            "all", "attention" or "mlp".
+    def lora_targets(self, blocks: int, layers: Literal["all", "attention", "mlp"] = "all") -> list[str]:
+        """Names, inside `model`, of the attention and MLP linears of the last blocks.
 
         Raises
         ------
         SealError
-            Another word, or n out of range.
+            Another number of blocks than 1 to depth.
 
         Source: release (all).
         """
-        self._check(n)
-        if layers not in ("all", "attention", "mlp"):
-            raise SealError(
-                f"unknown layers {layers!r}",
-                expected="'all', 'attention' or 'mlp'",
-                do="set VisionSettings.lora_layers",
-            )
-        names = [name for of_block in self._linears[self.depth - n :] for name in of_block]
+        self._check(blocks)
+        names = [name for of_block in self._linears[self.depth - blocks :] for name in of_block]
         return [name for name in names if layers == "all" or (".mlp." in name) == (layers == "mlp")]
 
-    def tail_parameters(self, n: int) -> list[nn.Parameter]:
-        """Weights of the last n blocks, of the last norm and of the pooling: what full fine-tuning trains.
-
-        Source: release.
-        """
-        self._check(n)
-        modules = [*self._blocks[self.depth - n :], self._norm]
+    def tail_parameters(self, blocks: int) -> list[nn.Parameter]:
+        """Weights of the last blocks, of the last norm and of the pooling: what full fine-tuning trains (release)."""
+        self._check(blocks)
+        modules = [*self._blocks[self.depth - blocks :], self._norm]
         if self.spec.pooling == "attention":
             modules += [self.model.attn_pool_contrast, self.model.ln_contrast]
         return [parameter for module in modules for parameter in module.parameters()]
 
-    def fork(self, n: int) -> "VisionEncoder":
-        """Copy the encoder so that its last n blocks can be trained apart; the trunk's weights are shared."""
-        own = {id(parameter) for parameter in self.tail_parameters(n)}
+    def fork(self, blocks: int) -> "VisionEncoder":
+        """Copy the encoder so that its last blocks can be trained apart; the trunk's weights are shared."""
+        own = {id(parameter) for parameter in self.tail_parameters(blocks)}
         shared = {id(p): p for p in self.model.parameters() if id(p) not in own}
         return copy.deepcopy(self, shared)
 
-    def _check(self, n: int) -> None:
-        if not 1 <= n <= self.depth:
+    def _check(self, blocks: int) -> None:
+        if not 1 <= blocks <= self.depth:
             raise SealError(
-                f"{n} blocks of {self.spec.label}",
+                f"{blocks} blocks of {self.spec.label}",
                 expected=f"1 to {self.depth}",
                 do="change vision.blocks in the profile",
             )
 
 
-def preprocess(images: np.ndarray | Tensor, spec: EncoderSpec, size: int) -> Tensor:
+def preprocess(images: np.ndarray | Tensor, spec: EncoderSpec, size: int) -> Float[Tensor, "batch 3 side side"]:
     """Resize (bicubic, antialiased, to whole grey levels) if needed, then scale and normalise.
 
     x = (image / 255 - mean) / std,  mean and std of the encoder
@@ -224,25 +189,25 @@ def preprocess(images: np.ndarray | Tensor, spec: EncoderSpec, size: int) -> Ten
 
     Returns
     -------
-    float32 [B, 3, S, S], on the device of `images`.
+    float32, on the device of `images`.
 
     Raises
     ------
     SealError
         The images are not square uint8 RGB.
     """
-    x = images if isinstance(images, Tensor) else torch.from_numpy(np.array(images))
+    x = images if isinstance(images, Tensor) else torch.from_numpy(np.array(images))  # [B, H, H, 3]
     if x.dtype != torch.uint8 or x.ndim != 4 or x.shape[1] != x.shape[2] or x.shape[3] != 3:
         raise SealError(
             f"images are {x.dtype} {list(x.shape)}",
             expected="uint8 [B, H, H, 3]",
             do="give square RGB patches as they are stored in patches.npy",
         )
-    x = x.permute(0, 3, 1, 2).float()
+    x = x.permute(0, 3, 1, 2).float()  # [B, 3, H, H]
     if x.shape[-1] != size:
-        x = F.interpolate(x, (size, size), mode="bicubic", antialias=True).round().clamp(0, 255)
-    mean, std = (x.new_tensor(v).view(3, 1, 1) for v in (spec.mean, spec.std))
-    return (x / 255 - mean) / std
+        x = F.interpolate(x, (size, size), mode="bicubic", antialias=True).round().clamp(0, 255)  # [B, 3, S, S]
+    mean, std = (x.new_tensor(v).view(3, 1, 1) for v in (spec.mean, spec.std))  # [3, 1, 1]
+    return (x / 255 - mean) / std  # [B, 3, S, S]
 
 
 def build(
@@ -291,3 +256,47 @@ def build(
             do='write weights="random", or leave tiny out',
         )
     return VisionEncoder(spec, model).eval()
+
+
+def tabulate_encoders(settings: VisionSettings, used: str) -> "pandas.DataFrame":
+    """One row an encoder of the registry, with all its parameters and those that the settings' adapter would train.
+
+    Both are counted on the true geometry on torch's meta device: nothing is downloaded or allocated.
+
+    Parameters
+    ----------
+    used
+        Name of the encoder that the profile runs.
+
+    Returns
+    -------
+    DataFrame with name, label, hub, dim, pooling, precision, gated, licence, geometry, mean, std, parameters,
+    trainable, adapter, used.
+    """
+    import pandas as pd
+
+    rows = []
+    for spec in REGISTRY.values():
+        with torch.device("meta"):
+            encoder = VisionEncoder(spec, architecture.plain(spec, spec.image_size))
+        fields = ("name", "label", "hub", "dim", "pooling", "precision", "gated", "licence")
+        rows.append(
+            {field: getattr(spec, field) for field in fields}
+            | {"geometry": str(spec.geometry), "mean": str(spec.mean), "std": str(spec.std)}
+            | {"parameters": sum(p.numel() for p in encoder.model.parameters())}
+            | {"trainable": _count_trainable(encoder, settings), "adapter": settings.adapter}
+            | {"used": spec.name == used}
+        )
+    return pd.DataFrame(rows)
+
+
+def _count_trainable(encoder: VisionEncoder, settings: VisionSettings) -> int:
+    """What the adapter trains: r (d_in + d_out) a linear by LoRA, the last blocks, or 2 d h + h + d beside them."""
+    if settings.adapter == "lora":
+        names = encoder.lora_targets(settings.blocks, settings.lora_layers)
+        linears = [encoder.model.get_submodule(name) for name in names]
+        return sum(settings.rank * (m.in_features + m.out_features) for m in linears)
+    if settings.adapter == "full":
+        return sum(p.numel() for p in encoder.tail_parameters(settings.blocks))
+    d, h = encoder.dim, settings.bottleneck
+    return 2 * d * h + h + d

@@ -2,26 +2,25 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from seal import losses
-from seal.errors import SealError
-from seal.models.heads import projection
 from seal.profiles import OmicsSettings
+from seal.shapes import Float, Int
 
 
 class Latent(NamedTuple):
     """What the encoder gives: z after the flows, and what the KL term needs."""
 
-    z: Tensor  # [B, d]
-    z0: Tensor  # [B, d], before the flows
-    mu: Tensor  # [B, d]
-    logvar: Tensor  # [B, d]
-    log_det: Tensor  # [B]
+    z: Float[Tensor, "batch dim"]
+    z0: Float[Tensor, "batch dim"]  # before the flows
+    mu: Float[Tensor, "batch dim"]
+    logvar: Float[Tensor, "batch dim"]
+    log_det: Float[Tensor, " batch"]
 
 
 class PlanarFlow(nn.Module):
@@ -38,14 +37,14 @@ class PlanarFlow(nn.Module):
         self.w = nn.Parameter(torch.randn(dim) * 0.01)
         self.b = nn.Parameter(torch.zeros(1))
 
-    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Map z [B, d] to z' [B, d] and log|det J| [B]."""
-        h = torch.tanh(z @ self.w + self.b)
-        log_det = torch.log(torch.abs(1 + (1 - h**2) * (self.u @ self.w)) + 1e-8)
-        return z + h.unsqueeze(1) * self.u, log_det
+    def forward(self, z: Float[Tensor, "batch dim"]) -> tuple[Float[Tensor, "batch dim"], Float[Tensor, " batch"]]:
+        """Give z' and log|det J|."""
+        h = torch.tanh(z @ self.w + self.b)  # [B]
+        log_det = torch.log(torch.abs(1 + (1 - h**2) * (self.u @ self.w)) + 1e-8)  # [B]
+        return z + h.unsqueeze(1) * self.u, log_det  # [B, d], [B]
 
 
-def start_at_mean(linear: nn.Linear, mean: Tensor, sd: Tensor) -> None:
+def start_at_mean(linear: nn.Linear, mean: Float[Tensor, " genes"], sd: Float[Tensor, " genes"]) -> None:
     """Let a decoder's last layer start from the mean expression, its weights in units of each gene's sd.
 
     b_i = mean_i,  W_i <- sd_i W_i, so that (x_hat_i - mean_i) / sd_i starts with the same spread for every gene
@@ -58,13 +57,13 @@ def start_at_mean(linear: nn.Linear, mean: Tensor, sd: Tensor) -> None:
     linear
         The layer that gives x_hat, [B, h] -> [B, G].
     mean, sd
-        Of each gene over the training spots, log1p of counts per 10,000, [G].
+        Of each gene over the training spots, log1p of counts per 10,000.
 
     Source: our choice.
     """
     with torch.no_grad():
         linear.bias.copy_(mean)
-        linear.weight.mul_(sd.unsqueeze(1))
+        linear.weight.mul_(sd.unsqueeze(1))  # [G, h]
 
 
 class _Affine(nn.Module):
@@ -83,7 +82,9 @@ class _Affine(nn.Module):
 
 
 @contextmanager
-def in_gene_units(layers: Sequence[nn.Linear], mean: Tensor, sd: Tensor) -> Iterator[None]:
+def in_gene_units(
+    layers: Sequence[nn.Linear], mean: Float[Tensor, " genes"], sd: Float[Tensor, " genes"]
+) -> Iterator[None]:
     """Train last layers of decoders in units of each gene's sd; afterwards they are plain layers again.
 
     W_i = sd_i W'_i,  b_i = mean_i + sd_i b'_i;  W', b' are trained
@@ -94,11 +95,11 @@ def in_gene_units(layers: Sequence[nn.Linear], mean: Tensor, sd: Tensor) -> Iter
     Parameters
     ----------
     mean, sd
-        [G], by which the loss is standardised.
+        By which the loss is standardised.
 
     Source: our choice; functions and state-dict keys are those of plain linear layers.
     """
-    column = sd.unsqueeze(1)
+    column = sd.unsqueeze(1)  # [G, 1]
     for layer in layers:
         parametrize.register_parametrization(layer, "weight", _Affine(torch.zeros_like(column), column))
         parametrize.register_parametrization(layer, "bias", _Affine(mean, sd))
@@ -108,6 +109,20 @@ def in_gene_units(layers: Sequence[nn.Linear], mean: Tensor, sd: Tensor) -> Iter
         for layer in layers:
             for name in ("weight", "bias"):
                 parametrize.remove_parametrizations(layer, name)
+
+
+def make_projection_head(kind: Literal["none", "linear", "mlp"], dim: int) -> nn.Module:
+    """Make what stands between an embedding and the contrastive loss, and nowhere else: [B, d] -> [B, d].
+
+    none: p = z;  linear: p = W z + b;  mlp: p = W_2 max(W_1 z + b_1, 0) + b_2
+
+    Source: release (none by default); the MLP's hidden size, d, is our choice.
+    """
+    if kind == "none":
+        return nn.Identity()
+    if kind == "linear":
+        return nn.Linear(dim, dim)
+    return nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim))
 
 
 class SealOmics(nn.Module):
@@ -120,33 +135,29 @@ class SealOmics(nn.Module):
     dim
         Latent size d, the vision encoder's embedding size.
     mean, sd
-        Gene mean and sd over the training spots, [G]; part of the state, so that they travel with the model.
+        Gene mean and sd over the training spots; part of the state, so that they travel with the model.
         The decoder starts at the mean, see `start_at_mean`, and is trained in units of sd, see `in_gene_units`.
 
     The state-dict keys encoder.*, fc_mu.*, fc_logvar.*, flows.*, decoder.* are those of the released
     checkpoints (whose hidden sizes are 1024 and 512); gene_mean and gene_sd are ours. Keys of projection_head.*
     exist only with a head.
 
-    Raises
-    ------
-    SealError
-        A setting is out of its range, or names a gene loss or a head that does not exist.
-
     Source: release.
     """
 
-    def __init__(self, genes: int, dim: int, settings: OmicsSettings, mean: Tensor, sd: Tensor) -> None:
+    def __init__(
+        self,
+        genes: int,
+        dim: int,
+        settings: OmicsSettings,
+        mean: Float[Tensor, " genes"],
+        sd: Float[Tensor, " genes"],
+    ) -> None:
         super().__init__()
-        _check(settings)
         self.settings = settings
         layers, size = [], genes
         for hidden in settings.hidden:
-            layers += [
-                nn.Linear(size, hidden),
-                nn.BatchNorm1d(hidden),
-                nn.ReLU(),
-                nn.Dropout(settings.dropout),
-            ]
+            layers += [nn.Linear(size, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Dropout(settings.dropout)]
             size = hidden
         self.encoder = nn.Sequential(*layers)
         self.fc_mu = nn.Linear(size, dim)
@@ -158,11 +169,11 @@ class SealOmics(nn.Module):
             size = hidden
         self.decoder = nn.Sequential(*layers, nn.Dropout(settings.dropout), nn.Linear(size, genes))
         start_at_mean(self.decoder[-1], mean, sd)
-        self.projection_head = projection(settings.head, dim)
+        self.projection_head = make_projection_head(settings.head, dim)
         self.register_buffer("gene_mean", mean.clone())
         self.register_buffer("gene_sd", sd.clone())
 
-    def encode(self, x: Tensor) -> Latent:
+    def encode(self, x: Float[Tensor, "batch genes"]) -> Latent:
         """Embed expression.
 
         In training z0 is drawn from N(mu, exp(logvar)) and `settings.mask` of the genes are set to zero; in
@@ -171,36 +182,38 @@ class SealOmics(nn.Module):
         Parameters
         ----------
         x
-            Normalised log expression, [B, G], genes in panel order.
+            Normalised log expression, genes in panel order.
         """
         if self.training and self.settings.mask > 0:
-            x = x * (torch.rand_like(x) >= self.settings.mask)
-        hidden = self.encoder(x)
-        mu, logvar = self.fc_mu(hidden), self.fc_logvar(hidden)
-        z0 = mu + torch.randn_like(mu) * torch.exp(0.5 * logvar) if self.training else mu
-        z, log_det = z0, torch.zeros_like(z0[:, 0])
+            x = x * (torch.rand_like(x) >= self.settings.mask)  # [B, G]
+        hidden = self.encoder(x)  # [B, h]
+        mu, logvar = self.fc_mu(hidden), self.fc_logvar(hidden)  # [B, d]
+        z0 = mu + torch.randn_like(mu) * torch.exp(0.5 * logvar) if self.training else mu  # [B, d]
+        z, log_det = z0, torch.zeros_like(z0[:, 0])  # [B, d], [B]
         for flow in self.flows:
-            z, step = flow(z)
+            z, step = flow(z)  # [B, d], [B]
             log_det = log_det + step
         return Latent(z, z0, mu, logvar, log_det)
 
-    def decode(self, z: Tensor) -> Tensor:
-        """Reconstruct normalised log expression from z: [B, d] -> [B, G]."""
+    def decode(self, z: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch genes"]:
+        """Reconstruct normalised log expression from z."""
         return self.decoder(z)
 
-    def project(self, z: Tensor) -> Tensor:
-        """Apply the projection head, for the contrastive loss only: z_o [B, d] -> [B, d]."""
+    def project(self, z: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
+        """Apply the projection head to z_o, for the contrastive loss only."""
         return self.projection_head(z)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Embed expression deterministically in evaluation: [B, G] -> z_o [B, d]."""
+    def forward(self, x: Float[Tensor, "batch genes"]) -> Float[Tensor, "batch dim"]:
+        """Give z_o, in evaluation the same every time."""
         return self.encode(x).z
 
-    def reconstruction(self, x_hat: Tensor, x: Tensor) -> dict[str, Tensor]:
-        """L_REC of a prediction of this panel, [B, G] against [B, G]; see `losses.gene_loss`."""
+    def reconstruction(
+        self, x_hat: Float[Tensor, "batch genes"], x: Float[Tensor, "batch genes"]
+    ) -> dict[str, Float[Tensor, ""]]:
+        """L_REC of a prediction of this panel; see `losses.gene_loss`."""
         return losses.gene_loss(self.settings.gene_loss, x_hat, x, self.gene_mean, self.gene_sd)
 
-    def losses(self, x: Tensor) -> dict[str, Tensor]:
+    def losses(self, x: Float[Tensor, "batch genes"]) -> dict[str, Float[Tensor, ""]]:
         """Terms of L_REC,omics and, if it is on, the KL term; `total` is what is minimised."""
         latent = self.encode(x)
         terms = self.reconstruction(self.decode(latent.z), x)
@@ -210,33 +223,21 @@ class SealOmics(nn.Module):
         return terms
 
 
-def _check(settings: OmicsSettings) -> None:
-    """Refuse settings that cannot be meant."""
-    losses.check_gene_loss(settings.gene_loss)
-    for name, value, fits, expected in (
-        ("mask", settings.mask, 0 <= settings.mask < 1, "at least 0 and below 1"),
-        ("dropout", settings.dropout, 0 <= settings.dropout < 1, "at least 0 and below 1"),
-        ("kl", settings.kl, 0 <= settings.kl < float("inf"), "a number of at least 0"),
-        ("flows", settings.flows, settings.flows >= 0, "at least 0"),
-    ):
-        if not fits:
-            raise SealError(f"omics.{name} is {value}", expected=expected, do=f"change omics.{name} in the profile")
-
-
+@runtime_checkable
 class Rows(Protocol):
     """Expression by position: a tensor [n, G], or something that reads rows of one, x[positions] -> [B, G]."""
 
     def __len__(self) -> int: ...
 
-    def __getitem__(self, positions: Tensor) -> Tensor: ...
+    def __getitem__(self, positions: Int[Tensor, " batch"]) -> Float[Tensor, "batch genes"]: ...
 
 
-def gene_statistics(x: Rows) -> tuple[Tensor, Tensor]:
-    """Gene mean and sd over training spots, [n, G] -> [G], [G] on the CPU; a constant gene gets sd 1.
+def gene_statistics(x: Rows) -> tuple[Float[Tensor, " genes"], Float[Tensor, " genes"]]:
+    """Gene mean and sd over training spots, on the CPU; a constant gene gets sd 1.
 
     Two passes in float64 over parts of x, so that memory does not grow with the number of spots.
     """
     parts = torch.arange(len(x)).split(65_536)
-    mean = sum(x[part].double().sum(dim=0) for part in parts) / len(x)
-    sd = (sum((x[part].double() - mean).square().sum(dim=0) for part in parts) / len(x)).sqrt()
+    mean = sum(x[part].double().sum(dim=0) for part in parts) / len(x)  # [G]
+    sd = (sum((x[part].double() - mean).square().sum(dim=0) for part in parts) / len(x)).sqrt()  # [G]
     return mean.float().cpu(), torch.where(sd > 1e-6, sd, torch.ones_like(sd)).float().cpu()

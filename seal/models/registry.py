@@ -36,11 +36,7 @@ class Geometry:
         return replace(small, pool_width=32, caption_queries=8) if self.pool_width else small
 
     def __str__(self) -> str:
-        parts = [
-            f"{self.depth} blocks of width {self.width}",
-            f"{self.heads} heads",
-            f"{self.patch} px patches",
-        ]
+        parts = [f"{self.depth} blocks of width {self.width}", f"{self.heads} heads", f"{self.patch} px patches"]
         parts += [f"{self.registers} registers"] if self.registers else []
         parts += ["SwiGLU"] if self.swiglu else []
         parts += ["layer scale"] if self.layer_scale is not None else []

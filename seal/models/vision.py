@@ -3,15 +3,16 @@
 import math
 
 import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 
 from seal import losses
-from seal.errors import SealError
-from seal.models import heads
 from seal.models.dropout import Dropout
 from seal.models.encoders import VisionEncoder
-from seal.models.omics import SealOmics, start_at_mean
+from seal.models.omics import SealOmics, make_projection_head, start_at_mean
 from seal.profiles import VisionSettings
+from seal.shapes import Float
 
 COLDEST = 0.01  # a learnt temperature does not fall below it (CLIP's bound)
 
@@ -19,11 +20,13 @@ COLDEST = 0.01  # a learnt temperature does not fall below it (CLIP's bound)
 class GeneDecoder(nn.Module):
     """z_v -> expression of the gene panel: Linear, ReLU, dropout, Linear (, ReLU).
 
-    Shapes: [B, d] -> [B, G]. Source: release, which ends with a ReLU; ours does not by default, because a
-    rectified output has no gradient where it is off. It starts from the gene means, see `omics.start_at_mean`.
+    Source: release, which ends with a ReLU; ours does not by default, because a rectified output has no gradient
+    where it is off. It starts from the gene means, see `omics.start_at_mean`.
     """
 
-    def __init__(self, dim: int, mean: Tensor, sd: Tensor, settings: VisionSettings) -> None:
+    def __init__(
+        self, dim: int, mean: Float[Tensor, " genes"], sd: Float[Tensor, " genes"], settings: VisionSettings
+    ) -> None:
         super().__init__()
         hidden = settings.decoder_hidden
         last = nn.Linear(hidden, len(mean))
@@ -31,7 +34,7 @@ class GeneDecoder(nn.Module):
         layers = [nn.Linear(dim, hidden), nn.ReLU(), nn.Dropout(settings.decoder_dropout), last]
         self.decoder = nn.Sequential(*layers, *([nn.ReLU()] if settings.decoder_relu else []))
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch genes"]:
         """Predict normalised log expression."""
         return self.decoder(z)
 
@@ -39,8 +42,8 @@ class GeneDecoder(nn.Module):
 class BottleneckAdapter(nn.Module):
     """A residual bottleneck on the embedding: z' = z + W_2 relu(W_1 z + b_1) + b_2, with W_2 = b_2 = 0 at first.
 
-    Shapes: [B, d] -> [B, d]. Source: release (a bottleneck of 256 on the embedding); residual and zero start are
-    our choice, so that it too changes nothing before the first step.
+    Source: release (a bottleneck of 256 on the embedding); residual and zero start are our choice, so that it too
+    changes nothing before the first step.
     """
 
     def __init__(self, dim: int, hidden: int) -> None:
@@ -49,25 +52,20 @@ class BottleneckAdapter(nn.Module):
         nn.init.zeros_(self.up.weight)
         nn.init.zeros_(self.up.bias)
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
         """Adapt an embedding."""
         return z + self.up(self.down(z).relu())
 
 
-def add_lora(encoder: VisionEncoder, settings: VisionSettings):
+def add_lora(encoder: VisionEncoder, settings: VisionSettings) -> PeftModel:
     """Put LoRA on the attention and MLP linears of the encoder's last blocks; all else is frozen.
 
     W' = W + (alpha / r) B A;  A random, B zero, so nothing changes before the first step.
 
-    Returns
-    -------
-    peft.PeftModel. `encoder.model` itself is changed in place.
+    `encoder.model` itself is changed in place.
 
     Source: release (r 8, alpha 8, dropout 0.15).
     """
-    from peft import LoraConfig, get_peft_model
-    from peft.tuners.lora import Linear as LoraLinear
-
     config = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,
@@ -93,7 +91,7 @@ class SealVision(nn.Module):
     omics
         SEAL-omics from stage 1; it goes on learning at the same rate (release: "lr 1e-4 both").
     mean, sd
-        Gene mean and sd over the training pairs, [G], by which both reconstructions are standardised; those of
+        Gene mean and sd over the training pairs, by which both reconstructions are standardised; those of
         stage 1 by default, which may have seen more spots than there are pairs.
 
     Attributes
@@ -107,8 +105,8 @@ class SealVision(nn.Module):
         encoder: VisionEncoder,
         omics: SealOmics,
         settings: VisionSettings,
-        mean: Tensor | None = None,
-        sd: Tensor | None = None,
+        mean: Float[Tensor, " genes"] | None = None,
+        sd: Float[Tensor, " genes"] | None = None,
     ) -> None:
         super().__init__()
         self.settings = settings
@@ -118,26 +116,20 @@ class SealVision(nn.Module):
         self.register_buffer("gene_mean", (omics.gene_mean if mean is None else mean).clone())
         self.register_buffer("gene_sd", (omics.gene_sd if sd is None else sd).clone())
         self.decoder = GeneDecoder(encoder.dim, self.gene_mean, self.gene_sd, settings)
-        self.projection_head = heads.projection(settings.head, encoder.dim)
+        self.projection_head = make_projection_head(settings.head, encoder.dim)
         start = torch.tensor(math.log(settings.temperature))
         self.log_temperature = nn.Parameter(start, requires_grad=settings.learn_temperature)
 
     @staticmethod
-    def _adapt(encoder: VisionEncoder, settings: VisionSettings):
+    def _adapt(encoder: VisionEncoder, settings: VisionSettings) -> PeftModel | None:
         encoder.requires_grad_(False)
         if settings.adapter == "lora":
             return add_lora(encoder, settings)
         if settings.adapter == "full":
             for parameter in encoder.tail_parameters(settings.blocks):
                 parameter.requires_grad_(True)
-        elif settings.adapter == "bottleneck":
-            encoder.adapter = BottleneckAdapter(encoder.dim, settings.bottleneck)
         else:
-            raise SealError(
-                f"unknown adapter {settings.adapter!r}",
-                expected="'lora', 'full' or 'bottleneck'",
-                do="set VisionSettings.adapter",
-            )
+            encoder.adapter = BottleneckAdapter(encoder.dim, settings.bottleneck)
         return None
 
     @property
@@ -146,15 +138,17 @@ class SealVision(nn.Module):
         return [self.decoder.decoder[3], self.omics.decoder[-1]]
 
     @property
-    def temperature(self) -> Tensor:
+    def temperature(self) -> Float[Tensor, ""]:
         """The temperature tau of the contrastive loss, fixed or learnt."""
         return self.log_temperature.exp()
 
-    def embed(self, tokens: Tensor) -> Tensor:
-        """z_v of trunk tokens: [B, T, D] -> [B, d]."""
+    def embed(self, tokens: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch dim"]:
+        """Give z_v of the trunk's tokens."""
         return self.encoder.tail(tokens, self.settings.blocks)
 
-    def objective(self, z_v: Tensor, x: Tensor) -> dict[str, Tensor]:
+    def objective(
+        self, z_v: Float[Tensor, "batch dim"], x: Float[Tensor, "batch genes"]
+    ) -> dict[str, Float[Tensor, ""]]:
         """L = w_1 L_INFO(h_v(z_v), h_o(z_o)) + w_2 L_REC,omics + w_3 L_REC,vision.
 
         h_v and h_o are the projection heads, the identity by default. Every term needs the whole batch: the
@@ -163,9 +157,9 @@ class SealVision(nn.Module):
         Parameters
         ----------
         z_v
-            Embeddings of the patches, [B, d].
+            Embeddings of the patches.
         x
-            Normalised log expression of the same spots, [B, G].
+            Normalised log expression of the same spots.
 
         Returns
         -------
@@ -173,7 +167,7 @@ class SealVision(nn.Module):
 
         Source: release (weights 1).
         """
-        s, z_o = self.settings, self.omics.encode(x).z
+        s, z_o = self.settings, self.omics.encode(x).z  # [B, d]
         if s.learn_temperature:  # the number itself is bounded: a bound on its exponential would stop its gradient
             self.log_temperature.data.clamp_(min=math.log(COLDEST))
         terms = {
@@ -188,10 +182,8 @@ class SealVision(nn.Module):
         )
         return {**terms, "total": total}
 
-    def reconstruction(self, x_hat: Tensor, x: Tensor) -> dict[str, Tensor]:
-        """L_REC of a prediction of the panel, [B, G] against [B, G]; see `losses.gene_loss`."""
+    def reconstruction(
+        self, x_hat: Float[Tensor, "batch genes"], x: Float[Tensor, "batch genes"]
+    ) -> dict[str, Float[Tensor, ""]]:
+        """L_REC of a prediction of the panel; see `losses.gene_loss`."""
         return losses.gene_loss(self.omics.settings.gene_loss, x_hat, x, self.gene_mean, self.gene_sd)
-
-    def losses(self, tokens: Tensor, x: Tensor) -> dict[str, Tensor]:
-        """Embed and score one batch in one go; the plain twin of the step in `seal.train.steps`."""
-        return self.objective(self.embed(tokens), x)

@@ -42,27 +42,27 @@ def find(spec: EncoderSpec) -> Path:
         No network, no token, no access, no space, or SEAL_WEIGHTS names no folder.
     """
     folder = os.environ.get("SEAL_WEIGHTS")
-    if folder:
-        if not Path(folder).is_dir():
-            raise SealError(
-                f"SEAL_WEIGHTS names {folder}, which is not a folder",
-                expected=f"a folder with files such as {spec.name}.safetensors",
-                do="correct SEAL_WEIGHTS or unset it",
-            )
-        for suffix in SUFFIXES:
-            path = Path(folder) / f"{spec.name}{suffix}"
-            if path.is_file():
-                return path
+    if folder and not Path(folder).is_dir():
+        raise SealError(
+            f"SEAL_WEIGHTS names {folder}, which is not a folder",
+            expected=f"a folder with files such as {spec.name}.safetensors",
+            do="correct SEAL_WEIGHTS or unset it",
+        )
+    if own := _find_own(spec.name):
+        return own
     return dinov2s.fetch() if spec.hub is None else _download(spec, spec.hub)
 
 
 def fingerprint(name: str) -> str:
     """What tells one file of weights in SEAL_WEIGHTS from another: its SHA-256; empty without such a file."""
+    own = _find_own(name)
+    return contents([own])[0] if own else ""
+
+
+def _find_own(name: str) -> Path | None:
     folder = os.environ.get("SEAL_WEIGHTS")
-    for path in (Path(folder) / f"{name}{suffix}" for suffix in SUFFIXES) if folder else ():
-        if path.is_file():
-            return contents([path])[0]
-    return ""
+    own = (Path(folder) / f"{name}{suffix}" for suffix in SUFFIXES) if folder else ()
+    return next((path for path in own if path.is_file()), None)
 
 
 def _download(spec: EncoderSpec, hub: str) -> Path:

@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from seal.errors import SealError
-from seal.slides import tissue
 from seal.slides.image import SlideImage
-from seal.slides.tissue import Tissue, TissueSettings
+from seal.slides.tissue import Tissue, TissueSettings, find_tissue
 
 SQUARE = 0.01  # by how much the sides of a pixel may differ
 PLAUSIBLE = (0.05, 10.0)  # um/px; 72 and 96 dpi, which image programs write unasked, are 353 and 265
@@ -38,7 +37,7 @@ class PatchSettings:
             )
 
 
-def um_per_px(image: SlideImage, stated: float | None = None) -> float:
+def find_um_per_px(image: SlideImage, stated: float | None = None) -> float:
     """Give the um/px of a slide's full resolution.
 
     Parameters
@@ -88,7 +87,7 @@ def _plausible(image: SlideImage, value: float, where: str) -> float:
     return value
 
 
-def grid(image: SlideImage, slide_um_per_px: float, settings: PatchSettings) -> np.ndarray:
+def lay_grid(image: SlideImage, slide_um_per_px: float, settings: PatchSettings) -> np.ndarray:
     """Corners of all patches that lie wholly in the image, from its upper left corner, columns first.
 
     Patch k of a row begins at round(k (size - overlap) um_per_px / slide_um_per_px): a rounded exact place, so that
@@ -199,7 +198,7 @@ def extract(path: Path, settings: PatchSettings = PatchSettings(), slide_um_per_
     Parameters
     ----------
     slide_um_per_px
-        See `um_per_px`.
+        See `find_um_per_px`.
 
     Raises
     ------
@@ -207,14 +206,14 @@ def extract(path: Path, settings: PatchSettings = PatchSettings(), slide_um_per_
         The slide cannot be read, does not say its um/px, is blank, or has no room for a patch on its tissue.
     """
     image = SlideImage(path)
-    own = um_per_px(image, slide_um_per_px)
-    corners, side = grid(image, own, settings), settings.size * settings.um_per_px / own
-    found = tissue.find(image, own, settings.tissue)
-    kept = corners[found.share_of(corners, side) >= settings.tissue_share]
+    own = find_um_per_px(image, slide_um_per_px)
+    corners, side = lay_grid(image, own, settings), settings.size * settings.um_per_px / own
+    tissue = find_tissue(image, own, settings.tissue)
+    kept = corners[tissue.share_of(corners, side) >= settings.tissue_share]  # [n, 2]
     if not len(kept):
         raise SealError(
             f"{path} has no patch of {settings.size} px with tissue on {settings.tissue_share:.0%} or more",
             expected="tissue larger than a patch",
             do="ask for a smaller --size",
         )
-    return Extraction(Patches(path, kept, side, settings.size), found, own)
+    return Extraction(Patches(path, kept, side, settings.size), tissue, own)

@@ -29,26 +29,10 @@ class TissueSettings:
 
 @dataclass(frozen=True)
 class Tissue:
-    """Where the tissue of one slide is.
+    """Where the tissue of one slide is."""
 
-    Attributes
-    ----------
-    mask
-        bool [h, w].
-    size
-        Width and height of level 0, px, all of which the mask covers.
-    threshold
-        Saturation above which a pixel is tissue.
-    """
-
-    mask: np.ndarray
-    size: tuple[int, int]
-    threshold: float
-
-    @property
-    def share(self) -> float:
-        """Share of the slide that is tissue."""
-        return float(self.mask.mean())
+    mask: np.ndarray  # bool [h, w], over the whole slide
+    size: tuple[int, int]  # width and height of level 0, px
 
     def share_of(self, corners: np.ndarray, side: float) -> np.ndarray:
         """Share of tissue in squares, exact in area.
@@ -64,10 +48,10 @@ class Tissue:
         -------
         float64 [n].
         """
-        total = np.zeros(np.add(self.mask.shape, 1))
+        total = np.zeros(np.add(self.mask.shape, 1))  # [h + 1, w + 1]
         total[1:, 1:] = self.mask.cumsum(axis=0).cumsum(axis=1)
-        scale = np.divide(self.size, self.mask.shape[::-1])
-        low = np.asarray(corners, dtype=float) / scale
+        scale = np.divide(self.size, self.mask.shape[::-1])  # level-0 px a pixel of the mask, [2]
+        low = np.asarray(corners, dtype=float) / scale  # [n, 2]
         high = low + side / scale
         area = _until(total, high[:, 0], high[:, 1]) + _until(total, low[:, 0], low[:, 1])
         area -= _until(total, low[:, 0], high[:, 1]) + _until(total, high[:, 0], low[:, 1])
@@ -84,7 +68,7 @@ def _until(total: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     return upper * (1 - v) + lower * v
 
 
-def find(image: SlideImage, um_per_px: float, settings: TissueSettings = TissueSettings()) -> Tissue:
+def find_tissue(image: SlideImage, um_per_px: float, settings: TissueSettings = TissueSettings()) -> Tissue:
     """Find the tissue of a slide.
 
     Parameters
@@ -97,15 +81,15 @@ def find(image: SlideImage, um_per_px: float, settings: TissueSettings = TissueS
     SealError
         There is no tissue: a blank slide, or nothing on it as large as a speck.
     """
-    picture = image.overview(max(settings.um_per_px / um_per_px, 1.0))
-    saturation = _saturation(picture, settings.darkest)
+    picture = image.overview(max(settings.um_per_px / um_per_px, 1.0))  # [h, w, 3]
+    saturation = _saturation(picture, settings.darkest)  # [h, w]
     threshold = _threshold(saturation, image, settings)
     pixel = image.width * image.height * um_per_px**2 / saturation.size  # um2
     mask = _without_small(saturation > threshold, settings.speck_um2 / pixel)
     mask = ~_without_small(~mask, settings.hole_um2 / pixel)
     if not mask.any():
         raise _no_tissue(image, f"nothing coloured on it is larger than {settings.speck_um2:g} um2")
-    return Tissue(mask, (image.width, image.height), threshold)
+    return Tissue(mask, (image.width, image.height))
 
 
 def _saturation(pixels: np.ndarray, darkest: float) -> np.ndarray:
@@ -130,20 +114,11 @@ def _threshold(saturation: np.ndarray, image: SlideImage, settings: TissueSettin
 
 
 def otsu(values: np.ndarray) -> float:
-    """Threshold t that parts values in [0, 1] into the two classes furthest apart.
+    """Threshold t that parts values in [0, 1], of any shape, into the two classes furthest apart.
 
     t = argmax w0 w1 (m0 - m1)^2,  w and m weight and mean of the values up to t and above
 
-    Parameters
-    ----------
-    values
-        Any shape; taken in 256 equal bins.
-
-    Returns
-    -------
-    The upper edge of the last bin of the lower class.
-
-    Source: Otsu 1979.
+    Values are taken in 256 equal bins; t is the upper edge of the last bin of the lower class. Source: Otsu 1979.
     """
     counts, edges = np.histogram(values, bins=_BINS, range=(0, 1))
     weight = np.cumsum(counts) / counts.sum()

@@ -57,7 +57,7 @@ def scale_folder(um_per_px: float, size: int, overlap: int) -> str:
     return f"{magnification(um_per_px):g}x_{size}px_{overlap}px_overlap"
 
 
-def grid(
+def describe_grid(
     name: str, level0: tuple[int, int], slide_um_per_px: float, um_per_px: float, size: int, overlap: int = 0
 ) -> Grid:
     """Describe a slide's patches.
@@ -67,12 +67,10 @@ def grid(
 
     Parameters
     ----------
-    level0
-        Width and height, px.
-    slide_um_per_px
-        Of level 0.
+    level0, slide_um_per_px
+        Width and height of level 0, px, and its um/px.
     um_per_px, size, overlap
-        Of the patches.
+        Of the patches; size and overlap in px at um_per_px.
     """
     return Grid(
         patch_size=size,
@@ -116,16 +114,12 @@ def write_features(
 
     Parameters
     ----------
-    features
-        Floating, [n, d]; stored as float32.
-    coords
-        As in `write_coords`.
+    features, coords
+        Floating, [n, d], stored as float32; and as in `write_coords`.
     described
         Attributes of the coordinates; None where patches lie on no grid.
-    attributes
-        More attributes of the features.
-    tables
-        More data sets, by name.
+    attributes, tables
+        More attributes of the features; more data sets, by name.
 
     Raises
     ------
@@ -213,9 +207,7 @@ def attributes_of(path: Path) -> dict[str, Any]:
         The file is missing, truncated or has no features.
     """
     with _opened(path) as file:
-        if "features" not in file:
-            raise _bad(path, f"it has no `features`, but {', '.join(file) or 'nothing'}")
-        return dict(file["features"].attrs)
+        return dict(_data(file, "features", path).attrs)
 
 
 def _opened(path: Path) -> h5py.File:
@@ -225,11 +217,16 @@ def _opened(path: Path) -> h5py.File:
         raise _bad(path, f"it cannot be opened ({error})") from error
 
 
-def _table(file: h5py.File, name: str, path: Path) -> np.ndarray:
+def _data(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
     if name not in file:
         raise _bad(path, f"it has no `{name}`, but {', '.join(file) or 'nothing'}")
+    return file[name]
+
+
+def _table(file: h5py.File, name: str, path: Path) -> np.ndarray:
+    data = _data(file, name, path)
     try:
-        values = file[name][()]
+        values = data[()]
     except OSError as error:
         raise _bad(path, f"its `{name}` cannot be read ({error})") from error
     return values[0] if values.ndim == 3 and len(values) == 1 else values

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from seal.errors import SealError
 from seal.files import atomic, remove_parts, swap, write_json
+from seal.shapes import Float, Int
 from seal.train import parallel
 
 CHECKPOINT_SECONDS = 60.0  # a checkpoint at the first step that ends this long after the last one
@@ -31,12 +32,13 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Batch:
-    """Row positions of one step, int64 [B], and the seed of everything that the step draws."""
+    """Row positions of one step, and the seed of everything that the step draws."""
 
-    rows: Tensor
+    rows: Int[Tensor, " batch"]
     seed: int
 
 
+@runtime_checkable
 class Task(Protocol):
     """What a stage gives the loop."""
 
@@ -47,11 +49,11 @@ class Task(Protocol):
     def stream(self, batches: Sequence[Batch]) -> Iterator[Any]:
         """The inputs of each batch in turn; may read ahead."""
 
-    def backward(self, inputs: Any) -> dict[str, Tensor]:
+    def backward(self, inputs: Any) -> dict[str, Float[Tensor, ""]]:
         """Put gradients into the model's trained parameters; the named loss terms, with `total`."""
 
 
-def seeded(*words: int) -> int:
+def make_seed(*words: int) -> int:
     """One seed from several numbers."""
     return int(np.random.SeedSequence(words).generate_state(1)[0])
 
@@ -119,9 +121,9 @@ def _plan(n: int, batches: int, first: int, steps: int, seed: int) -> list[Batch
     """All batches from step `first` on: a new order an epoch, cut into parts of nearly equal size."""
     plan = []
     for epoch in range(first // batches, steps // batches):
-        order = torch.randperm(n, generator=torch.Generator().manual_seed(seeded(seed, epoch)))
-        parts = torch.tensor_split(order, batches)
-        plan += [Batch(rows, seeded(seed, epoch, i)) for i, rows in enumerate(parts) if epoch * batches + i >= first]
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(make_seed(seed, epoch)))  # [n]
+        parts = torch.tensor_split(order, batches)  # [B] each
+        plan += [Batch(rows, make_seed(seed, epoch, i)) for i, rows in enumerate(parts) if epoch * batches + i >= first]
     return plan
 
 

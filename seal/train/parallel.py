@@ -1,15 +1,29 @@
-"""One process or many: device, precision, and what the processes say to each other (through accelerate)."""
+"""One process or many: starting them, device, precision, and what they say to each other (through accelerate).
+
+`start_training` starts the processes of one machine. `torchrun` or `accelerate launch` start the same command on many
+machines, for instance::
+
+    torchrun --nnodes 4 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint HOST:PORT -m seal train --profile maple
+
+All of them must see the same SEAL_HOME: tokens, checkpoints and models are files there.
+"""
 
 import os
-from collections.abc import Iterable, Iterator
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 from accelerate import PartialState
 from torch import Tensor, nn
 
+from seal import profiles
 from seal.errors import SealError
+from seal.profiles import Profile
 
 # "float32" means float32: by default a GPU would round what its convolutions read (the patch embedding) to TF32.
 torch.backends.cudnn.allow_tf32 = False
@@ -31,6 +45,41 @@ def is_one_of_many() -> bool:
 def processes_here() -> int:
     """How many of them run on this machine (torchrun and accelerate say so)."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def gpus_to_share() -> int:
+    """GPUs of this machine if there are several and this process was not started as one of many; else 0."""
+    count = torch.cuda.device_count()
+    return count if count > 1 and not is_one_of_many() else 0
+
+
+def start_training(profile: Profile, folds: Sequence[str], seeds: Sequence[int], method: str, processes: int) -> None:
+    """Run `python -m seal train` in so many processes of this machine and wait for them.
+
+    Parameters
+    ----------
+    folds, seeds
+        Names and numbers; none: all of the profile's.
+
+    Raises
+    ------
+    SealError
+        One of them failed; its message has been printed.
+    """
+    what = [word for fold in folds for word in ("--fold", fold)]
+    what += [word for seed in seeds for word in ("--seed", str(seed))]
+    launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "profile.json"
+        file.write_text(profiles.to_json(profile), encoding="utf-8")
+        words = ["train", "--profile-file", str(file), *what, "--method", method]
+        done = subprocess.run([sys.executable, "-m", *launcher, "-m", "seal", *words], check=False)
+    if done.returncode != 0:
+        raise SealError(
+            f"training in {processes} processes ended with status {done.returncode}",
+            expected="all of them to finish",
+            do="see the message above; the same command goes on from the last checkpoint",
+        )
 
 
 def require_same(number: int, what: str) -> None:

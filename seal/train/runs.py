@@ -25,12 +25,12 @@ from seal.models.omics import SealOmics, gene_statistics, in_gene_units
 from seal.models.vision import SealVision
 from seal.models.weights import differences
 from seal.profiles import difference
-from seal.train import launch, parallel, tokens
+from seal.train import parallel, tokens
 from seal.train.loop import Schedule, finish, fit
 from seal.train.steps import Expression, OmicsTask, VisionTask
 from seal.train.tokens import TokenSource
 
-VERSION = 1  # counted up when the same inputs and settings give other weights
+VERSION = 2  # counted up when the same inputs and settings give other weights
 METHODS = ("seal", "seal_shuffled")
 # Of a profile, what each stage depends on.
 OMICS = (*stored_pairs.SETTINGS, "encoder", "omics")
@@ -220,8 +220,8 @@ def train_vision(pairs: Pairs, fold: Fold, seed: int, source: TokenSource, metho
         model = SealVision(source.encoder.fork(settings.blocks), omics, settings, *_statistics(x, current))
     model.to(parallel.device())
     whole = pairs.genes is None and fold.share == 1  # what a command line can say
-    if not current and whole and (processes := launch.gpus_to_share()):
-        launch.train(pairs.profile, fold.name, seed, method, processes)
+    if not current and whole and (processes := parallel.gpus_to_share()):
+        parallel.start_training(pairs.profile, [fold.name], [seed], method, processes)
         current = made.is_current(folder / "run.json")
     parallel.state().wait_for_everyone()  # all have looked before the first can finish
     if current:

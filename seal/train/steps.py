@@ -17,29 +17,30 @@ from torch import Tensor
 
 from seal.models.omics import Rows, SealOmics
 from seal.models.vision import SealVision
+from seal.shapes import Float, Int
 from seal.train import parallel
-from seal.train.loop import Batch, seeded
+from seal.train.loop import Batch, make_seed
 from seal.train.token_file import Request
 from seal.train.tokens import TokenSource
 
 
 @dataclass(frozen=True)
 class Expression:
-    """Rows of a memory-mapped expression matrix [spots, G], read when they are asked for: x[positions] -> [B, G]."""
+    """Rows of a memory-mapped expression matrix, read when they are asked for: x[positions]."""
 
-    matrix: np.ndarray
-    rows: np.ndarray
+    matrix: Float[np.ndarray, "spots genes"]
+    rows: Int[np.ndarray, " rows"]
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, positions: Tensor) -> Tensor:
+    def __getitem__(self, positions: Int[Tensor, " batch"]) -> Float[Tensor, "batch genes"]:
         return torch.from_numpy(np.array(self.matrix[self.rows[positions.numpy()]])).to(parallel.device())
 
 
 @dataclass(frozen=True)
 class OmicsTask:
-    """Stage 1: reconstruct expression, x [n, G]."""
+    """Stage 1: reconstruct expression, x, [n, G]."""
 
     model: SealOmics
     x: Rows
@@ -54,7 +55,7 @@ class OmicsTask:
         """Nothing to read ahead: a batch of expression is small."""
         return iter(batches)
 
-    def backward(self, inputs: Batch) -> dict[str, Tensor]:
+    def backward(self, inputs: Batch) -> dict[str, Float[Tensor, ""]]:
         """L_REC,omics (and KL) of one batch."""
         parallel.seed(inputs.seed)
         terms = self.model.losses(self.x[inputs.rows])
@@ -70,11 +71,11 @@ class Share:
     """One process's part of a batch: the tokens and seeds of its blocks, and how many rows each process has."""
 
     batch: Batch
-    tokens: Tensor
+    tokens: Float[Tensor, "share tokens width"] | Float[Tensor, " 0"]  # none for a process beyond the last block
     seeds: list[int]
     counts: list[int]
 
-    def blocks(self) -> Iterator[tuple[Tensor, int]]:
+    def blocks(self) -> Iterator[tuple[Float[Tensor, "block tokens width"], int]]:
         """Tokens and seed of each block."""
         return zip(self.tokens.split(BLOCK), self.seeds, strict=True)
 
@@ -88,7 +89,7 @@ class VisionTask:
     source
         Where tokens come from.
     rows
-        Row of each training pair in the source, [n].
+        Row of each training pair in the source.
     x
         Expression that each training pair gets, [n, G].
     precision
@@ -99,7 +100,7 @@ class VisionTask:
 
     model: SealVision
     source: TokenSource
-    rows: np.ndarray
+    rows: Int[np.ndarray, " pairs"]
     x: Rows
     precision: str
     gradcache: bool = False
@@ -113,12 +114,12 @@ class VisionTask:
     def stream(self, batches: Sequence[Batch]) -> Iterator[Share]:
         """Tokens of this process's share of each batch, read ahead."""
         process, processes = parallel.state().process_index, parallel.state().num_processes
-        shares = [deal(len(batch.rows), processes) for batch in batches]
+        shares = [split_batch(len(batch.rows), processes) for batch in batches]
         wanted = [self._wanted(batch, share[process]) for batch, share in zip(batches, shares, strict=True)]
         tokens = self.source.stream([request for request in wanted if len(request[0])])
         for batch, share, request in zip(batches, shares, wanted, strict=True):
             own = share[process]
-            seeds = [seeded(batch.seed, start // BLOCK) for start in range(own.start, own.stop, BLOCK)]
+            seeds = [make_seed(batch.seed, start // BLOCK) for start in range(own.start, own.stop, BLOCK)]
             found = next(tokens) if len(request[0]) else torch.zeros(0)
             yield Share(batch, found, seeds, [len(part) for part in share])
 
@@ -126,24 +127,24 @@ class VisionTask:
         """Views and source rows of a share. Training sees augmented views only; without any, the plain patch."""
         draw = torch.Generator().manual_seed(batch.seed)
         views, n = self.source.views, len(batch.rows)
-        drawn = torch.randint(1, views + 1, (n,), generator=draw) if views else torch.zeros(n, dtype=torch.int64)
+        drawn = torch.randint(1, views + 1, (n,), generator=draw) if views else torch.zeros(n, dtype=torch.int64)  # [B]
         part = slice(share.start, share.stop)
         return drawn[part].numpy(), self.rows[batch.rows[part].numpy()]
 
-    def backward(self, inputs: Share) -> dict[str, Tensor]:
+    def backward(self, inputs: Share) -> dict[str, Float[Tensor, ""]]:
         """Gradients of L over the whole batch, on every process the same."""
         model, again = self.model, self.gradcache
         blocks = list(inputs.blocks()) if inputs.seeds else []
         with torch.set_grad_enabled(not again):
-            local = [self._embed(*block) for block in blocks]
+            local = [self._embed(*block) for block in blocks]  # [BLOCK, d] each
         nothing = torch.zeros(0, model.encoder.dim, device=parallel.device())  # more processes than blocks
-        z = parallel.gather_rows(torch.cat([nothing, *(part.detach() for part in local)]), inputs.counts)
+        z = parallel.gather_rows(torch.cat([nothing, *(part.detach() for part in local)]), inputs.counts)  # [B, d]
         z.requires_grad_(True)
         parallel.seed(inputs.batch.seed)
         terms = model.objective(z, self.x[inputs.batch.rows])
         terms["total"].backward()
         start = sum(inputs.counts[: parallel.state().process_index])
-        own = z.grad[start : start + inputs.counts[parallel.state().process_index]].split(BLOCK)
+        own = z.grad[start : start + inputs.counts[parallel.state().process_index]].split(BLOCK)  # [BLOCK, d] each
         if again:
             for block, gradient in zip(blocks, own, strict=True):
                 self._embed(*block).backward(gradient)
@@ -153,7 +154,7 @@ class VisionTask:
             self._reduce()
         return terms
 
-    def _embed(self, tokens: Tensor, seed: int) -> Tensor:
+    def _embed(self, tokens: Float[Tensor, "block tokens width"], seed: int) -> Float[Tensor, "block dim"]:
         parallel.seed(seed)
         with parallel.autocast(self.precision):
             return self.model.embed(tokens).float()
@@ -166,7 +167,7 @@ class VisionTask:
         parallel.sum_gradients(rest, share=1 / parallel.state().num_processes)
 
 
-def deal(n: int, processes: int) -> list[range]:
+def split_batch(n: int, processes: int) -> list[range]:
     """Positions of a batch of n for each process: whole blocks, in order, as evenly as they go."""
     blocks = -(-n // BLOCK)
     edges = [min(n, BLOCK * round(blocks * i / processes)) for i in range(processes + 1)]

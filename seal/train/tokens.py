@@ -17,7 +17,6 @@ from torch import Tensor
 from seal import paths
 from seal.data.augment import augmented
 from seal.data.pairs import Pairs
-from seal.errors import SealError
 from seal.files import Made, read_json
 from seal.models import encoders, weights
 from seal.models.encoders import VisionEncoder
@@ -34,7 +33,6 @@ SETTINGS = (
 AUGMENTATION_SEED = 42  # release's seed; the views are the same for every fold and training seed
 CHUNK = {"cpu": 64, "cuda": 256}  # patches a forward pass
 Trunk = Callable[[Tensor, int], Tensor]
-KINDS = ("auto", "memory", "disk", "recompute")
 
 
 class TokenSource(ABC):
@@ -192,10 +190,9 @@ def build(pairs: Pairs) -> TokenSource:
     Raises
     ------
     SealError
-        An unknown kind, dtype or precision; tokens that overflow their dtype; a full disk.
+        Tokens that overflow their dtype; a full disk.
     """
     profile = pairs.profile
-    _check(profile)
     made = _made_from(pairs)
     maker, kind = RecomputedTokens(pairs, made.key), choose(pairs)
     if kind == "recompute":
@@ -228,19 +225,6 @@ def gigabytes(pairs: Pairs) -> float:
     tokens = 1 + geometry.registers + (profile.image_size // geometry.patch) ** 2
     width = token_file.DTYPES[profile.compute.token_dtype].itemsize
     return (1 + profile.vision.views) * pairs.n_pairs * tokens * geometry.width * width / 1e9
-
-
-def _check(profile: Profile) -> None:
-    compute = profile.compute
-    for what, value, known in (
-        ("kind of token store", compute.tokens, KINDS),
-        ("token dtype", compute.token_dtype, token_file.DTYPES),
-        ("precision", compute.precision, parallel.PRECISIONS),
-    ):
-        if value not in known:
-            raise SealError(
-                f"unknown {what} {value!r}", expected=f"one of {', '.join(known)}", do="change the profile's compute"
-            )
 
 
 def _made_from(pairs: Pairs) -> Made:

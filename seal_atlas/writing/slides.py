@@ -178,4 +178,4 @@ def write_coords(path: Path, coords: np.ndarray, name: str, shape: tuple[int, in
         Height and width of level 0, px.
     """
     um = render.UM_PER_PX
-    trident.write_coords(path, coords, trident.grid(name, (shape[1], shape[0]), um, um, PATCH))
+    trident.write_coords(path, coords, trident.describe_grid(name, (shape[1], shape[0]), um, um, PATCH))

@@ -6,10 +6,11 @@ import sys
 
 import pytest
 
-from seal import paths
-from seal.__main__ import main
+from seal import paths, profiles
+from seal.__main__ import _read_settings, main
 from seal.data.assemble import assemble
-from seal.train import launch, runs
+from seal.errors import SealError
+from seal.train import parallel, runs
 
 HEAVY = "numpy torch timm peft h5py safetensors pandas matplotlib scanpy papermill nbformat"
 
@@ -65,32 +66,48 @@ def test_clean_takes_what_the_profile_made_and_nothing_else(home, monkeypatch, t
     assert (kept[0] / "file").is_file(), "HEST-1k is the user's"
 
 
-def train(profile, *more) -> int:
-    return main(["train", "--profile", profile.name, *launch._changes(profile), "--seed", "0", *more])
+@pytest.fixture
+def train(small, tmp_path):
+    """Run `train` of the small profile, which comes as a file."""
+    file = tmp_path / "profile.json"
+    file.write_text(profiles.to_json(small))
+    return lambda *more: main(["train", "--profile-file", str(file), "--seed", "0", *more])
 
 
-def test_train_leaves_a_whole_run_and_does_not_train_it_again(small, capsys, monkeypatch):
+def test_train_leaves_a_whole_run_and_does_not_train_it_again(small, train, capsys, monkeypatch):
     pairs = assemble(small)
     fold = pairs.folds()[1]
-    assert train(small, "--fold", fold.name) == 0
+    assert train("--fold", fold.name) == 0
     folder = runs.run_folder(pairs, fold, 0, "seal")
     assert capsys.readouterr().out == f"{folder}\n"
     assert (folder / "run.json").is_file()
     assert [p.name for p in folder.parent.parent.parent.iterdir()] == [fold.name]
     monkeypatch.setattr(runs, "fit", lambda *_: pytest.fail("trained again"))
-    assert train(small, "--fold", fold.name) == 0
+    assert train("--fold", fold.name) == 0
     assert capsys.readouterr().out == f"{folder}\n"
 
 
-def test_train_with_processes_starts_the_same_command_in_all_of_them(small, monkeypatch):
+def test_train_with_processes_starts_the_same_in_all_of_them(small, train, monkeypatch):
     started = []
-    monkeypatch.setattr(launch, "again", lambda words, processes: started.append((words, processes)))
+    monkeypatch.setattr(parallel, "start_training", lambda *what: started.append(what))
     monkeypatch.setattr(runs, "train_vision", lambda *_: pytest.fail("trained here"))
-    assert train(small, "--processes", "2", "--method", "seal_shuffled") == 0
-    ((words, processes),) = started  # once, not once a run: each start costs reading everything anew
-    assert processes == 2
-    assert words[0] == "train"
-    assert words[-4:] == ["--processes", "2", "--method", "seal_shuffled"]
+    assert train("--processes", "2", "--method", "seal_shuffled", "--set", "vision__rank=3") == 0
+    # once, not once a run: each start costs reading everything anew
+    assert started == [(profiles.changed(small, vision__rank=3), (), [0], "seal_shuffled", 2)]
+
+
+def test_settings_are_read_as_python_values_or_text():
+    options = ["vision__rank=16", "vision__lr=1e-4", "encoder=uni2_h", "evaluation__seeds=(0, 1)", "a=b=c"]
+    assert _read_settings(options) == {
+        "vision__rank": 16,
+        "vision__lr": 1e-4,
+        "encoder": "uni2_h",
+        "evaluation__seeds": (0, 1),
+        "a": "b=c",
+    }
+    assert _read_settings([]) == {}
+    with pytest.raises(SealError, match="setting 'vision__rank' has no value"):
+        _read_settings(["vision__rank"])
 
 
 @pytest.mark.parametrize(
@@ -99,11 +116,13 @@ def test_train_with_processes_starts_the_same_command_in_all_of_them(small, monk
         (["--fold", "nobody"], "unknown fold 'nobody'", "one of SIM-BREAST-01, "),
         (["--set", "vision__rnak=4"], "unknown setting 'vision__rnak' of profile 'demo'", "nested ones as"),
         (["--set", "vision__rank"], "setting 'vision__rank' has no value", "KEY=VALUE"),
+        (["--set", "vision__rank=0"], "vision.rank is 0", "at least 1"),
+        (["--profile-file", "none.json"], "none.json is missing", "a profile as JSON"),
         (["--method", "saal"], "unknown method 'saal'", "one of ('seal', 'seal_shuffled')"),
     ],
 )
-def test_train_with_a_wrong_word_is_one_message(small, capsys, more, what, expected):
-    assert train(small, *more) == 2
+def test_train_with_a_wrong_word_is_one_message(train, capsys, more, what, expected):
+    assert train(*more) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.count("error: ") == 1

@@ -396,11 +396,6 @@ def test_no_given_test_set(tree):
 # ---- threads, processes, a scheduler ----
 
 
-def test_another_way_is_refused(tree):
-    with pytest.raises(SealError, match=r"ComputeSettings\.assembly is 'magic'"):
-        assemble(profiles.changed(TREE, compute__assembly="magic"))
-
-
 @pytest.mark.slow
 def test_processes_give_the_same_bytes(tree):
     threads = hashes(assemble(TREE).folder)

@@ -112,9 +112,6 @@ def test_names_are_safe_as_folders():
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        (split("slide"), "'slide'"),
-        (split("donor", 1), "folds is 1"),
-        (split("donor", -2), "folds is -2"),
         (split("donor"), "only 1 of what the split 'donor'"),
         (split("section", 3), "only 2 of what the split 'section'"),
     ],

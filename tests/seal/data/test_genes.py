@@ -81,9 +81,10 @@ def test_the_digest_follows_the_mapping_alone(tmp_path, aliases):
     ("rows", "header", "message"),
     [
         (ROWS, HEADER.replace("prev_symbol", "previous"), "columns prev_symbol are missing"),
-        ((), "", "columns symbol, alias_symbol, prev_symbol are missing"),
+        ((), "a,b", "columns symbol, alias_symbol, prev_symbol are missing"),
+        ((), "", "No columns"),
         ((), HEADER, "no gene"),
-        ((*ROWS[:3], "HGNC:4\tDIPK2A\tkin"), HEADER, "line 5 ends early"),
+        ((*ROWS[:3], "HGNC:4\tDIPK2A\tkin"), HEADER, "row 4 ends early"),
     ],
 )
 def test_bad_tables_are_named(tmp_path, rows, header, message):
@@ -98,5 +99,5 @@ def test_other_files_are_named(tmp_path):
         Aliases.read(tmp_path / "none.txt")
     with pytest.raises(SealError, match="IsADirectoryError"):
         Aliases.read(tmp_path)
-    with pytest.raises(SealError, match="not UTF-8"):
+    with pytest.raises(SealError, match="UnicodeDecodeError"):
         Aliases.read(write(tmp_path / "latin.txt", ROWS[0].replace("Dfy", "Dfý"), encoding="latin-1"))

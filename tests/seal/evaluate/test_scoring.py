@@ -15,7 +15,6 @@ from seal import profiles, results
 from seal.data import sample_files
 from seal.data.assemble import assemble
 from seal.data.pairs import tabulate_panel, tabulate_samples
-from seal.errors import SealError
 from seal.evaluate import patch, scoring
 from seal.evaluate.ablation import Ablation
 from seal.evaluate.methods import METHODS, Method, find_methods
@@ -284,8 +283,6 @@ def test_settings_of_controls_and_ablations(evaluated):
     assert [fold.name for fold in Ablation(evaluation.pairs, None).folds()] == ["1of2"]
     table = scoring.summary(evaluation)
     assert table.set_index(["organ", "method"]).loc[("all", "random"), "seeds"] == 1
-    with pytest.raises(SealError, match="'patients'"):
-        scoring.summary(evaluated(resample="patients"))
 
 
 def test_maps_show_each_donors_own_first_genes(evaluated):

@@ -215,7 +215,7 @@ def test_the_transform_is_the_encoders_preprocessing(models, side):
 
 def test_decoder_outputs_have_names(models):
     model, folder = models("uni2_h")
-    decoder, panel = save.load_decoder(folder)
+    decoder, panel = load.load_decoder(folder)
     z = torch.randn(3, model.encoder.dim)
     with torch.no_grad():
         assert torch.equal(decoder(z), model.decoder(z))
@@ -316,7 +316,7 @@ def test_an_edited_panel_is_refused(copy):
     panel["genes"][:2] = panel["genes"][1::-1]
     (copy / "panel.json").write_text(json.dumps({**panel, "hash": digest(panel["genes"])}))
     with pytest.raises(SealError, match=r"panel\.json was changed"):
-        save.load_decoder(copy)
+        load.load_decoder(copy)
 
 
 def test_an_edited_card_is_fine(copy):
@@ -480,14 +480,14 @@ def api(monkeypatch):
 
 def test_push_uploads_all_files(models, api):
     _, folder = models("dinov2_s")
-    assert save.push(folder, "user/name") == "https://huggingface.co/user/name"
+    assert hub.push(folder, "user/name") == "https://huggingface.co/user/name"
     assert api.uploaded == sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
 
 
 @pytest.mark.parametrize("adapter", ["lora", "bottleneck"])
 def test_a_licence_without_derivatives_keeps_merged_weights_back(models, api, adapter, tmp_path, monkeypatch):
     model, folder = models("uni2_h", adapter)
-    save.push(folder, "user/name")
+    hub.push(folder, "user/name")
     assert "model.safetensors" not in api.uploaded
     assert {"README.md", "decoder.safetensors", "panel.json", "seal.json"} <= set(api.uploaded)
 
@@ -513,23 +513,23 @@ def test_a_licence_without_derivatives_keeps_merged_weights_back(models, api, ad
 
 def test_weights_that_may_not_be_shared_are_not(models, api):
     with pytest.raises(SealError, match="forbids sharing changed weights"):
-        save.push(models("h0_mini", "full")[1], "user/name")
+        hub.push(models("h0_mini", "full")[1], "user/name")
     assert api.uploaded is None
 
 
 def test_nothing_goes_to_a_public_repository_unasked(models, api):
     api.private = False
     with pytest.raises(SealError, match="is public"):
-        save.push(models("dinov2_s")[1], "user/name")
+        hub.push(models("dinov2_s")[1], "user/name")
     assert api.uploaded is None
-    save.push(models("dinov2_s")[1], "user/name", private=False)
+    hub.push(models("dinov2_s")[1], "user/name", private=False)
     assert api.uploaded
 
 
 def test_a_damaged_folder_is_not_uploaded(copy, api):
     (copy / "decoder.safetensors").unlink()
     with pytest.raises(SealError, match=r"decoder\.safetensors is missing"):
-        save.push(copy, "user/name")
+        hub.push(copy, "user/name")
     assert api.uploaded is None
 
 
@@ -554,7 +554,7 @@ def answered(status: int) -> Exception:
 def test_the_hubs_errors_are_explained(models, api, monkeypatch, error, message):
     api.error = error
     with pytest.raises(SealError, match=message) as caught:
-        save.push(models("dinov2_s")[1], "user/name")
+        hub.push(models("dinov2_s")[1], "user/name")
     assert "hf_secret" not in str(caught.value)
 
     def download(_):
@@ -562,7 +562,7 @@ def test_the_hubs_errors_are_explained(models, api, monkeypatch, error, message)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     with pytest.raises(SealError, match=message):
-        hub.fetch("user/name")
+        load.fetch("user/name")
 
 
 @pytest.mark.parametrize(
@@ -578,13 +578,13 @@ def test_import_seal_stays_light():
     subprocess.run([sys.executable, "-c", code], check=True)
     with pytest.raises(AttributeError, match="no attribute 'lode'"):
         seal.lode
-    assert seal.load is load.load is save.load
+    assert seal.load is load.load
 
 
 def test_what_was_put_beside_a_model_is_not_uploaded(copy, api):
     """The card tells users to try a patch; a patient's patch must not leave with the model."""
     (copy / "patch.png").write_bytes(b"a patient's tissue")
-    save.push(copy, "user/name")
+    hub.push(copy, "user/name")
     assert "patch.png" not in api.uploaded
     assert "seal.json" in api.uploaded
 

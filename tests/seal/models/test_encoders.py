@@ -6,9 +6,11 @@ from peft import LoraConfig, get_peft_model
 from timm.layers import SwiGLUPacked
 from torch import nn
 
+from seal import profiles, results
 from seal.errors import SealError
 from seal.models import architecture
-from seal.models.encoders import REGISTRY, VisionEncoder, build
+from seal.models.encoders import REGISTRY, VisionEncoder, build, tabulate_encoders
+from seal.models.vision import SealVision
 
 ONE_OF_EACH_KIND = ("dinov2_s", "phikon_v2", "uni2_h", "virchow2", "h0_mini", "conch")
 
@@ -146,7 +148,9 @@ MILLIONS = {"conch": 90, "h0_mini": 86, "phikon_v2": 303, "uni2_h": 681, "vircho
 
 @pytest.mark.parametrize("name", MILLIONS)
 def test_as_many_parameters_as_published(name):
-    assert round(architecture.count_parameters(REGISTRY[name]) / 1e6) == MILLIONS[name]
+    with torch.device("meta"):
+        model = architecture.plain(REGISTRY[name], REGISTRY[name].image_size)
+    assert round(sum(parameter.numel() for parameter in model.parameters()) / 1e6) == MILLIONS[name]
 
 
 def test_embedding_sizes_are_those_of_the_facts():
@@ -243,3 +247,22 @@ def test_a_tail_longer_than_the_model_or_empty_is_refused(n):
     for call in (lambda: encoder.lora_targets(n), lambda: encoder.trunk(images(encoder), n)):
         with pytest.raises(SealError, match=f"{n} blocks of DINOv2-S"):
             call()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"adapter": "lora"}, {"adapter": "lora", "lora_layers": "mlp"}, {"adapter": "full"}, {"adapter": "bottleneck"}],
+)
+def test_the_table_counts_what_the_adapter_trains(changes):
+    settings = profiles.VisionSettings(blocks=2, rank=4, bottleneck=16, **changes)
+    table = tabulate_encoders(settings, "conch").set_index("name", drop=False)
+    assert set(results.RESULTS["encoders"].columns) <= set(table.columns)
+    assert set(table["adapter"]) == {settings.adapter}
+    assert list(table.index[table["used"]]) == ["conch"]
+    for name in ("dinov2_s", "conch"):
+        spec = REGISTRY[name]
+        with torch.device("meta"):
+            encoder = VisionEncoder(spec, architecture.plain(spec, spec.image_size))
+            SealVision._adapt(encoder, settings)
+        trained = sum(p.numel() for p in encoder.parameters() if p.requires_grad)
+        assert table.loc[name, "trainable"] == trained > 0

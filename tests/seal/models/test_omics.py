@@ -2,10 +2,17 @@
 
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 
 from seal import losses
-from seal.errors import SealError
-from seal.models.omics import PlanarFlow, SealOmics, gene_statistics, in_gene_units, start_at_mean
+from seal.models.omics import (
+    PlanarFlow,
+    SealOmics,
+    gene_statistics,
+    in_gene_units,
+    make_projection_head,
+    start_at_mean,
+)
 from seal.profiles import OmicsSettings
 
 
@@ -170,17 +177,33 @@ def test_in_gene_units_a_step_is_as_large_for_a_rare_gene_as_for_any():
     torch.testing.assert_close(moved, moved[:1].repeat(3, 1), rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize(("setting", "value"), [
-    ("mask", 1.0), ("mask", -0.1), ("dropout", 1.0), ("dropout", -0.1), ("kl", -1e-3), ("kl", float("nan")),
-    ("flows", -1), ("gene_loss", "rmse"), ("head", "deep"),
-])  # fmt: skip
-def test_settings_that_cannot_be_meant_are_refused(setting, value):
-    with pytest.raises(SealError, match=setting):
-        make(**{setting: value})
-
-
 def test_gene_statistics_give_a_constant_gene_sd_one():
     mean, sd = gene_statistics(torch.tensor([[1.0, 3.0], [1.0, 5.0]]))
     assert mean.tolist() == [1.0, 4.0]
     assert sd.tolist() == [1.0, 1.0]
     assert gene_statistics(torch.tensor([[0.0], [4.0]]))[1].tolist() == [2.0]
+
+
+def test_no_head_has_no_parameters_and_changes_nothing():
+    head, z = make_projection_head("none", 5), torch.randn(3, 5)
+    assert not head.state_dict()
+    assert head(z) is z
+
+
+def test_linear_and_mlp_heads_equal_their_formula():
+    z = torch.randn(3, 5)
+    linear, mlp = make_projection_head("linear", 5), make_projection_head("mlp", 5)
+    torch.testing.assert_close(linear(z), z @ linear.weight.T + linear.bias)
+    first, last = mlp[0], mlp[2]
+    hidden = (z @ first.weight.T + first.bias).clamp_min(0)
+    torch.testing.assert_close(mlp(z), hidden @ last.weight.T + last.bias)
+    assert mlp(z).shape == z.shape
+
+
+def test_another_shape_than_the_annotation_s_is_refused():
+    """In tests only, see conftest: a spot without its batch, and spots of two batches."""
+    model = make()
+    with pytest.raises(TypeCheckError, match="batch genes"):
+        model.encode(torch.rand(20))
+    with pytest.raises(TypeCheckError, match="batch genes"):
+        model.reconstruction(torch.rand(3, 20), torch.rand(4, 20))

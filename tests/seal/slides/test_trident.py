@@ -12,7 +12,7 @@ from seal.slides import trident
 from seal.slides.trident import Grid
 
 COORDS = np.array([[0, 448], [448, 0], [448, 448], [896, 1344]], dtype=np.int64)
-GRID = trident.grid("S1", (5000, 4000), 0.25, 0.5, 224)
+GRID = trident.describe_grid("S1", (5000, 4000), 0.25, 0.5, 224)
 ATTRIBUTES = [
     "patch_size",
     "patch_size_level0",
@@ -120,7 +120,7 @@ def test_grid_names_what_trident_names():
 @pytest.mark.parametrize("size", [224, 256, 512])
 def test_trident_finds_the_side_of_a_patch_from_the_magnifications(um, size):
     """Its WSIPatcher: downsample = (10 / target) / (10 / level0), side = round(size x downsample)."""
-    grid = trident.grid("S1", (5000, 4000), um, 0.5, size)
+    grid = trident.describe_grid("S1", (5000, 4000), um, 0.5, size)
     downsample = (10 / grid.target_magnification) / (10 / grid.level0_magnification)
     assert round(size * downsample) == grid.patch_size_level0 == round(size * 0.5 / um)
 

@@ -86,7 +86,7 @@ def test_blocks_put_together_equal_the_model_s_own_losses(task, monkeypatch):
 @pytest.mark.parametrize("n", [1, 16, 30, 33, 384])
 @pytest.mark.parametrize("processes", [1, 2, 3, 8, 40])
 def test_every_row_is_dealt_to_one_process_in_whole_blocks(n, processes):
-    shares = steps.deal(n, processes)
+    shares = steps.split_batch(n, processes)
     assert len(shares) == processes
     assert [i for share in shares for i in share] == list(range(n))
     assert all(share.start % steps.BLOCK == 0 for share in shares if len(share))
@@ -104,9 +104,10 @@ def test_views_follow_the_seed_and_leave_the_plain_patch_out(task):
 RANK = """
 import json, sys
 from pathlib import Path
-from seal import profiles, stages, steps, tokens
+from seal import profiles
 from seal.data.pairs import read
 from seal.models import encoders
+from seal.train import runs, steps, tokens
 import torch
 torch.set_num_threads(1)
 
@@ -117,7 +118,7 @@ encoders.build = lambda name, image_size=None, **_: build(
 profile = eval(sys.argv[1], vars(profiles))
 steps.BLOCK = 4  # batches of a dozen make several blocks
 pairs = read(profile)
-stages.train_vision(pairs, pairs.folds()[0], 0, tokens.build(pairs))
+runs.train_vision(pairs, pairs.folds()[0], 0, tokens.build(pairs))
 """
 
 
@@ -161,7 +162,7 @@ def test_two_ranks_with_half_the_batch_are_one_with_all_of_it(small, home, kind,
         shutil.rmtree(copy / "data" / "tokens")
         monkeypatch.setenv("SEAL_HOME", str(copy))
         launch(profile, ranks)
-        (folder,) = (copy / "runs" / "demo").glob("*/seed0/seal")
+        (folder,) = (copy / "runs" / "demo").glob("**/seed0/seal")
         states = [load_file(p) for p in (folder / "adapter/adapter_model.safetensors", folder / "vision.safetensors")]
         found[ranks] = json.loads((folder / "log.json").read_text()), states[0] | states[1]
         assert not list(copy.rglob("*.part*"))

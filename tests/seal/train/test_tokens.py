@@ -93,12 +93,6 @@ def test_tokens_that_overflow_are_named(small, monkeypatch):
         tokens.build(changed(small, token_dtype="float16"))
 
 
-@pytest.mark.parametrize(("setting", "value"), [("token_dtype", "int8"), ("tokens", "cloud"), ("precision", "float64")])
-def test_unknown_settings_are_named(small, setting, value):
-    with pytest.raises(SealError, match=f"'{value}'"):
-        tokens.build(changed(small, **{setting: value}))
-
-
 def test_several_tails_share_one_pass(pairs, monkeypatch):
     source = tokens.build(pairs)
     tails = {"frozen": source.encoder}

@@ -1,0 +1,80 @@
+"""Training over processes: the profile travels as a file; the command; what the caller reads afterwards."""
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from seal import profiles
+from seal.data.assemble import assemble
+from seal.errors import SealError
+from seal.train import parallel, runs, tokens
+
+
+@pytest.fixture
+def commands(monkeypatch):
+    """The commands that would have been run; each ends with `status`."""
+    ran = SimpleNamespace(commands=[], profiles=[], status=0)
+
+    def run(command, **_):
+        ran.commands.append(command)
+        ran.profiles.append(profiles.from_json(Path(command[command.index("--profile-file") + 1]).read_text()))
+        return subprocess.CompletedProcess(command, ran.status)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    return ran
+
+
+def test_the_command_names_run_processes_and_the_whole_profile(commands):
+    profile = profiles.get("her2st", vision__rank=3, omics__hidden=(16, 8))
+    parallel.start_training(profile, ["HER2ST-B", "HER2ST-C"], [2], "seal_shuffled", 4)
+    (command,) = commands.commands
+    assert command[:3] == [sys.executable, "-m", "torch.distributed.run"]
+    assert command[3:9] == ["--standalone", "--nproc-per-node=4", "-m", "seal", "train", "--profile-file"]
+    what = ["--fold", "HER2ST-B", "--fold", "HER2ST-C", "--seed", "2", "--method", "seal_shuffled"]
+    assert command[10:] == what
+    assert commands.profiles == [profile]
+    assert not Path(command[9]).exists(), "the file is nobody's afterwards"
+
+
+def test_all_folds_and_seeds_are_not_named(commands):
+    parallel.start_training(profiles.DEMO, (), (), "seal", 2)
+    assert commands.commands[0][10:] == ["--method", "seal"]
+
+
+def test_a_failed_process_is_an_error(commands):
+    commands.status = 3
+    with pytest.raises(SealError, match="training in 2 processes ended with status 3"):
+        parallel.start_training(profiles.DEMO, ["A"], [0], "seal", 2)
+
+
+@pytest.mark.parametrize(("gpus", "many", "shared"), [(0, False, 0), (1, False, 0), (4, False, 4), (4, True, 0)])
+def test_gpus_are_shared_where_there_are_several_and_nobody_does_yet(monkeypatch, gpus, many, shared):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(parallel, "is_one_of_many", lambda: many)
+    assert parallel.gpus_to_share() == shared
+
+
+def test_several_gpus_train_and_the_caller_reads_what_they_left(small, monkeypatch):
+    pairs = assemble(small)
+    fold, source, launched = pairs.folds()[0], tokens.build(pairs), []
+
+    def in_other_processes(profile, folds, seeds, method, processes):
+        launched.append((profile, folds, seeds, method, processes))
+        with monkeypatch.context() as there:
+            there.setattr(parallel, "gpus_to_share", lambda: 0)
+            launched.append(runs.train_vision(pairs, pairs.fold(folds[0]), seeds[0], source, method))
+        monkeypatch.setattr(runs, "fit", lambda *_: pytest.fail("trained here too"))
+
+    monkeypatch.setattr(parallel, "gpus_to_share", lambda: 2)
+    monkeypatch.setattr(parallel, "start_training", in_other_processes)
+    read = runs.train_vision(pairs, fold, 0, source, "seal_shuffled")
+    what, trained = launched
+    assert what == (small, [fold.name], [0], "seal_shuffled", 2)
+    state = read.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in trained.state_dict().items())
+    runs.train_vision(pairs, fold, 0, source, "seal_shuffled")
+    assert len(launched) == 2, "a run that is current is not launched again"
