@@ -152,8 +152,8 @@ def shapes(ablation: Ablation):
 
     Returns
     -------
-    DataFrame with method, label, fold and, for train and test, effective_rank, uniformity, alignment, recall10, chance10;
-    the last three are NaN for the frozen encoder, which knows no omics embedding.
+    DataFrame with method, label, fold and, for train and test, effective_rank, uniformity, alignment, recall10,
+    chance10; the last three are NaN for the frozen encoder, which knows no omics embedding.
     """
     import pandas as pd
 
