@@ -252,7 +252,6 @@ def embed(tails: Mapping[str, VisionEncoder], source: TokenSource) -> dict[str, 
     return {name: np.concatenate([piece[name] for piece in pieces]) for name in tails}
 
 
-@torch.no_grad()
 def embed_pieces(tails: Mapping[str, VisionEncoder], source: TokenSource) -> Iterator[dict[str, np.ndarray]]:
     """Embed as `embed` does, in one pass over the trunk's tokens, and give the rows piece by piece.
 
@@ -267,7 +266,7 @@ def embed_pieces(tails: Mapping[str, VisionEncoder], source: TokenSource) -> Ite
     for tokens in source.plain():
         piece = {}
         for name, encoder in tails.items():
-            with parallel.autocast(profile.compute.precision):
+            with torch.no_grad(), parallel.autocast(profile.compute.precision):
                 z = encoder.tail(tokens, profile.vision.blocks)  # [B, d]
             piece[name] = z.float().cpu().numpy()
         yield piece
