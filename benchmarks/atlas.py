@@ -1,6 +1,6 @@
 """The simulated atlas on all cores against one, and several times as many donors against the demo's: time and memory.
 
-Sections, patients' slides and the five-scanner slides, as notebook 01 makes them. All cores must give the bytes of one;
+Sections, patients' slides and the five-scanner slides, as notebook A1 makes them. All cores must give the bytes of one;
 memory must not grow with the number of donors. Each way runs in a process of its own, into an empty folder, after one
 section that compiles what is compiled.
 
@@ -23,7 +23,7 @@ def settings(scale: int, tiny: bool):
 
     small = {"organs": ("Breast",), "donors_per_organ": 1, "spots_per_section": 4, "patients": 6}
     small |= {"patches_per_slide": 2, "scanned_slides": 1, "scanned_patches": 2}
-    return profiles.get("demo", atlas=profiles.AtlasSettings(scale=scale, **(small if tiny else {})))
+    return profiles.get("demo", source_settings={"scale": scale, **(small if tiny else {})})
 
 
 def child(scale: int, tiny: bool, one: bool) -> None:
@@ -34,15 +34,15 @@ def child(scale: int, tiny: bool, one: bool) -> None:
     from seal import paths
     from seal.files import digest, sha256
     from seal_atlas import tables
-    from seal_atlas.writing import cohorts, sections
+    from seal_atlas.writing import atlas, sections
 
-    sections.simulate(tables.donors()[0], 1, 0)
+    sections.simulate_section(tables.donors()[0], 1, 0)
     if one:
-        seal_atlas.threads = lambda: 1
+        atlas.count_threads = lambda: 1
     profile = settings(scale, tiny)
     start = time.perf_counter()
     samples = seal_atlas.prepare(profile)
-    slides = cohorts.prepare(paths.slides("atlas"), profile.atlas)
+    slides = seal_atlas.prepare_slides(profile)
     took = time.perf_counter() - start
     files = sorted(p for root in (samples, slides) for p in root.rglob("*") if p.suffix in (".tif", ".h5ad", ".tsv"))
     found = digest([(p.relative_to(paths.home()).as_posix(), sha256(p)) for p in files])

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from seal.data.store import RowFile
 from seal.profiles import Profile
 
 
@@ -27,9 +28,9 @@ class Patches:
     key: str = "benchmark"
 
     @cached_property
-    def patches(self) -> np.ndarray:
-        """uint8 [pairs, size, size, 3], memory-mapped."""
-        return np.load(self.path, mmap_mode="r")
+    def patches(self) -> RowFile:
+        """uint8 [pairs, size, size, 3], read when asked for."""
+        return RowFile(self.path, np.uint8, (self.profile.image_size, self.profile.image_size, 3))
 
 
 def make_patches(path: Path, profile: Profile, n: int) -> Patches:

@@ -118,7 +118,7 @@ def reads(size: Size, folder: Path) -> dict:
     from common import seconds
     from watch import forget
 
-    from seal.data.patch_reader import PatchReader
+    from seal.data.store import RowFile
 
     paths = [folder / f"{i}.h5" for i in range(size.files)]
     store = np.lib.format.open_memmap(folder / "patches.npy", "w+", np.uint8, (size.files * size.patches, PX, PX, 3))
@@ -130,9 +130,9 @@ def reads(size: Size, folder: Path) -> dict:
     del store, images
     draw, found = np.random.default_rng(0), {}
     files = [h5py.File(path, "r") for path in paths]
-    reader = PatchReader(folder / "patches.npy")
+    reader = RowFile(folder / "patches.npy", np.uint8, (PX, PX, 3))
     ways = {
-        "store": lambda rows: reader[rows],
+        "store": reader.read,
         "h5_as_hests_dataset": lambda rows: as_the_dataset_class(paths, rows, size.patches),
         "h5_opened_each_time": lambda rows: open_each(paths, rows, size.patches),
         "h5_kept_open_single": lambda rows: single_reads(files, rows, size.patches),
@@ -144,7 +144,7 @@ def reads(size: Size, folder: Path) -> dict:
             path.read_bytes()
         for _ in range(size.repeats):  # new rows each time: HDF5's own cache must not hold them
             rows = draw.choice(len(reader), size.batch, replace=False)
-            expected = reader[rows]
+            expected = reader.read(rows)
             for name, way in ways.items():
                 if state == "cold":
                     for path in (reader.path, *paths):

@@ -56,8 +56,7 @@ from seal.data.augment import augmented
 from seal.models import encoders
 from seal.train import parallel, tokens
 from seal.train.steps import VisionTask
-from seal.train.token_file import TokenFile
-from seal.train.tokens import StoredTokens, TokenSource
+from seal.train.tokens import StoredTokens, TokenFile, TokenSource
 
 ATLAS_PAIRS, ATLAS_EPOCHS = 720_000, 10
 
@@ -159,7 +158,7 @@ def tail(setup: Setup) -> dict:
         rates["disk_first_time"] = n / taken
     size = min(64, setup.batch)
     parts = [(np.zeros(size, int), np.arange(i, i + size)) for i in range(0, n, size)]
-    reading = seconds(lambda: [file.rows(*part) for part in parts])
+    reading = seconds(lambda: [file.read(*part) for part in parts])
     shutil.rmtree(folder)
     wanted = losses["gpu_memory"]
     gap = max(abs(a - b) / abs(b) for log in losses.values() for a, b in zip(log, wanted, strict=True))
@@ -182,8 +181,8 @@ def loader(setup: Setup) -> dict:
     some = rows[: 8 if setup.tiny else 128]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    augmented(setup.patches.patches[some[:4]], some[:4], 1, 42)
-    alone = len(some) / seconds(lambda: augmented(setup.patches.patches[some], some, 1, 42))
+    augmented(setup.patches.patches.read(some[:4]), some[:4], 1, 42)
+    alone = len(some) / seconds(lambda: augmented(setup.patches.patches.read(some), some, 1, 42))
     torch.set_num_threads(threads)
     size = max(1, setup.batch // 8)  # small, so that no worker is idle for long at the end
     requests = [(np.ones(len(part), int), part) for part in np.array_split(rows, len(rows) // size)]

@@ -22,8 +22,7 @@ from seal.profiles import OmicsSettings, Profile
 from seal.train import parallel
 from seal.train.loop import Schedule, fit
 from seal.train.steps import VisionTask
-from seal.train.token_file import Request
-from seal.train.tokens import RecomputedTokens, TokenSource
+from seal.train.tokens import RecomputedTokens, Request, TokenSource
 
 
 @dataclass(frozen=True)

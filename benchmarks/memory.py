@@ -75,7 +75,6 @@ def epoch(folder: Path, n: int, size: int, limit: float) -> dict:
     from seal.train import tokens
     from seal.train.loop import Schedule, fit
     from seal.train.steps import VisionTask
-    from seal.train.token_file import TokenFile
 
     sys.path.insert(0, str(Path(__file__).parent))
     from common import Patches
@@ -89,7 +88,7 @@ def epoch(folder: Path, n: int, size: int, limit: float) -> dict:
     x = torch.rand(n, GENES)
     before, start = peak_gb(), time.perf_counter()
     kind = tokens.choose(pairs)
-    source = tokens.StoredTokens(pairs, "key", TokenFile(folder, "float32"), held=kind == "memory")
+    source = tokens.StoredTokens(pairs, "key", tokens.TokenFile(folder, "float32"), held=kind == "memory")
     task = VisionTask(model, source, np.arange(n), x, "float32")
     log = fit(task, Schedule(1, BATCH, 1e-4, 0.2, 0), folder, "key", kind)
     return {

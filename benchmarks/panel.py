@@ -32,7 +32,8 @@ def drawn(genes: int, side: int) -> list:
     """Raw counts and context of a few simulated sections, scipy CSR [side^2, genes] each."""
     from scipy.sparse import csr_array, vstack
 
-    from seal.data.expression import neighbours, spot_context
+    from seal.data.expression import spot_context
+    from seal.data.grid import neighbours
 
     draw = np.random.default_rng(0)
     rates = draw.lognormal(-3.4, 1.9, genes)
@@ -77,15 +78,15 @@ def from_sums(sections: int, genes: int, side: int):
     """The panel as `seal` chooses it."""
     from tqdm import tqdm
 
-    from seal.data import moments, panel
+    from seal.data import panel
 
-    by_donor: dict[str, moments.Moments] = {}
+    by_donor: dict[str, panel.Moments] = {}
     listed = np.ones(genes, dtype=bool)
     for donor, counts, log in tqdm(streamed(sections, genes, side), total=sections, desc="sections", unit="section"):
-        part = moments.of(counts, log, listed)
-        by_donor[donor] = moments.total([by_donor[donor], part]) if donor in by_donor else part
+        part = panel.sum_spots(counts, log, listed)
+        by_donor[donor] = panel.add_moments([by_donor[donor], part]) if donor in by_donor else part
     names = [f"G{i:05d}" for i in range(genes)]
-    return panel.select(by_donor, names, scored(sections), settings(genes))
+    return panel.select(by_donor.__getitem__, by_donor, names, scored(sections), settings(genes))
 
 
 def from_stack(sections: int, genes: int, side: int):

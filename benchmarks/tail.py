@@ -22,12 +22,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from seal.files import Made
 from seal.models import architecture
 from seal.models.encoders import REGISTRY, VisionEncoder
 from seal.models.omics import SealOmics
 from seal.models.vision import SealVision
 from seal.profiles import OmicsSettings, VisionSettings
-from seal.train import parallel, token_file
+from seal.train import parallel, tokens
 from seal.train.steps import BLOCK
 
 GENES, EPOCHS = 300, 10
@@ -47,15 +48,15 @@ def build(size: int, blocks: int, pooling: str, *, dropout: bool, tiny: bool) ->
 
 def whole(model: SealVision, images: Tensor) -> Tensor:
     """The plain way: the library's own forward, pooled."""
-    tokens = model.encoder.model.forward_features(images)
+    found = model.encoder.model.forward_features(images)
     if model.encoder.spec.pooling == "cls":
-        return tokens[:, 0]
-    return torch.cat([tokens[:, 0], tokens[:, 1:].mean(dim=1)], dim=1)
+        return found[:, 0]
+    return torch.cat([found[:, 0], found[:, 1:].mean(dim=1)], dim=1)
 
 
-def in_blocks(model: SealVision, tokens: Tensor) -> Tensor:
+def in_blocks(model: SealVision, x: Tensor) -> Tensor:
     """The fast way, as `seal.train.steps` does it: block by block."""
-    return torch.cat([model.embed(block) for block in tokens.split(BLOCK)])
+    return torch.cat([model.embed(block) for block in x.split(BLOCK)])
 
 
 def train(model: SealVision, batches, embed, precision: str) -> tuple[float, list[float]]:
@@ -82,14 +83,14 @@ def compare(images: Tensor, x: Tensor, batch: int, blocks: int, pooling: str, pr
         pieces = [images[r] for r in rows] * epochs
         return [(lambda p=p: model.encoder.preprocess(p), t) for p, t in zip(pieces, parts * epochs, strict=True)]
 
-    def cached(file: token_file.TokenFile, epochs: int):
+    def cached(file: tokens.TokenFile, epochs: int):
         zeros = [torch.zeros(len(r), dtype=torch.int64).numpy() for r in rows]
         return [
-            (lambda v=v, r=r: file.rows(v, r.numpy()), t)
+            (lambda v=v, r=r: file.read(v, r.numpy()), t)
             for v, r, t in zip(zeros * epochs, rows * epochs, parts * epochs, strict=True)
         ]
 
-    def trunk(model: SealVision, folder: Path) -> tuple[float, token_file.TokenFile]:
+    def trunk(model: SealVision, folder: Path) -> tuple[float, tokens.TokenFile]:
         start = time.perf_counter()
 
         def stream(requests):
@@ -97,8 +98,8 @@ def compare(images: Tensor, x: Tensor, batch: int, blocks: int, pooling: str, pr
                 with torch.no_grad(), parallel.autocast(precision):
                     yield model.encoder.trunk(model.encoder.preprocess(images[part]), blocks)
 
-        shape = (1, len(images))
-        file = token_file.build(folder, "key", shape, lambda: model.encoder.token_shape, dtype, stream, batch)
+        made, token_shape = Made("tokens", 1, {}), lambda: model.encoder.token_shape
+        file = tokens.write_tokens(folder, made, (1, len(images)), token_shape, dtype, stream)
         return time.perf_counter() - start, file
 
     with tempfile.TemporaryDirectory() as folder:

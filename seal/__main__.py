@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import importlib
 import json
 import shutil
 import sys
@@ -63,7 +64,7 @@ def _run_command(arguments: argparse.Namespace) -> None:
     if arguments.command == "clean":
         _clean(profile)
     else:
-        from seal.data.verify import verify
+        from seal.data.assemble import verify
 
         print(verify(profile))
 
@@ -152,8 +153,7 @@ def _clean(profile: Profile) -> None:
     folders.append(paths.tokens(profile.name).parent)
     beside = [paths.pairs(profile.name)]  # and those of other settings, or of an assembly that was killed
     if profile.simulated:
-        source = profile.source.removeprefix("seal_")
-        beside += [paths.samples(source), paths.samples(f"{source}_unseen"), paths.slides(source)]
+        folders += importlib.import_module(profile.source).folders()
     for path in beside:
         folders += [path, *path.parent.glob(f"{path.name},*"), *path.parent.glob(f".{path.name}[.,]*.part")]
     for folder in folders:

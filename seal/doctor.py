@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from seal import paths, profiles
-from seal.data import fetch, hest
+from seal.data import fetch, hest, maple
+from seal.data.samples import find_hest_table
 from seal.errors import SealError
 from seal.files import explain_hub_error
 from seal.models import registry
@@ -152,14 +153,14 @@ def _plan_download(profile: Profile, problem: str) -> Download:
 def _plan_hest(profile: Profile, problem: str) -> Download:
     """MAPLE's samples by HEST-1k's table, here or on the hub; sizes by the hub, where this account may read it."""
     root = hest.home()
-    table = hest.own_table(root)
+    table = find_hest_table(root)
     if table is None and problem:
         return Download("HEST-1k", False, f"its table is not in {root}, and the hub cannot be asked for it")
     with tempfile.TemporaryDirectory() as folder:
         if table is None:
             ids = fetch.maple_ids(Path(folder), profile.selection)
         else:
-            ids = hest.maple_selection(table, profile.selection).samples["id"].tolist()
+            ids = maple.read_selection(table, profile.selection).samples["id"].tolist()
     there = [id for id in ids if (root / f"st/{id}.h5ad").is_file() and (root / f"patches/{id}.h5").is_file()]
     note = f"{len(there)} samples are there"
     if problem:

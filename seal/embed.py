@@ -373,7 +373,7 @@ def embed_all(pairs: Pairs, source: TokenSource) -> Embeddings:
         A run is not trained yet.
     """
     profile, store, own = pairs.profile, Embeddings(pairs), {"patches": pairs.digest_of("patches.npy")}
-    store.keep(store.name("colour"), own, partial(_describe_colours, pairs))
+    store.keep(store.name("colour"), own, partial(colour_statistics, pairs.patches))
     own |= {"encoder": profile.encoder, "image_size": profile.image_size, "precision": profile.compute.precision}
     for seed in profile.evaluation.seeds[: profile.evaluation.random_encoders]:
         store.keep(store.name("random", seed=seed), own | {"seed": seed}, partial(_embed_random, pairs, seed))
@@ -423,11 +423,6 @@ def _by_section(
             expected="one embedding a pair, in row order",
             do="embed all of pairs.patches",
         )
-
-
-def _describe_colours(pairs: Pairs) -> np.ndarray:
-    size = CHUNK["cpu"]
-    return np.concatenate([colour_statistics(pairs.patches[i : i + size]) for i in range(0, pairs.n_pairs, size)])
 
 
 def _embed_random(pairs: Pairs, seed: int) -> np.ndarray:

@@ -57,6 +57,10 @@ def _fitted(value: Any, kind: Any, limits: Mapping[str, float]) -> Any:
         if value in get_args(kind):
             return value
         raise ValueError(f"one of {', '.join(get_args(kind))}")
+    if get_origin(kind) is Mapping:  # of a source's settings, which the source checks
+        if not isinstance(value, Mapping):
+            raise ValueError("settings by name")
+        return {name: tuple(inner) if isinstance(inner, list) else inner for name, inner in value.items()}
     if get_origin(kind) is tuple:
         if isinstance(value, (tuple, list)) and value:
             return tuple(_fitted(item, get_args(kind)[0], limits) for item in value)
@@ -92,24 +96,6 @@ def _suggestion(word: object, known: Iterable[str]) -> str:
     """What was meant, if something of that name is near."""
     near = difflib.get_close_matches(str(word), list(known), n=1)
     return f"did you mean {near[0]!r}?" if near else ""
-
-
-@dataclass(frozen=True)
-class AtlasSettings(_Checked):
-    """How large the simulated atlas is (our choice; what it looks like stands in `seal_atlas/tables`)."""
-
-    organs: tuple[str, ...] = (
-        *("Bladder", "Bowel", "Brain", "Breast", "Cervix", "Heart", "Kidney"),
-        *("Liver", "Lung", "Ovary", "Pancreas", "Prostate", "Skin", "Uterus"),
-    )
-    donors_per_organ: int = _set(4, least=1)  # the tables' first; they have four
-    spots_per_section: int = _set(90, least=1)
-    patients: int = _set(200)  # of the slide cohort
-    patches_per_slide: int = _set(50, least=1)
-    scanned_slides: int = _set(100)  # of the scanner cohort
-    scanned_patches: int = _set(20, least=1)
-    scale: int = _set(1, least=1)  # so many times as many donors, patients and scanned slides
-    seed: int = _set(2026)
 
 
 @dataclass(frozen=True)
@@ -226,7 +212,7 @@ class Profile(_Checked):
     # of the patch as the encoder sees it; image_size x um_per_px is the field of view
     um_per_px: float = _set(REQUIRED, above=0)
     needs: str  # time, disk, memory, GPU, tokens: shown by `make help` and the README
-    atlas: AtlasSettings = field(default_factory=AtlasSettings)
+    source_settings: Mapping[str, Any] = field(default_factory=dict)  # handed to the source, which checks them
     selection: SelectionSettings = field(default_factory=SelectionSettings)
     panel: PanelSettings = field(default_factory=PanelSettings)
     omics: OmicsSettings = field(default_factory=OmicsSettings)
@@ -325,6 +311,10 @@ def changed(profile: Profile, **changes: Any) -> Profile:
     """
     names = [*(f.name for f in dataclasses.fields(profile)), *_flat(profile)]
     for key, value in changes.items():
+        group, _, leaf = key.rpartition("__")
+        if group and isinstance(getattr(profile, group, None), Mapping):  # its source checks these
+            profile = dataclasses.replace(profile, **{group: {**getattr(profile, group), leaf: value}})
+            continue
         if key not in names:
             nested = [name for name in names if name.endswith(f"__{key}")]  # the group was forgotten
             near = f"did you mean {' or '.join(nested)}?" if nested else _suggestion(key, names)
@@ -333,7 +323,6 @@ def changed(profile: Profile, **changes: Any) -> Profile:
                 expected="a field of seal.profiles.Profile, nested ones as group__field",
                 do=near or "look the name up in seal/profiles.py",
             )
-        group, _, leaf = key.rpartition("__")
         target = dataclasses.replace(getattr(profile, group) if group else profile, **{leaf: value})
         profile = dataclasses.replace(profile, **{group: target}) if group else target
     return profile
@@ -371,6 +360,8 @@ def _flat(profile: Profile) -> dict[str, Any]:
         value = getattr(profile, f.name)
         if dataclasses.is_dataclass(value):
             flat |= {f"{f.name}__{inner.name}": getattr(value, inner.name) for inner in dataclasses.fields(value)}
+        elif isinstance(value, Mapping):
+            flat |= {f"{f.name}__{name}": inner for name, inner in value.items()}
         else:
             flat[f.name] = value
     return flat

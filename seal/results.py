@@ -46,10 +46,10 @@ RESULTS = {
     "maple_waterfall": _result(
         "01_dataset", "rule reason source samples_out spots_out samples_left spots_left", "real"
     ),
-    "slide_tasks": _result("01_dataset", "task group type strength metric cases oracle low high chance gained"),
-    "gene_truth": _result("01_dataset", "gene visible hidden counting oracle_pcc ceiling_pcc"),
+    "slide_tasks": _result("A1_simulated_atlas", "task group type strength metric cases oracle low high chance gained"),
+    "gene_truth": _result("A1_simulated_atlas", "gene visible hidden counting oracle_pcc ceiling_pcc"),
     "panel": _result("01_dataset", "fold rank gene test organs"),
-    "realism": _result("01_dataset", "statistic unit source simulated group organ x value low high"),
+    "realism": _result("A1_simulated_atlas", "statistic unit source simulated group organ x value low high"),
     "encoders": _result(
         "00_overview",
         "name label hub geometry dim pooling mean std precision gated licence parameters trainable adapter",

@@ -4,7 +4,9 @@ They are jaxtyping's. Where it is not installed, which a node that only trains o
 for the tensor type itself.
 """
 
-__all__ = ["Bool", "Float", "Int", "UInt8"]
+from typing import Any, Protocol, runtime_checkable
+
+__all__ = ["Bool", "Float", "Int", "RowReader", "UInt8"]
 
 try:
     from jaxtyping import Bool, Float, Int, UInt8
@@ -15,3 +17,12 @@ except ModuleNotFoundError:
             return item[0]
 
     Bool = Float = Int = UInt8 = _AnyShape
+
+
+@runtime_checkable
+class RowReader(Protocol):
+    """An array [n, ...], or something that reads rows of one: `reader[start:stop]`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any) -> Any: ...

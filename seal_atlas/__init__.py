@@ -1,124 +1,25 @@
-"""The simulated atlas: sections of simulated tissue of 14 organs on a Visium grid, with counts. Not real data.
+"""The simulated atlas: sections of simulated tissue of 14 organs with counts, and slides. Not real data.
 
-It exists so that the whole way can be run, taught and tested against a known truth without any download. Cells
-of an organ's architecture are placed in space (`tissue`), drawn as haematoxylin and eosin and scanned
-(`render`, `stains`, `scanners`), and counted through gene programmes (`expression`), together with what no
-picture shows: most pathways, the donor, the site, library size, ambient RNA, dropout. What a picture can show
-at best (the oracle) and what counting alone leaves open (the ceiling) are kept beside the counts.
-
-Organs, cells, genes, programmes, sites and effects are tables (`tables/`), which a biologist can read and change.
-
-Changelog of the parameters, which a test pins by their hash. They were written down from textbook histology, the
-literature and the real sections of her2st before SEAL or any prediction of expression on this atlas was looked at. Of
-a draft it was known how well the frozen encoder tells it from real patches; stains, nuclei and counts were then moved
-towards real sections' own measurements, not towards that number.
-- 1: first version of the 14 organs.
-- 1, in the code alone, after results had been seen: mucin drew less than no eosin in places, which came out black.
+A profile's source: `prepare` makes its samples, `methods` what the known truth would predict. README.md says more.
 """
 
-import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
-from pathlib import Path
+from typing import Any
 
-from seal import paths
-from seal.errors import SealError
-from seal.files import Made, remove_parts
-from seal.profiles import AtlasSettings, Profile, difference
-from seal_atlas import tables
-from seal_atlas.tables import Donor
-from seal_atlas.writing import sections
-
-THREADS = 8  # at most: each holds one section, some 200 MB
+_PLACES = {
+    "prepare": "writing.atlas",
+    "prepare_unseen": "writing.atlas",
+    "prepare_slides": "writing.cohorts",
+    "methods": "counting.truth",
+    "settings_of": "settings",
+    "folders": "settings",
+}
+__all__ = list(_PLACES)
 
 
-def prepare(profile: Profile) -> Path:
-    """Simulate what is missing of the profile's atlas.
+def __getattr__(name: str) -> Any:
+    """Import what is asked for when it is asked for: deleting an atlas takes no compiler."""
+    from importlib import import_module
 
-    Other settings have a folder of their own. Where the tables have changed, what follows from them is made anew; the
-    table of samples is written last, so that it never mixes two atlases.
-
-    Returns
-    -------
-    The folder of the samples, in HEST-1k's layout.
-
-    Raises
-    ------
-    SealError
-        The settings name an organ that the tables lack, or no spots or donors.
-    """
-    settings = profile.atlas
-    return _prepare(paths.samples("atlas", difference(profile, ["atlas"])), settings, list(_donors(settings)))
-
-
-def prepare_unseen(profile: Profile) -> Path:
-    """Simulate what no training may see: donors of held-out sites, and of organs outside the 14.
-
-    Returns
-    -------
-    The folder of the samples, in HEST-1k's layout.
-    """
-    unseen = [donor for donor in tables.donors() if _unseen(donor)]
-    return _prepare(paths.samples("atlas_unseen", difference(profile, ["atlas"])), profile.atlas, unseen)
-
-
-def _unseen(donor: Donor) -> bool:
-    return "unseen" in (tables.sites()[donor.site].role, tables.organs()[donor.organ].role)
-
-
-def _donors(settings: AtlasSettings) -> Iterator[Donor]:
-    """The atlas's donors, the first of each organ; `scale` times as many, the further ones numbered on."""
-    known = sorted({donor.organ for donor in tables.donors() if not _unseen(donor)})
-    unknown = sorted(set(settings.organs) - set(known))
-    if unknown or not settings.organs or min(settings.spots_per_section, settings.donors_per_organ, settings.scale) < 1:
-        raise SealError(
-            f"the atlas cannot be simulated with {asdict(settings)} (unknown organs: {unknown})",
-            expected=f"organs among {', '.join(known)}; one spot and one donor or more; scale 1 or more",
-            do="change the profile's AtlasSettings, or add the organ to the tables in seal_atlas/tables",
-        )
-    for copy in range(settings.scale):
-        for organ in settings.organs:
-            own = [donor for donor in tables.donors() if donor.organ == organ and not _unseen(donor)]
-            for donor in own[: settings.donors_per_organ]:
-                yield replace(donor, donor=f"{donor.donor}-{copy}") if copy else donor
-
-
-def _prepare(root: Path, settings: AtlasSettings, donors: list[Donor]) -> Path:
-    from tqdm import tqdm
-
-    from seal.data.sample_files import is_made, list_samples
-
-    made = {donor.donor: _made_from(donor, settings) for donor in donors}
-    missing = [d for d in donors if not (_whole(root, d.donor) and is_made(root, d.donor, made[d.donor]))]
-    listed = root / "metadata.csv"
-    if not missing and listed.is_file():
-        return root
-    listed.unlink(missing_ok=True)  # a run that is killed below must not leave a table that lacks its samples
-    for folder in ("st", "wsis", "metadata"):
-        remove_parts(root / folder)
-
-    def write(donor: Donor) -> None:
-        sections.write(root, donor, settings.spots_per_section, settings.seed, made[donor.donor])
-
-    # The compiled parts let go of Python's lock, so threads share the work without copying anything.
-    with ThreadPoolExecutor(threads()) as pool:
-        for _ in tqdm(pool.map(write, missing), total=len(missing), desc="simulated sections", unit="section"):
-            pass
-    list_samples(root, list(made))
-    return root
-
-
-def _made_from(donor: Donor, settings: AtlasSettings) -> Made:
-    own = {"spots": settings.spots_per_section, "seed": settings.seed, "tables": tables.content()}
-    return Made("the atlas's sections", sections.VERSION, {"donor": asdict(donor)} | own)
-
-
-def _whole(root: Path, name: str) -> bool:
-    return (root / "st" / f"{name}.h5ad").is_file() and (root / "wsis" / f"{name}.tif").is_file()
-
-
-def threads() -> int:
-    """How many sections are simulated at a time: as many as this process may use cores."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, THREADS)
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_PLACES[name]}"), name)

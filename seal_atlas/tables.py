@@ -26,7 +26,7 @@ Row = TypeVar("Row")
 
 
 @cache
-def content() -> str:
+def tables_digest() -> str:
     """Digest of all tables: whatever is simulated follows from them."""
     return digest([(path.name, sha256(path)) for path in sorted(FOLDER.glob("*.csv"))])
 
@@ -200,20 +200,14 @@ class Architecture:
     densities: tuple[Density, ...]
 
 
-@cache
-def rows(name: str) -> tuple[dict[str, str], ...]:
-    """Read a table of `tables/` as text.
+def read_numbered(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """Read the rows of a csv file with the numbers of their lines; remarks (#) and empty lines are left out.
 
     Raises
     ------
     SealError
         The file is missing, or a line has not as many values as there are columns.
     """
-    return tuple(row for _, row in numbered(FOLDER / name))
-
-
-def numbered(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """Rows of a csv file with the numbers of their lines; remarks (#) and empty lines are left out."""
     if not path.is_file():
         raise SealError(f"{path} is missing", expected="a table of the atlas", do="restore the file")
     lines = path.read_text(encoding="utf-8").splitlines()
@@ -235,7 +229,7 @@ def numbered(path: Path) -> list[tuple[int, dict[str, str]]]:
     return table
 
 
-def typed(kind: type[Row], path: Path) -> tuple[Row, ...]:
+def read_typed(kind: type[Row], path: Path) -> tuple[Row, ...]:
     """Read a table into dataclasses, each value as the type of its field.
 
     Raises
@@ -244,7 +238,7 @@ def typed(kind: type[Row], path: Path) -> tuple[Row, ...]:
         A column is missing or unknown, or a value is not of its type; names file and line.
     """
     made = []
-    for number, row in numbered(path):
+    for number, row in read_numbered(path):
         wanted = [f.name for f in fields(kind)]
         if sorted(row) != sorted(wanted):
             raise SealError(
@@ -281,32 +275,32 @@ def _known(path: Path, what: str, values: Iterable[str], allowed: Iterable[str])
 @cache
 def organs() -> dict[str, Organ]:
     """Organs by name."""
-    return {organ.organ: organ for organ in typed(Organ, FOLDER / "organs.csv")}
+    return {organ.organ: organ for organ in read_typed(Organ, FOLDER / "organs.csv")}
 
 
 @cache
 def cell_types() -> dict[str, CellType]:
     """Cell types by name, in the order of every composition."""
-    return {cell.cell: cell for cell in typed(CellType, FOLDER / "cells.csv")}
+    return {cell.cell: cell for cell in read_typed(CellType, FOLDER / "cells.csv")}
 
 
 @cache
 def programmes() -> dict[str, Programme]:
     """Pathway programmes by name, in the order of every activity."""
-    return {programme.name: programme for programme in typed(Programme, FOLDER / "programmes.csv")}
+    return {programme.name: programme for programme in read_typed(Programme, FOLDER / "programmes.csv")}
 
 
 @cache
 def sites() -> dict[str, Site]:
     """Sites by name."""
-    return {site.site: site for site in typed(Site, FOLDER / "sites.csv")}
+    return {site.site: site for site in read_typed(Site, FOLDER / "sites.csv")}
 
 
 @cache
 def donors() -> tuple[Donor, ...]:
     """Donors of the atlas, seen and unseen."""
     path = FOLDER / "donors.csv"
-    found = typed(Donor, path)
+    found = read_typed(Donor, path)
     _known(path, "organ", (d.organ for d in found), tuple(organs()))
     _known(path, "state", (d.state for d in found), STATES)
     _known(path, "site", (d.site for d in found), tuple(sites()))
@@ -316,7 +310,7 @@ def donors() -> tuple[Donor, ...]:
 @cache
 def _parts() -> tuple[tuple[Compartment, ...], tuple[Structure, ...], tuple[Density, ...]]:
     named = {"compartments.csv": Compartment, "structures.csv": Structure, "densities.csv": Density}
-    parts = tuple(typed(kind, FOLDER / name) for name, kind in named.items())
+    parts = tuple(read_typed(kind, FOLDER / name) for name, kind in named.items())
     compartments = {(c.organ, c.compartment) for c in parts[0]}
     for name, part in zip(named, parts, strict=True):
         path = FOLDER / name

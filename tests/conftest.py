@@ -45,7 +45,7 @@ SMALL = profiles.get(
     "demo",
     image_size=56,
     um_per_px=2.0,
-    atlas=profiles.AtlasSettings(organs=("Breast", "Kidney"), donors_per_organ=2, spots_per_section=12),
+    source_settings={"organs": ("Breast", "Kidney"), "donors_per_organ": 2, "spots_per_section": 12},
     panel=profiles.PanelSettings(genes=30, test_genes=8),
     omics=profiles.OmicsSettings(hidden=(16, 8), batch=16, epochs=2),
     vision=profiles.VisionSettings(decoder_hidden=8, batch=16, epochs=2, views=1, lr=1e-2),

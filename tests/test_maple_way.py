@@ -10,8 +10,9 @@ import pytest
 import seal_atlas
 from seal import profiles
 from seal.__main__ import main
-from seal.data import hest, sample_files
+from seal.data import hest, maple, sample_files
 from seal.data.assemble import assemble
+from seal.data.samples import read_samples
 from seal.errors import SealError
 from seal.models import encoders
 from seal.train import runs, tokens
@@ -40,7 +41,7 @@ PROFILE = profiles.changed(
     vision__views=1,
     vision__blocks=1,
 )
-ATLAS = profiles.AtlasSettings(organs=("Breast", "Kidney"), donors_per_organ=4, spots_per_section=12)
+ATLAS = {"organs": ("Breast", "Kidney"), "donors_per_organ": 4, "spots_per_section": 12}
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def tree(tmp_path_factory):
     home = tmp_path_factory.mktemp("hub")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SEAL_HOME", str(home / "atlas"))
-        sections = hest.samples(seal_atlas.prepare(profiles.get("demo", atlas=ATLAS)))
+        sections = read_samples(seal_atlas.prepare(profiles.get("demo", source_settings=ATLAS)))
         rows = [_row(i, section) for i, section in enumerate(sections)]
         again = {**rows[0], "id": "S8", "dataset_title": "Published again", "patient": None}
         other = {**rows[1], "id": "S9", "st_technology": "Spatial Transcriptomics", "fullres_px_width": 1}
@@ -92,10 +93,10 @@ def test_from_the_hub_to_a_trained_encoder(tree, small_maple, monkeypatch, tmp_p
         assert "9 samples" in capsys.readouterr().out, "the table does not show that S8 is S0"
         assert main(["fetch", "--samples", "S9"]) == 0, "what MAPLE leaves out, for the audit"
     assert audit(["--workers", "1"]) == 0
-    found = pd.read_csv(tmp_path / "hest" / hest.OVERLAPS)
+    found = pd.read_csv(tmp_path / "hest" / maple.OVERLAPS)
     assert set(zip(found["sample_a"], found["sample_b"], strict=True)) == {("S0", "S8"), ("S1", "S9")}
     assert set(found["verdict"]) == {"same section"}
-    selection = hest.maple_selection(tmp_path / "hest", PROFILE.selection)
+    selection = maple.read_selection(tmp_path / "hest", PROFILE.selection)
     assert selection.samples["id"].tolist() == [f"S{i}" for i in range(8)]
     pairs = assemble(PROFILE)
     assert main(["verify", "--profile", "maple"]) == 0
@@ -111,15 +112,15 @@ def test_from_the_hub_to_a_trained_encoder(tree, small_maple, monkeypatch, tmp_p
 def test_an_altered_split_is_refused(tree, small_maple, monkeypatch):
     """A donor of the test set whose other section is trained on: no pairs are made of that."""
     monkeypatch.setenv("SEAL_HEST", str(tree))
-    real = hest.samples
+    real = hest.select_samples
 
-    def leaking(root, settings):
-        samples = real(root, settings)
+    def leaking(profile, root):
+        samples = real(profile, root)
         test = next(sample for sample in samples if sample.role == "test")
         train = next(sample for sample in samples if sample.role == "train")
         object.__setattr__(train, "donor", test.donor)
         return samples
 
-    monkeypatch.setattr(hest, "samples", leaking)
+    monkeypatch.setattr(hest, "select_samples", leaking)
     with pytest.raises(SealError, match="would test on donor"):
         assemble(PROFILE)

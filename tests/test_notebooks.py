@@ -28,7 +28,7 @@ def texts(outputs) -> str:
     shown = []
     for output in outputs:
         shown.append(output.get("text", ""))
-        shown += [str(value) for kind, value in output.get("data", {}).items() if not kind.startswith("image/png")]
+        shown += [str(value) for kind, value in output.get("data", {}).items() if not kind.startswith("image/")]
     return "\n".join(shown)
 
 

@@ -16,7 +16,7 @@ import torch
 from seal import profiles
 from seal.data.pairs import read
 from seal.models import encoders
-from seal.train import loop, runs, token_file, tokens
+from seal.train import loop, runs, tokens
 
 profile, home, kind = eval(sys.argv[1], vars(profiles)), Path(sys.argv[2]), sys.argv[3]
 build = encoders.build
@@ -24,7 +24,7 @@ encoders.build = lambda name, image_size=None, **_: build(
     name, weights="random", image_size=image_size, tiny=True, seed=1
 )
 tokens.CHUNK["cpu"] = 16
-loop.CHECKPOINT_SECONDS, token_file.PERSIST_SECONDS = 0, -1
+loop.CHECKPOINT_SECONDS, tokens.PERSIST_SECONDS = 0, -1
 
 
 def die():
@@ -33,7 +33,7 @@ def die():
 
 def dies_at(point):
     stage, _, moment = point.partition(" ")
-    save, torch_save, persist, finish = loop._save, torch.save, token_file._persist, runs.finish
+    save, torch_save, persist, finish = loop._save, torch.save, tokens._persist, runs.finish
 
     def after_checkpoint(path, key, model, optimiser, step, log):
         save(path, key, model, optimiser, step, log)
@@ -56,7 +56,7 @@ def dies_at(point):
             die()
         finish(partial, folder, log, record)
 
-    loop._save, torch.save, token_file._persist, runs.finish = (
+    loop._save, torch.save, tokens._persist, runs.finish = (
         after_checkpoint, within_checkpoint, after_part, before_finish
     )
 

@@ -18,9 +18,9 @@ from seal.paths import PROJECT
 
 PINS = Path(__file__).with_name("versions.json")
 ENCODER = ("seal.models.encoders", "seal.models.architecture", "seal.models.class_token", "seal.models.conch")
-GROWN = ("seal_atlas.growing.fields", "seal_atlas.growing.layout", "seal_atlas.growing.tissue")
+GROWN = ("seal_atlas.growing.fields", "seal_atlas.growing.layout", "seal_atlas.growing.grow")
 SHOWN = ("seal_atlas.showing.stains", "seal_atlas.showing.render", "seal_atlas.showing.scanners")
-COUNTED = ("seal_atlas.counting.expression",)
+COUNTED = ("seal_atlas.counting.transcripts",)
 WRITERS = {
     "seal.data.her2st": ("seal.data.her2st", "seal.data.sample_files"),
     "seal.data.assemble": (
@@ -36,7 +36,10 @@ WRITERS = {
     "seal_atlas.realism.mouse": ("seal_atlas.realism.mouse",),
     "seal_atlas.writing.sections": ("seal_atlas.writing.sections", *GROWN, *SHOWN, *COUNTED),
     "seal_atlas.writing.slides": ("seal_atlas.writing.slides", *GROWN, *SHOWN, *COUNTED),
-    "seal_atlas.writing.cohorts": ("seal_atlas.writing.cohorts", "seal_atlas.writing.pathobench"),
+    "seal_atlas.writing.cohorts": (
+        *("seal_atlas.writing.cohorts", "seal_atlas.writing.task_folders", "seal_atlas.patients.tasks"),
+        "seal.evaluate.slide",
+    ),
     "tools.hest_audit.compare": (
         *("tools.hest_audit.compare", "tools.hest_audit.expression", "tools.hest_audit.pictures"),
     ),
@@ -87,7 +90,7 @@ def test_every_writer_is_pinned():
             calls = [n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.Call)]
             if any(isinstance(call.func, ast.Name) and call.func.id == "Made" for call in calls):
                 makers.add(".".join(path.relative_to(PROJECT).with_suffix("").parts))
-    owners = {"seal_atlas": "seal_atlas.writing.sections", "seal_atlas.__init__": "seal_atlas.writing.sections"}
+    owners = {"seal_atlas.writing.atlas": "seal_atlas.writing.sections"}
     assert {owners.get(maker, maker) for maker in makers} <= set(WRITERS)
 
 

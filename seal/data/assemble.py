@@ -1,43 +1,37 @@
-"""From samples in the HEST-1k layout to pairs (`seal.data.pairs`), whole or not at all.
+"""From samples in the HEST-1k layout to pairs (`seal.data.pairs`), whole or not at all, and verified byte by byte.
 
 Work is done by sample (`seal.data.assemble_sample`), so memory does not grow with their number: first all are counted,
 then each is written into its place, then each fold's panel is chosen from sums over spots, then each sample's columns
 of the folds are written. A killed assembly goes on from there and ends in the same bytes.
 """
 
+import functools
 import importlib
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields, replace
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
-from seal.data import assemble_sample, cluster, hest, moments, store
+from seal import files
+from seal.data import assemble_sample, cluster, store
 from seal.data import panel as panels
-from seal.data.assemble_sample import DONE, PARTS, AliasFile, Job
-from seal.data.folds import left_out
+from seal.data.assemble_sample import PARTS, AliasFile, Job
+from seal.data.folds import Section, left_out
 from seal.data.genes import Aliases
-from seal.data.moments import Moments
-from seal.data.pairs import Pairs, Section, folder_of, read, stored
-from seal.files import (
-    Made,
-    atomic,
-    contents,
-    digest,
-    lock,
-    read_json,
-    remove_parts,
-    require_room,
-    sha256,
-    swap,
-    write_json,
-)
+from seal.data.pairs import Pairs, folder_of, read, stored
+from seal.data.samples import Sample, read_samples
+from seal.errors import SealError
+from seal.files import Made, atomic, contents, digest, lock, read_json, require_room, sha256, swap, write_json
 from seal.profiles import Profile
 
 VERSION = 1  # counted up when the same samples and settings give other pairs
+_Bytes = tuple[str, int, int, str, str]  # file, first byte, end, SHA-256 and, in words, whose they are
 ROOM = 1.02  # of the bytes that are counted: small files besides
 
 
@@ -57,8 +51,7 @@ def assemble(profile: Profile) -> Pairs:
     SealError
         Bad samples, no room on the disk, folds that cannot be made, or a scheduler that cannot be reached.
     """
-    source = importlib.import_module(profile.source)
-    samples = hest.samples(source.prepare(profile), profile.selection)
+    samples = find_samples(profile)
     table = os.environ.get("SEAL_ALIASES")
     aliases = (table, Aliases.read(table).digest) if table else None
     made = _made_from(profile, samples, aliases[1] if aliases else None)
@@ -71,13 +64,20 @@ def assemble(profile: Profile) -> Pairs:
     return read(profile)
 
 
+def find_samples(profile: Profile) -> list[Sample]:
+    """Have the profile's source prepare its samples; those that it selects, all of them where it selects none."""
+    source = importlib.import_module(profile.source)
+    root = source.prepare(profile)
+    return source.select_samples(profile, root) if hasattr(source, "select_samples") else read_samples(root)
+
+
 def _is_current(folder: Path, made: Made) -> bool:
     return (folder / "pairs.json").is_file() and made.matches(stored(folder), folder)
 
 
-def _made_from(profile: Profile, samples: Sequence[hest.Sample], aliases: str | None) -> Made:
+def _made_from(profile: Profile, samples: Sequence[Sample], aliases: str | None) -> Made:
     """Everything that the pairs depend on: the samples and their files' contents, the settings, the alias table."""
-    files = {
+    inputs = {
         f"{s.id} {path.parent.name}": path
         for s in samples
         for path in (s.st_path, s.patches_path, s.wsi_path)
@@ -85,7 +85,7 @@ def _made_from(profile: Profile, samples: Sequence[hest.Sample], aliases: str | 
     }
     parts = {
         "sample": {s.id: digest(asdict(s) | {"root": None}) for s in samples},
-        "file": dict(zip(files, contents(files.values()), strict=True)),
+        "file": dict(zip(inputs, contents(inputs.values()), strict=True)),
         "panel": asdict(profile.panel),
         "settings": {
             "image_size": profile.image_size,
@@ -98,9 +98,7 @@ def _made_from(profile: Profile, samples: Sequence[hest.Sample], aliases: str | 
     return Made("pairs", VERSION, parts)
 
 
-def _build(
-    folder: Path, profile: Profile, samples: Sequence[hest.Sample], made: Made, aliases: AliasFile | None
-) -> None:
+def _build(folder: Path, profile: Profile, samples: Sequence[Sample], made: Made, aliases: AliasFile | None) -> None:
     partial = _prepare(folder, made.key)
     if (partial / "pairs.json").is_file():  # the last one was killed when all was written
         _settle(partial, folder)
@@ -109,22 +107,21 @@ def _build(
     # which only stage 1 uses.
     samples = sorted(samples, key=lambda sample: (not sample.has_image, sample.id))
     jobs = [Job(partial, s, profile.panel, profile.image_size, profile.um_per_px, aliases) for s in samples]
-    with cluster.opened(profile.compute.assembly, len(jobs)) as run:
-        _fill(folder, partial, profile, jobs, made, run)
+    with cluster.open_executor(profile.compute.assembly, len(jobs)) as executor:
+        _fill(folder, partial, profile, jobs, made, executor)
 
 
-def _fill(folder: Path, partial: Path, profile: Profile, jobs: Sequence[Job], made: Made, run: cluster.Run) -> None:
+def _fill(folder: Path, partial: Path, profile: Profile, jobs: Sequence[Job], made: Made, executor: Executor) -> None:
+    run = functools.partial(cluster.run_jobs, executor)
     counts = run(assemble_sample.count, jobs, "counting", [_size(job.sample.st_path) for job in jobs])
     jobs, plan = _placed(jobs, counts)
     _make_room(plan, partial)
-    sizes = [
-        12 * found["nnz"] + (job.stop - job.start) * plan.patch_bytes for job, found in zip(jobs, counts, strict=True)
-    ]
+    sizes = [12 * found["nnz"] + found["spots"] * 3 * plan.image_size**2 for found in counts]
     run(assemble_sample.place, jobs, "patches and counts", sizes)
     sections = _sections(jobs)
     _join_spots(jobs, partial / "spots.parquet")
     folds = _choose_panels(partial, profile, sections, plan)
-    jobs = [replace(job, folds=folds, truth=plan.truth) for job in jobs]
+    jobs = [replace(job, folds=folds) for job in jobs]
     run(assemble_sample.write_folds, jobs, "folds", [12 * found["nnz"] for found in counts])
     _finish(folder, partial, jobs, plan, made, sections)
 
@@ -135,10 +132,10 @@ def _prepare(folder: Path, key: str) -> Path:
     for other in folder.parent.glob(f".{folder.name}.*.part"):
         if other != partial:
             shutil.rmtree(other, ignore_errors=True)
-    for name in (PARTS, DONE, "moments"):
+    for name in (PARTS, "moments"):
         (partial / name).mkdir(parents=True, exist_ok=True)
     for place in (partial, *(path for path in partial.rglob("*") if path.is_dir())):
-        remove_parts(place)
+        files.remove_parts(place)
     return partial
 
 
@@ -154,12 +151,7 @@ class _Plan:
     n_spots: int
     n_pairs: int
     nnz: int
-    truth: bool
     image_size: int
-
-    @property
-    def patch_bytes(self) -> int:
-        return 3 * self.image_size**2
 
     @property
     def arrays(self) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -179,10 +171,8 @@ def _placed(jobs: Sequence[Job], counts: Sequence[dict]) -> tuple[list[Job], _Pl
     for job, found in zip(jobs, counts, strict=True):
         placed.append(replace(job, start=row, stop=row + found["spots"], nnz=nnz))
         row, nnz = row + found["spots"], nnz + found["nnz"]
-    shown = [(job, found) for job, found in zip(placed, counts, strict=True) if job.sample.has_image]
-    n_pairs = max((job.stop for job, _ in shown), default=0)
-    truth = bool(shown) and all(found["truth"] for _, found in shown)
-    return placed, _Plan(tuple(genes), row, n_pairs, nnz, truth, jobs[0].image_size)
+    n_pairs = max((job.stop for job in placed if job.sample.has_image), default=0)
+    return placed, _Plan(tuple(genes), row, n_pairs, nnz, jobs[0].image_size)
 
 
 def _make_room(plan: _Plan, partial: Path) -> None:
@@ -191,32 +181,20 @@ def _make_room(plan: _Plan, partial: Path) -> None:
     there = sum(path.stat().st_blocks * 512 for name in plan.arrays if (path := partial / name).is_file())
     require_room(partial.parent, int(ROOM * needed) - there, "pairs")
     for name, (dtype, shape) in plan.arrays.items():
-        if not (partial / name).is_file():
-            with atomic(partial / name) as temporary:
-                store.create(temporary, dtype, shape)
+        store.create(partial / name, dtype, shape)
     write_json(partial / "genes.json", list(plan.genes))
 
 
 def _sections(jobs: Sequence[Job]) -> tuple[Section, ...]:
-    return tuple(
-        Section(
-            sample=job.sample.id,
-            donor=job.sample.donor,
-            organ=job.sample.organ,
-            disease_state=job.sample.disease_state,
-            technology=job.sample.technology,
-            grid=job.sample.grid,
-            um_per_px=job.sample.um_per_px,
-            dataset=job.sample.dataset,
-            licence=job.sample.licence,
-            role=job.sample.role,
-            has_image=job.sample.has_image,
-            start=job.start,
-            stop=job.stop,
-            nnz=job.nnz,
-        )
-        for job in jobs
-    )
+    """What the pairs know of each sample, and where its rows are."""
+    own = ("start", "stop", "nnz")
+    shared = [field.name for field in fields(Section) if field.name not in ("sample", *own)]
+
+    def section(job: Job) -> Section:
+        values = {n: getattr(job.sample, n) for n in shared} | {n: getattr(job, n) for n in own}
+        return Section(sample=job.sample.id, **values)
+
+    return tuple(section(job) for job in jobs)
 
 
 def _join_spots(jobs: Sequence[Job], path: Path) -> None:
@@ -235,24 +213,7 @@ def _join_spots(jobs: Sequence[Job], path: Path) -> None:
     )
     with atomic(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
         for job in jobs:
-            writer.write_table(pq.read_table(job.part(".parquet"), columns=schema.names).cast(schema))
-
-
-class _ByDonor(Mapping):
-    """Donor -> sums over the spots of some sections, read from disk when asked for."""
-
-    def __init__(self, folder: Path, sections: Sequence[Section]) -> None:
-        self._folder, self._sections = folder, sections
-
-    def __getitem__(self, donor: str) -> Moments:
-        own = [s.sample for s in self._sections if s.donor == donor]
-        return moments.total(moments.load(self._folder / "moments" / f"{name}.npz") for name in own)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(sorted({section.donor for section in self._sections}))
-
-    def __len__(self) -> int:
-        return len({section.donor for section in self._sections})
+            writer.write_table(pq.read_table(job.part("parquet"), columns=schema.names).cast(schema))
 
 
 def _choose_panels(partial: Path, profile: Profile, sections: Sequence[Section], plan: _Plan) -> tuple[str, ...]:
@@ -263,15 +224,19 @@ def _choose_panels(partial: Path, profile: Profile, sections: Sequence[Section],
         out = {s.sample for s in inside}
         trained = [s for s in sections if s.sample not in out]
         scored = _scored(trained, sorted({s.organ for s in inside if s.has_image}))
-        panel = panels.select(_ByDonor(partial, trained), plan.genes, scored, profile.panel)
+        sums = functools.partial(_sum_donor, partial / "moments", trained)
+        panel = panels.select(sums, {s.donor for s in trained}, plan.genes, scored, profile.panel)
         if not (home / "panel.json").is_file() or panels.load(home / "panel.json") != panel:
             panel.save(home / "panel.json")
-        for table, shape in assemble_sample.fold_tables(panel, plan.n_spots, plan.n_pairs, plan.truth).items():
-            if not (home / f"{table}.npy").is_file():
-                with atomic(home / f"{table}.npy") as temporary:
-                    store.create(temporary, "<f4", shape)
+        for table, shape in assemble_sample.fold_tables(panel, plan.n_spots).items():
+            store.create(home / f"{table}.npy", "<f4", shape)
         names.append(name)
     return tuple(names)
+
+
+def _sum_donor(folder: Path, sections: Sequence[Section], donor: str) -> panels.Moments:
+    """Sums over a donor's spots in some sections, read from disk."""
+    return panels.add_moments(panels.load_moments(folder / f"{s.sample}.npz") for s in sections if s.donor == donor)
 
 
 def _scored(trained: Sequence[Section], tested: Sequence[str]) -> dict[str, list[str]]:
@@ -285,21 +250,20 @@ def _finish(
     folder: Path, partial: Path, jobs: Sequence[Job], plan: _Plan, made: Made, sections: Sequence[Section]
 ) -> None:
     """Gather the checksums and write the record, then give the folder its name."""
-    parts = [block for job in jobs for step in ("place", "folds") for block in read_json(job.done(step))]
+    parts = [block for job in jobs for step in ("place", "folds") for block in read_json(job.part(f"{step}.json"))]
     in_parts = {block["file"] for block in parts} | set(plan.arrays)
     names = sorted(str(path.relative_to(partial)) for path in partial.rglob("*") if path.is_file())
-    left_over = (f"{PARTS}/", f"{DONE}/", "checksums.json")
+    left_over = (f"{PARTS}/", "checksums.json")
     whole = [name for name in names if name not in in_parts and not name.startswith(left_over)]
     checksums = {
         "parts": parts,
-        "heads": {name: store.head(partial / name) for name in sorted(in_parts)},
+        "heads": {name: store.hash_head(partial / name) for name in sorted(in_parts)},
         "whole": {name: sha256(partial / name) for name in whole},
     }
     write_json(partial / "checksums.json", checksums)
     record = made.stamp() | {
         "n_pairs": plan.n_pairs,
         "n_spots": plan.n_spots,
-        "truth": plan.truth,
         "sections": [asdict(section) for section in sections],
         "checksums": sha256(partial / "checksums.json"),
     }
@@ -309,7 +273,67 @@ def _finish(
 
 def _settle(partial: Path, folder: Path) -> None:
     """Take away what was put aside, and give the folder its name; a killed one does it again."""
-    for name in (PARTS, DONE):
-        if (partial / name).is_dir():
-            shutil.rmtree(partial / name)
+    if (partial / PARTS).is_dir():
+        shutil.rmtree(partial / PARTS)
     swap(partial, folder)
+
+
+# ---- verified --------------------------------------------------------------------------------------------------
+
+
+def verify(profile: Profile) -> str:
+    """Compare every byte that was assembled for a profile with its checksum; say how many files and bytes they are.
+
+    Raises
+    ------
+    SealError
+        Nothing is assembled, or a file is missing, has another size, is not of these pairs, or differs: it is named,
+        with the sample and rows where a sample wrote it.
+    """
+    folder = read(profile).folder
+    record = folder / "checksums.json"
+    if not record.is_file() or sha256(record) != stored(folder)["checksums"]:
+        raise _altered(record, "is missing or was altered")
+    blocks = list(_list_blocks(folder, read_json(record)))
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    if strangers := sorted(names - {name for name, *_ in blocks} - {"pairs.json", "checksums.json"}):
+        raise _altered(folder / strangers[0], "is not of these pairs")
+
+    def require_unchanged(block: _Bytes) -> None:
+        name, start, stop, sha, owner = block
+        if store.hash_bytes(folder / name, start, stop) != sha:
+            raise _altered(folder / name, f"differs from what was written{owner}")
+
+    sizes = [stop - start for _, start, stop, *_ in blocks]
+    with ThreadPoolExecutor(cluster.cores()) as executor:
+        cluster.run_jobs(executor, require_unchanged, blocks, "verify", sizes)
+    return f"{len(names)} files, {sum(sizes) / 1e9:.2f} GB: every checksum holds"
+
+
+def _list_blocks(folder: Path, checksums: dict) -> Iterator[_Bytes]:
+    """Everything that has a checksum; what there is of a file leaves no byte of it out."""
+    ordered = sorted(checksums["parts"], key=lambda part: (part["file"], part["rows"]))
+    parts = {name: list(own) for name, own in groupby(ordered, lambda part: part["file"])}
+    for name, sha in checksums["whole"].items():
+        yield name, 0, _size(folder / name), sha, ""
+    for name, head in checksums["heads"].items():
+        offset, dtype, shape = store.read_layout(folder / name)
+        row, reached = math.prod(shape[1:]) * dtype.itemsize, head["bytes"]
+        yield name, 0, reached, head["sha256"], ""
+        for part in parts.get(name, []):
+            first, last = part["rows"]
+            if offset + first * row != reached:
+                raise _altered(folder / name, f"has bytes that no sample wrote, before row {first}")
+            begin, reached = reached, offset + last * row
+            yield name, begin, reached, part["sha256"], f": sample {part['sample']}, rows {first} to {last}"
+        if reached != _size(folder / name):
+            raise _altered(folder / name, "has bytes at its end that no sample wrote")
+
+
+def _altered(path: Path, problem: str) -> SealError:
+    return SealError(
+        f"{path} {problem}",
+        expected="the bytes that the assembly wrote",
+        do="delete the profile's folder in data/pairs and assemble the pairs again (notebook 01); if it happens again, "
+        "check the disk",
+    )

@@ -6,7 +6,6 @@ does not do it again. All of it works in `folder`, the pairs that are being asse
 
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,22 +13,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from seal.data import grid, moments, sample_files
-from seal.data.expression import clean_genes, neighbours, normalise, spot_context, totals
-from seal.data.genes import Aliases
-from seal.data.hest import Sample
-from seal.data.panel import Panel
+from seal.data import grid, sample_files
+from seal.data.expression import normalise, spot_context, totals
+from seal.data.genes import Aliases, clean_genes
+from seal.data.panel import Moments, Panel, add_moments, sum_spots
 from seal.data.panel import load as load_panel
-from seal.data.store import Rows, write_rows
+from seal.data.samples import Sample
+from seal.data.store import Block, write_block
 from seal.errors import SealError
 from seal.files import atomic, read_json, write_json
 from seal.profiles import PanelSettings
-from seal_atlas.counting import truth as simulated_truth
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-PARTS, DONE = "parts", "done"  # folders that the finished pairs lack
+PARTS = "parts"  # a folder that the finished pairs lack
 SPOTS = 128  # whose context is held at a time: it stays in the processor's cache
 AliasFile = tuple[str, str]  # path and digest of a table of gene aliases
 COLUMNS = ("array_row", "array_col", "x", "y", "label")  # of spots.parquet
@@ -49,15 +47,10 @@ class Job:
     stop: int = 0
     nnz: int = 0  # stored counts of the samples before
     folds: tuple[str, ...] = ()
-    truth: bool = False
 
     def part(self, suffix: str) -> Path:
-        """A file of what was counted."""
-        return self.folder / PARTS / f"{self.sample.id}{suffix}"
-
-    def done(self, step: str) -> Path:
-        """The file that says that a step is done."""
-        return self.folder / DONE / f"{self.sample.id}.{step}.json"
+        """A file that is put aside until all samples are written; STEP.json says that a step is done."""
+        return self.folder / PARTS / f"{self.sample.id}.{suffix}"
 
 
 def _require_folder(job: Job) -> None:
@@ -95,7 +88,7 @@ def count(job: Job) -> dict[str, Any]:
 
     Returns
     -------
-    spots, nnz, genes, and whether the sample brings its simulated truth.
+    spots, nnz, genes.
 
     Raises
     ------
@@ -103,8 +96,8 @@ def count(job: Job) -> dict[str, Any]:
         No spot is left, or as `sample_files.read_counts` and `grid.require_places`.
     """
     _require_folder(job)
-    if job.done("count").is_file():
-        return read_json(job.done("count"))
+    if job.part("count.json").is_file():
+        return read_json(job.part("count.json"))
     from scipy.sparse import csr_array
 
     sample = job.sample
@@ -128,16 +121,15 @@ def count(job: Job) -> dict[str, Any]:
     counts = csr_array(data.X[np.flatnonzero(keep)][:, positions[order]], dtype=np.float32)
     counts.sum_duplicates()
     counts.eliminate_zeros()
-    with atomic(job.part(".npz")) as temporary:
+    with atomic(job.part("counts.npz")) as temporary:
         np.savez(temporary, data=counts.data, indices=counts.indices.astype(np.int32), indptr=counts.indptr)
     _write_spots(job, data.obs[keep])
     found = {
         "spots": counts.shape[0],
         "nnz": int(counts.nnz),
         "genes": [genes[i] for i in order],
-        "truth": simulated_truth.is_there(sample, data),
     }
-    write_json(job.done("count"), found)
+    write_json(job.part("count.json"), found)
     return found
 
 
@@ -149,7 +141,7 @@ def _write_spots(job: Job, obs) -> None:
     frame.insert(0, "barcode", obs.index.to_numpy())
     for name in ("organ", "donor", "id"):
         frame.insert(0, "sample" if name == "id" else name, getattr(job.sample, name))
-    with atomic(job.part(".parquet")) as temporary:
+    with atomic(job.part("parquet")) as temporary:
         frame.assign(has_image=job.sample.has_image).to_parquet(temporary, index=False)
 
 
@@ -162,11 +154,11 @@ def counted(job: Job, genes: list[str]) -> "tuple[csr_array, np.ndarray]":
     """
     from scipy.sparse import csr_array
 
-    own = read_json(job.done("count"))["genes"]
+    own = read_json(job.part("count.json"))["genes"]
     columns = np.searchsorted(np.array(genes, dtype=str), np.array(own, dtype=str))
     listed = np.zeros(len(genes), dtype=bool)
     listed[columns] = True
-    with np.load(job.part(".npz")) as part:
+    with np.load(job.part("counts.npz")) as part:
         indices = columns[part["indices"]].astype(np.int32)
         counts = csr_array((part["data"], indices, part["indptr"]), shape=(job.stop - job.start, len(genes)))
     return counts, listed
@@ -178,63 +170,63 @@ def counted(job: Job, genes: list[str]) -> "tuple[csr_array, np.ndarray]":
 def place(job: Job) -> None:
     """Write a sample's counts, patches and moments into the pairs."""
     _require_folder(job)
-    if job.done("place").is_file():
+    if job.part("place.json").is_file():
         return
     genes = read_json(job.folder / "genes.json")
     counts, listed = counted(job, genes)
     blocks = [
-        write_rows(job.folder, "counts/data.npy", job.nnz, counts.data, job.sample.id),
-        write_rows(job.folder, "counts/indices.npy", job.nnz, counts.indices, job.sample.id),
-        write_rows(job.folder, "counts/indptr.npy", job.start + 1, counts.indptr[1:] + job.nnz, job.sample.id),
+        write_block(job.folder, "counts/data.npy", job.nnz, counts.data, job.sample.id),
+        write_block(job.folder, "counts/indices.npy", job.nnz, counts.indices, job.sample.id),
+        write_block(job.folder, "counts/indptr.npy", job.start + 1, counts.indptr[1:] + job.nnz, job.sample.id),
     ]
     _sum_up(job, counts, listed)
     if job.sample.has_image:
         blocks.append(_place_patches(job))
-    write_json(job.done("place"), blocks)
+    write_json(job.part("place.json"), blocks)
 
 
 def _place_patches(job: Job) -> dict[str, Any]:
     barcodes = _spots(job)["barcode"].tolist()
-    with Rows(job.folder, "patches.npy", job.start, job.stop, job.sample.id) as rows:
-        for chunk in sample_files.read_patches(job.sample, barcodes, job.image_size, job.um_per_px):
-            rows.write(chunk)
-        return rows.close()
+    block = Block(job.folder, "patches.npy", job.start, job.stop, job.sample.id)
+    for chunk in sample_files.read_patches(job.sample, barcodes, job.image_size, job.um_per_px):
+        block.write(chunk)
+    return block.close()
 
 
 def _spots(job: Job):
     import pandas as pd
 
-    return pd.read_parquet(job.part(".parquet"))
+    return pd.read_parquet(job.part("parquet"))
 
 
 def _sum_up(job: Job, counts: "csr_array", listed: np.ndarray) -> None:
     """Write the sums that panels are chosen from, and put each spot's totals aside; some spots at a time."""
     adjacency, own, mixed = _adjacency(job), totals(counts), np.empty(counts.shape[0], dtype=np.float32)
 
-    def parts() -> Iterator[moments.Moments]:
+    def parts() -> Iterator[Moments]:
         for start in range(0, len(mixed), SPOTS):
             spots = slice(start, start + SPOTS)
             context = spot_context(counts, adjacency, job.panel.own_weight, spots)
             mixed[spots] = totals(context)
-            yield moments.of(counts[spots], normalise(context, job.panel.target_sum), listed)
+            yield sum_spots(counts[spots], normalise(context, job.panel.target_sum), listed)
 
-    moments.total(parts()).save(job.folder / "moments" / f"{job.sample.id}.npz")
-    with atomic(job.part(".totals.npz")) as temporary, temporary.open("wb") as file:
-        np.savez(file, own=own, context=mixed)
+    add_moments(parts()).save(job.folder / "moments" / f"{job.sample.id}.npz")
+    with atomic(job.part("totals.npz")) as temporary:
+        np.savez(temporary, own=own, context=mixed)
 
 
 def _adjacency(job: Job) -> "csr_array":
     spots = _spots(job)
-    return neighbours(spots["array_row"].to_numpy(), spots["array_col"].to_numpy(), job.sample.grid)
+    return grid.neighbours(spots["array_row"].to_numpy(), spots["array_col"].to_numpy(), job.sample.grid)
 
 
 # ---- folds -----------------------------------------------------------------------------------------------------
 
 
 def write_folds(job: Job) -> None:
-    """Write a sample's rows of each fold's tables: context, measured, and the simulated truth where there is one."""
+    """Write a sample's rows of each fold's tables: context and measured."""
     _require_folder(job)
-    if job.done("folds").is_file():
+    if job.part("folds.json").is_file():
         return
     genes = read_json(job.folder / "genes.json")
     panels = {f"folds/{name}": load_panel(job.folder / "folds" / name / "panel.json") for name in job.folds}
@@ -244,11 +236,7 @@ def write_folds(job: Job) -> None:
     counts = counted(job, genes)[0][:, np.searchsorted(np.array(genes, dtype=str), np.array(used, dtype=str))]
     columns = {folder: np.array([where[gene] for gene in panel.genes]) for folder, panel in panels.items()}
     blocks = _write_expression(job, counts, columns, panels)
-    for name, shares in _truth(job).items():
-        for folder, panel in panels.items():
-            values = shares.log_expression(panel.test_genes, job.panel.target_sum)
-            blocks.append(write_rows(job.folder, f"{folder}/{name}.npy", job.start, values, job.sample.id))
-    write_json(job.done("folds"), blocks)
+    write_json(job.part("folds.json"), blocks)
 
 
 def _write_expression(
@@ -257,28 +245,20 @@ def _write_expression(
     """Write context and measured of each fold, some spots at a time."""
     adjacency, target = _adjacency(job), job.panel.target_sum
     names = [f"{folder}/{table}.npy" for folder in panels for table in ("context", "measured")]
-    with ExitStack() as files, np.load(job.part(".totals.npz")) as stored:
+    blocks = {name: Block(job.folder, name, job.start, job.stop, job.sample.id) for name in names}
+    with np.load(job.part("totals.npz")) as stored:
         total = {name: stored[name] for name in ("own", "context")}
-        rows = {name: files.enter_context(Rows(job.folder, name, job.start, job.stop, job.sample.id)) for name in names}
-        for start in range(0, counts.shape[0], SPOTS):
-            spots = slice(start, start + SPOTS)
-            context = spot_context(counts, adjacency, job.panel.own_weight, spots)
-            smooth = normalise(context, target, total["context"][spots])
-            own = normalise(counts[spots], target, total["own"][spots])
-            for folder, chosen in columns.items():
-                rows[f"{folder}/context.npy"].write(smooth[:, chosen].toarray())
-                rows[f"{folder}/measured.npy"].write(own[:, chosen[panels[folder].test_columns]].toarray())
-        return [written.close() for written in rows.values()]
+    for start in range(0, counts.shape[0], SPOTS):
+        spots = slice(start, start + SPOTS)
+        context = spot_context(counts, adjacency, job.panel.own_weight, spots)
+        smooth = normalise(context, target, total["context"][spots])
+        own = normalise(counts[spots], target, total["own"][spots])
+        for folder, chosen in columns.items():
+            blocks[f"{folder}/context.npy"].write(smooth[:, chosen].toarray())
+            blocks[f"{folder}/measured.npy"].write(own[:, chosen[panels[folder].test_columns]].toarray())
+    return [block.close() for block in blocks.values()]
 
 
-def _truth(job: Job) -> dict[str, simulated_truth.Shares]:
-    if not (job.truth and job.sample.has_image):
-        return {}
-    data = sample_files.read_counts(job.sample)
-    return simulated_truth.gather(job.sample, data[_spots(job)["barcode"].tolist()], _alias_table(job.aliases))
-
-
-def fold_tables(panel: Panel, n_spots: int, n_pairs: int, truth: bool) -> dict[str, tuple[int, int]]:
+def fold_tables(panel: Panel, n_spots: int) -> dict[str, tuple[int, int]]:
     """Name -> shape of a fold's tables."""
-    tables = {"context": (n_spots, len(panel.genes)), "measured": (n_spots, len(panel.test_genes))}
-    return tables | dict.fromkeys(simulated_truth.TRUTH if truth else (), (n_pairs, len(panel.test_genes)))
+    return {"context": (n_spots, len(panel.genes)), "measured": (n_spots, len(panel.test_genes))}

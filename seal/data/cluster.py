@@ -6,8 +6,8 @@ same names. Without it a profile's `ComputeSettings.assembly` says "threads" or 
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from seal.errors import SealError
@@ -19,101 +19,47 @@ PATIENCE = "15s"  # to reach a scheduler, or the first of its workers
 
 
 @contextmanager
-def opened(how: str, jobs: int) -> "Iterator[Run]":
-    """Give what runs the steps of one assembly; processes and the way to a scheduler are opened once for all of them.
+def open_executor(how: str, jobs: int) -> Iterator[Executor]:
+    """Open what runs the steps of one assembly, at most `jobs` at a time; a scheduler that SEAL_DASK names comes first.
 
-    Parameters
-    ----------
-    how
-        "threads" or "processes"; a scheduler that SEAL_DASK names comes first.
-    jobs
-        Of a step, at most: more processes are not started.
+    Threads are Python's own: a Dask client in this process gives the same, two seconds later (distributed's import).
 
     Raises
     ------
     SealError
         The scheduler cannot be reached.
     """
-    if address := os.environ.get("SEAL_DASK"):
-        with _scheduler(address) as client:
-            yield Run(client)
-    elif how == "processes" and jobs > 1:
-        with _processes(jobs) as client:
-            yield Run(client)
+    address, workers = os.environ.get("SEAL_DASK"), min(cores(), jobs)
+    if not address and (how == "threads" or jobs == 1):
+        with ThreadPoolExecutor(workers) as executor:
+            yield executor
     else:
-        yield Run(None)
+        with _keep_environment(), _open_client(address, workers) as client:
+            yield client.get_executor(pure=False, retries=0)
 
 
-@dataclass(frozen=True)
-class Run:
-    """Applies a function to each of some jobs: ``run(function, jobs, label, sizes)``; None: in threads."""
+def _open_client(address: str | None, workers: int) -> "Client":
+    from distributed import Client
 
-    client: "Client | None"
-
-    def __call__(self, function: Callable[[Any], Any], jobs: Sequence[Any], label: str, sizes: Sequence[int]) -> list:
-        """Do the jobs, with a progress bar in bytes and time left.
-
-        Parameters
-        ----------
-        function
-            Of a module, so that other processes find it.
-        sizes
-            Bytes that each job reads or writes, for the bar.
-
-        Returns
-        -------
-        The results in the order of the jobs.
-
-        Raises
-        ------
-        SealError
-            What a job raised, as it was.
-        """
-        from tqdm import tqdm
-
-        with tqdm(total=sum(sizes), desc=label, unit="B", unit_scale=True) as bar:
-            if self.client is None:
-                return _threads(function, jobs, sizes, bar)
-            return _distributed(self.client, function, jobs, sizes, bar)
-
-
-def _threads(function, jobs: Sequence[Any], sizes: Sequence[int], bar) -> list[Any]:
-    import dask
-    from dask.callbacks import Callback
-
-    tasks = {f"job-{i}": (function, job) for i, job in enumerate(jobs)}
-
-    def done(key: str, *_: object) -> None:
-        if key in tasks:
-            bar.update(sizes[int(key.removeprefix("job-"))])
-
-    with Callback(posttask=done):
-        return list(dask.threaded.get(tasks, list(tasks), num_workers=min(cores(), len(jobs))))
-
-
-def _distributed(client: "Client", function, jobs: Sequence[Any], sizes: Sequence[int], bar) -> list[Any]:
-    from distributed import as_completed
-
-    futures = client.map(function, jobs, pure=False, retries=0)
-    place = {future.key: i for i, future in enumerate(futures)}
-    results: list[Any] = [None] * len(jobs)
+    if not address:
+        return Client(n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs="ERROR")
+    client = None
     try:
-        for future in as_completed(futures):
-            i = place[future.key]
-            results[i] = future.result()  # raises what the job raised
-            bar.update(sizes[i])
-    finally:
-        client.cancel(futures)
-    return results
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        client = Client(address, timeout=PATIENCE)
+        client.wait_for_workers(1, timeout=PATIENCE)
+        return client
+    except (OSError, ValueError, TypeError) as error:  # a timeout is an OSError
+        if client is not None:
+            client.close()
+        raise SealError(
+            f"SEAL_DASK={address}: no Dask scheduler to work with ({next(iter(str(error).splitlines()), 'no answer')})",
+            expected="the address of a running scheduler with workers, such as tcp://host:8786",
+            do="start `dask scheduler` and `dask worker`, correct the address, or unset SEAL_DASK",
+        ) from error
 
 
 @contextmanager
-def _environment_kept() -> Iterator[None]:
+def _keep_environment() -> Iterator[None]:
     """Undo what distributed leaves in this process's environment (OMP_NUM_THREADS=1), which later children inherit."""
     before = dict(os.environ)
     try:
@@ -124,39 +70,29 @@ def _environment_kept() -> Iterator[None]:
         os.environ.update(before)
 
 
-@contextmanager
-def _processes(jobs: int) -> "Iterator[Client]":
-    from distributed import Client, LocalCluster
+def run_jobs(
+    executor: Executor, function: Callable[[Any], Any], jobs: Sequence[Any], label: str, sizes: Sequence[int]
+) -> list[Any]:
+    """Apply a function of a module to each job, with a progress bar in bytes (`sizes`) and time left.
 
-    with (
-        _environment_kept(),
-        LocalCluster(
-            n_workers=min(cores(), jobs), threads_per_worker=1, dashboard_address=None, silence_logs="ERROR"
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        yield client
+    Returns
+    -------
+    The results in the order of the jobs; what a job raises comes through as it was, and the others are called off.
+    """
+    from tqdm import tqdm
 
-
-@contextmanager
-def _scheduler(address: str) -> "Iterator[Client]":
-    from distributed import Client
-
-    try:
-        client = Client(address, timeout=PATIENCE)
-    except (OSError, ValueError, TypeError) as error:
-        raise _unreachable(address, str(error)) from error
-    with client:
+    futures = {executor.submit(function, job): size for job, size in zip(jobs, sizes, strict=True)}
+    with tqdm(total=sum(sizes), desc=label, unit="B", unit_scale=True) as bar:
         try:
-            client.wait_for_workers(1, timeout=PATIENCE)
-        except TimeoutError as error:
-            raise _unreachable(address, "it has no workers") from error
-        yield client
+            for future in as_completed(futures):
+                future.result()
+                bar.update(futures[future])
+        finally:
+            for future in futures:
+                future.cancel()
+    return [future.result() for future in futures]
 
 
-def _unreachable(address: str, problem: str) -> SealError:
-    return SealError(
-        f"SEAL_DASK={address}: no Dask scheduler to work with ({problem.splitlines()[0] if problem else 'no answer'})",
-        expected="the address of a running scheduler with workers, such as tcp://host:8786",
-        do="start `dask scheduler` and `dask worker`, correct the address, or unset SEAL_DASK",
-    )
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from seal.data import hest
+from seal.data import maple
 from seal.errors import SealError
 from seal.files import explain_hub_error, lock, read_json, require_room, write_json
 from seal.profiles import SelectionSettings
@@ -198,7 +198,7 @@ def maple_ids(root: Path, settings: SelectionSettings, revision: str | None = No
         See `plan` and `fetch`, or the folder has a table of its own.
     """
     fetch(plan([], root, revision))
-    selection = hest.maple_selection(root, settings)
+    selection = maple.read_selection(root, settings)
     if selection is None:
         raise SealError(
             f"{root}/metadata.csv is not HEST-1k's table",

@@ -5,19 +5,35 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from seal.errors import SealError
 from seal.profiles import EvaluationSettings
 
-if TYPE_CHECKING:
-    from seal.data.pairs import Section
-
 # what can be left out -> the field of a section that names it
 UNITS = {"donor": "donor", "section": "sample", "study": "dataset", "organ": "organ"}
 GIVEN = "given"  # the split that leaves out the sections whose role is "test"
+
+
+@dataclass(frozen=True)
+class Section:
+    """One tissue section's rows, `start` to `stop`, in every table of the pairs."""
+
+    sample: str
+    donor: str
+    organ: str
+    disease_state: str
+    technology: str
+    grid: str
+    um_per_px: float  # of the full-resolution image
+    dataset: str
+    licence: str
+    role: str  # train or test, where a test set is given
+    has_image: bool
+    start: int
+    stop: int
+    nnz: int  # stored counts before its first row
 
 
 @dataclass(frozen=True)
@@ -45,13 +61,13 @@ class Fold:
         return replace(self, train=train, omics=np.sort(np.concatenate([train, alone])), share=share)
 
 
-def left_out(sections: Sequence["Section"], settings: EvaluationSettings) -> dict[str, list["Section"]]:
+def left_out(sections: Sequence[Section], settings: EvaluationSettings) -> dict[str, list[Section]]:
     """Which sections each fold leaves out of training, by the fold's name.
 
     With `settings.split` "given", one fold, named test, leaves out the sections whose role is "test". Otherwise, with
     `settings.folds` 0, each unit (donor, section, study or organ, as `settings.split` says) that has patches
     is left out in turn, in order of name; the fold bears its name. With K, the units are dealt into K folds, see
-    `deal`, named 1ofK to KofK. Sections of a unit without any patches are trained on by stage 1 in every fold.
+    `deal_units`, named 1ofK to KofK. Sections of a unit without any patches are trained on by stage 1 in every fold.
 
     Raises
     ------
@@ -63,7 +79,7 @@ def left_out(sections: Sequence["Section"], settings: EvaluationSettings) -> dic
     Source: our choice.
     """
     if settings.split == GIVEN:
-        return _given(sections)
+        return _leave_out_test_set(sections)
     units: dict[str, list[Section]] = {}
     for section in sections:
         units.setdefault(getattr(section, UNITS[settings.split]), []).append(section)
@@ -74,14 +90,14 @@ def left_out(sections: Sequence["Section"], settings: EvaluationSettings) -> dic
             expected=f"{max(2, settings.folds)} or more",
             do="add sections with an image, lower the filters, or set fewer EvaluationSettings.folds",
         )
-    folds = _dealt(units, settings.folds) if settings.folds else _in_turn(units)
+    folds = _deal_into_folds(units, settings.folds) if settings.folds else _leave_out_in_turn(units)
     if settings.split != "section":
         for name, inside in folds.items():
             _require_apart(name, inside, sections)
     return folds
 
 
-def _in_turn(units: dict[str, list["Section"]]) -> dict[str, list["Section"]]:
+def _leave_out_in_turn(units: dict[str, list[Section]]) -> dict[str, list[Section]]:
     folds = {_folder_name(name): inside for name, inside in units.items()}
     if len(folds) < len(units):
         raise SealError(
@@ -92,7 +108,7 @@ def _in_turn(units: dict[str, list["Section"]]) -> dict[str, list["Section"]]:
     return folds
 
 
-def _given(sections: Sequence["Section"]) -> dict[str, list["Section"]]:
+def _leave_out_test_set(sections: Sequence[Section]) -> dict[str, list[Section]]:
     test = [s for s in sections if s.role == "test"]
     for role, inside in (("test", test), ("train", [s for s in sections if s.role != "test"])):
         if not any(s.has_image for s in inside):
@@ -109,22 +125,22 @@ def _folder_name(name: str) -> str:
     return re.sub(r'[\\/:*?"<>|\x00-\x1f]+', "-", name).strip(" .")[:100]
 
 
-def _dealt(units: dict[str, list["Section"]], number: int) -> dict[str, list["Section"]]:
+def _deal_into_folds(units: dict[str, list[Section]], number: int) -> dict[str, list[Section]]:
     names = [f"{i:0{len(str(number))}d}of{number}" for i in range(1, number + 1)]
     folds: dict[str, list[Section]] = {name: [] for name in names}
-    fold_of = deal({name: _kind(inside) for name, inside in units.items()}, number)
+    fold_of = deal_units({name: _kind(inside) for name, inside in units.items()}, number)
     for name, inside in units.items():
         folds[names[fold_of[name]]] += inside
     return folds
 
 
-def _kind(sections: Iterable["Section"]) -> tuple[str, str]:
+def _kind(sections: Iterable[Section]) -> tuple[str, str]:
     """Organs and disease states of a unit's sections with patches; most units have one of each."""
     shown = [s for s in sections if s.has_image]
     return " and ".join(sorted({s.organ for s in shown})), " and ".join(sorted({s.disease_state for s in shown}))
 
 
-def _require_apart(fold: str, inside: Iterable["Section"], sections: Iterable["Section"]) -> None:
+def _require_apart(fold: str, inside: Iterable[Section], sections: Iterable[Section]) -> None:
     out = {s.sample for s in inside}
     shared = {s.donor for s in sections if s.sample in out} & {s.donor for s in sections if s.sample not in out}
     if shared:
@@ -135,7 +151,7 @@ def _require_apart(fold: str, inside: Iterable["Section"], sections: Iterable["S
         )
 
 
-def deal(units: Mapping[str, tuple[str, str]], number: int) -> dict[str, int]:
+def deal_units(units: Mapping[str, tuple[str, str]], number: int) -> dict[str, int]:
     """Deal units into folds by a rule that looks at nothing but organ, disease state and name.
 
     Organs come in order of name; within an organ the state that is rarest over all units comes first, then the name
@@ -168,12 +184,12 @@ def deal(units: Mapping[str, tuple[str, str]], number: int) -> dict[str, int]:
         held[best].update(keys)
         fold_of[name] = best
     states = [Counter({state: n for (kind, state), n in counts.items() if kind == "state"}) for counts in held]
-    while any(_exchanged(a, b, units, fold_of, states) for a, b in combinations(order, 2)):
+    while any(_exchange(a, b, units, fold_of, states) for a, b in combinations(order, 2)):
         pass
     return fold_of
 
 
-def _exchanged(a: str, b: str, units: Mapping[str, tuple[str, str]], fold_of: dict, states: list[Counter]) -> bool:
+def _exchange(a: str, b: str, units: Mapping[str, tuple[str, str]], fold_of: dict, states: list[Counter]) -> bool:
     """Let two units of an organ change folds if that evens out the states; say whether they did."""
     (organ, one), (other_organ, other) = units[a], units[b]
     here, there = states[fold_of[a]], states[fold_of[b]]
@@ -186,7 +202,7 @@ def _exchanged(a: str, b: str, units: Mapping[str, tuple[str, str]], fold_of: di
     return True
 
 
-def make_folds(sections: Sequence["Section"], settings: EvaluationSettings) -> tuple[Fold, ...]:
+def make_folds(sections: Sequence[Section], settings: EvaluationSettings) -> tuple[Fold, ...]:
     """The folds as rows; see `left_out`, whose errors it raises."""
     folds = []
     for name, inside in left_out(sections, settings).items():
@@ -203,6 +219,6 @@ def make_folds(sections: Sequence["Section"], settings: EvaluationSettings) -> t
     return tuple(folds)
 
 
-def _rows(sections: Iterable["Section"]) -> np.ndarray:
+def _rows(sections: Iterable[Section]) -> np.ndarray:
     ranges = [np.arange(s.start, s.stop) for s in sections]
     return np.concatenate(ranges) if ranges else np.empty(0, dtype=np.int64)

@@ -1,11 +1,13 @@
-"""Official gene symbols: an alias table, as HGNC publishes it, leads earlier and other names to them."""
+"""Gene names: cleaned, and official where an alias table, as HGNC publishes it, leads other names to them."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from seal.errors import SealError
 from seal.files import digest
@@ -98,3 +100,41 @@ def _bad(path: Path, problem: str, expected: str) -> SealError:
         expected=f"{expected}, as in HGNC's hgnc_complete_set.txt",
         do="download the table again from genenames.org, or correct the file",
     )
+
+
+# Probes that measure nothing (release).
+_CONTROL = re.compile(r"BLANK|CONTROL|AMBIGUOUS")
+# A reference of several genomes puts the genome before each gene; HEST-1k has GRCh38_, GRCh38__ and GRCh38______.
+# Other genomes keep their prefix: a mouse or viral gene is not the human gene of that name.
+_HUMAN = re.compile(r"^(GRCH3[78]|HG19|HG38)_+")
+
+
+def clean_genes(symbols: Sequence[str], aliases: Aliases | None = None) -> tuple[list[str], np.ndarray]:
+    """Upper-case gene symbols without duplicates, control probes and the human genome's prefix.
+
+    Parameters
+    ----------
+    symbols
+        A table's columns.
+    aliases
+        If given, earlier symbols, aliases and Ensembl ids become the approved symbols they lead to.
+
+    Returns
+    -------
+    The genes that stay, in order of first appearance, and each one's position in `symbols`: of several columns that
+    give one gene, the first that bears the gene's own name, else the first.
+
+    Source: release; prefix and aliases our choice.
+    """
+    kept: dict[str, int] = {}
+    own = set()  # genes whose column bears their own name
+    for position, symbol in enumerate(symbols):
+        name = _HUMAN.sub("", str(symbol).strip().upper())
+        if not name or _CONTROL.search(name):
+            continue
+        gene = aliases.official(name) if aliases else name
+        if gene not in kept or (name == gene and gene not in own):
+            kept[gene] = position
+        if name == gene:
+            own.add(gene)
+    return list(kept), np.fromiter(kept.values(), dtype=np.int64, count=len(kept))

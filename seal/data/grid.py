@@ -1,15 +1,21 @@
-"""Where a section's spots lie on the array's grid, held against where they lie in the image."""
+"""Which spots of a section are neighbours on the array's grid; the grid held against where they lie in the image."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seal.data.expression import neighbours
 from seal.errors import SealError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+# Steps in (array_row, array_col) to a spot's true neighbours. Visium numbers the columns of odd rows
+# between those of even rows, so the neighbour in the same row is two columns away.
+STEPS = {
+    "visium": ((0, -2), (0, 2), (-1, -1), (-1, 1), (1, -1), (1, 1)),
+    "square": ((0, -1), (0, 1), (-1, 0), (1, 0)),
+}
 
 PLACES = ["array_row", "array_col"]
 PIXELS = ["pxl_col_in_fullres", "pxl_row_in_fullres"]
@@ -19,6 +25,53 @@ NEAR = 1.3  # times the distance to the nearest: no farther than the next neighb
 STRETCH = 1.3  # times as far in the image, or as near, as usual
 ASTRAY = 0.05  # of the pairs may be
 OFF = 0.25  # of a pitch, that a place may lie beside the lattice
+
+
+def neighbours(array_row: np.ndarray, array_col: np.ndarray, grid: str):
+    """Adjacency of the spots of one section.
+
+    Parameters
+    ----------
+    array_row, array_col
+        Integer grid positions, shape [n].
+    grid
+        "visium" (hexagonal, six neighbours) or "square" (four).
+
+    Returns
+    -------
+    scipy.sparse.csr_array of ones, [n, n], zero diagonal, symmetric.
+
+    Raises
+    ------
+    SealError
+        Unknown grid, or two spots at one position.
+    """
+    from scipy.sparse import csr_array
+
+    if grid not in STEPS:
+        raise SealError(
+            f"unknown spot grid {grid!r}",
+            expected=f"one of {', '.join(STEPS)}",
+            do="set the `grid` column of metadata.csv",
+        )
+    where: dict[tuple[int, int], int] = {}
+    for spot, position in enumerate(zip(array_row.tolist(), array_col.tolist(), strict=True)):
+        if position in where:
+            raise SealError(
+                f"two spots lie at array_row, array_col = {position}",
+                expected="one spot a grid position",
+                do="remove the duplicate from the section's h5ad",
+            )
+        where[position] = spot
+    edges = [
+        (spot, where[(row + dr, col + dc)])
+        for (row, col), spot in where.items()
+        for dr, dc in STEPS[grid]
+        if (row + dr, col + dc) in where
+    ]
+    source, target = np.array(edges, dtype=np.int32).reshape(-1, 2).T
+    n = len(where)
+    return csr_array((np.ones(len(edges), dtype=np.float32), (source, target)), shape=(n, n))
 
 
 def lattice(obs: "pd.DataFrame", um_per_px: float) -> "pd.DataFrame | None":

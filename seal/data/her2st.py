@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from seal import paths
-from seal.data import hest
 from seal.data.sample_files import check_counts, is_made, write_sample
+from seal.data.samples import FIELD, read_table
 from seal.errors import SealError
 from seal.files import Made, atomic, contents, sha256
 from seal.profiles import Profile
@@ -38,7 +38,7 @@ SPOT_COLUMNS = ("x", "y", "new_x", "new_y", "pixel_x", "pixel_y", "selected")
 
 
 @dataclass(frozen=True)
-class Section:
+class SectionFiles:
     """One section's files; `image` and `labels` may be absent."""
 
     name: str
@@ -59,7 +59,7 @@ def known_hashes() -> dict[str, str]:
     return {row["path"]: row["sha256"] for row in csv.DictReader(text.splitlines())}
 
 
-def local_sections(folder: Path) -> list[Section]:
+def local_sections(folder: Path) -> list[SectionFiles]:
     """Sections of a copy that have counts and spots.
 
     Raises
@@ -74,7 +74,7 @@ def local_sections(folder: Path) -> list[Section]:
         images = sorted((folder / FOLDERS["image"] / name[0] / name).glob("*.jpg"))
         labels = next(iter((folder / FOLDERS["labels"]).rglob(f"{name}_labeled_coordinates.tsv")), None)
         if spots.is_file():
-            found.append(Section(name, counts, spots, images[0] if images else None, labels))
+            found.append(SectionFiles(name, counts, spots, images[0] if images else None, labels))
     if not found:
         raise SealError(
             f"{folder} holds no section of her2st",
@@ -140,7 +140,7 @@ def _unpack(archive: Path, folder: Path) -> None:
         raise _bad(archive, "nothing in it is of her2st; deleted", f"data/ with {', '.join(FOLDERS.values())}")
 
 
-def read_section(section: Section) -> "tuple[AnnData, float]":
+def read_section(section: SectionFiles) -> "tuple[AnnData, float]":
     """Join a section's counts with its spot file.
 
     Returns
@@ -238,7 +238,7 @@ def _labels(path: Path, spots: "pd.DataFrame") -> list[str | None]:
     return [label if isinstance(label, str) else None for label in labels]
 
 
-def _um_per_px(spots: "pd.DataFrame", section: Section) -> float:
+def _um_per_px(spots: "pd.DataFrame", section: SectionFiles) -> float:
     """Um a pixel: the pitch over the median pixel distance of spots next to each other in a row of the grid."""
     place = {(x, y): xy for x, y, *xy in spots[["x", "y", "pixel_x", "pixel_y"]].to_numpy()}
     distances = [
@@ -251,14 +251,14 @@ def _um_per_px(spots: "pd.DataFrame", section: Section) -> float:
     return PITCH / float(np.median(distances))
 
 
-def _patches(section: Section, data: "AnnData", um_per_px: float) -> np.ndarray:
+def _patches(section: SectionFiles, data: "AnnData", um_per_px: float) -> np.ndarray:
     """Cut 112 um around each spot at the image's own resolution, uint8 [spots, S, S, 3]."""
     image = SlideImage(section.image)
-    side = round(hest.FIELD / um_per_px)
+    side = round(FIELD / um_per_px)
     return np.stack([image.region(x, y, side, side) for x, y in data.obsm["spatial"]])
 
 
-def _row(section: Section, data: "AnnData", um_per_px: float) -> dict[str, Any]:
+def _row(section: SectionFiles, data: "AnnData", um_per_px: float) -> dict[str, Any]:
     return {
         "id": f"HER2ST-{section.name}",
         "organ": "Breast",
@@ -279,7 +279,7 @@ def _row(section: Section, data: "AnnData", um_per_px: float) -> dict[str, Any]:
     }
 
 
-def convert(section: Section, root: Path) -> None:
+def convert(section: SectionFiles, root: Path) -> None:
     """Write one section as a sample, unless it is there, made from the same files."""
     files = {n: getattr(section, n) for n in ("counts", "spots", "image", "labels") if getattr(section, n) is not None}
     made = Made("her2st's samples", VERSION, dict(zip(files, contents(files.values()), strict=True)))
@@ -290,8 +290,8 @@ def convert(section: Section, root: Path) -> None:
     write_sample(root, _row(section, data, um_per_px) | {"made": made.stamp()}, data, patches, um_per_px)
 
 
-def _listed(root: Path, section: Section) -> bool:
-    ids = hest.table(root)["id"].tolist() if (root / "metadata.csv").is_file() else []
+def _listed(root: Path, section: SectionFiles) -> bool:
+    ids = read_table(root)["id"].tolist() if (root / "metadata.csv").is_file() else []
     files = [root / "st" / f"HER2ST-{section.name}.h5ad"]
     if section.image is not None:
         files.append(root / "patches" / f"HER2ST-{section.name}.h5")
@@ -325,7 +325,7 @@ def prepare(profile: Profile) -> Path:
 
 def _drop_others(root: Path, wanted: Iterable[str]) -> None:
     """Take samples of an earlier, larger copy out of the table, so that results follow from this copy alone."""
-    table, names = hest.table(root), set(wanted)
+    table, names = read_table(root), set(wanted)
     if set(table["id"]) <= names:
         return
     with atomic(root / "metadata.csv") as temporary:

@@ -7,14 +7,12 @@ One folder a profile::
                          `pairs` rows belong to the patches
     genes.json           the columns of the counts: the union over all samples, a gene that a sample lacks counts 0
     spots.parquet        the index, one row a spot: sample, barcode, donor, organ, position, label
-    moments/             sums over each sample's spots, from which any fold's panel is chosen (`seal.data.moments`)
-    checksums.json       SHA-256 of everything, by sample (`seal.data.verify`)
+    moments/             sums over each sample's spots, from which any fold's panel is chosen (`seal.data.panel`)
+    checksums.json       SHA-256 of everything, by sample (`python -m seal verify`)
     pairs.json           sections and the key of all inputs; written last
     folds/NAME/panel.json        the panel and each organ's test genes, chosen on the fold's training donors
     folds/NAME/context.npy       float32 [spots, panel]: spot context, normalised, log: what SEAL learns
     folds/NAME/measured.npy      float32 [spots, test genes]: a spot's own counts, normalised, log: what is predicted
-    folds/NAME/oracle.npy        float32 [pairs, test genes], simulated samples that hold their truth: the expression
-    folds/NAME/ceiling.npy       expected from what a picture can show, and from everything but the drawing of counts
 
 Test genes are the union over the fold's test organs, in the panel's order of `Panel.test_genes`.
 
@@ -29,46 +27,23 @@ import numpy as np
 
 from seal import paths
 from seal.data import panel as panels
-from seal.data.folds import Fold, left_out, make_folds
+from seal.data.folds import Fold, Section, left_out, make_folds
 from seal.data.panel import Panel
-from seal.data.patch_reader import PatchReader
+from seal.data.store import RowFile
 from seal.errors import SealError
 from seal.files import digest, read_json
 from seal.profiles import Profile, difference
 
 # Of a profile, what its pairs depend on.
 SETTINGS = (
-    *("source", "atlas", "selection", "image_size", "um_per_px", "panel"),
+    *("source", "source_settings", "selection", "image_size", "um_per_px", "panel"),
     *("evaluation__split", "evaluation__folds"),
 )
 
 
 @dataclass(frozen=True)
-class Section:
-    """One tissue section's rows, `start` to `stop`, in every table of the pairs."""
-
-    sample: str
-    donor: str
-    organ: str
-    disease_state: str
-    technology: str
-    grid: str
-    um_per_px: float  # of the full-resolution image
-    dataset: str
-    licence: str
-    role: str  # train or test, where a test set is given
-    has_image: bool
-    start: int
-    stop: int
-    nnz: int  # stored counts before its first row
-
-
-@dataclass(frozen=True)
 class Pairs:
-    """The pairs of one profile, read from their folder.
-
-    `truth` says whether simulated samples brought their truth; `genes`, if set, how many genes of a panel are used.
-    """
+    """The pairs of one profile, read from their folder; `genes`, if set, says how many genes of a panel are used."""
 
     folder: Path
     profile: Profile
@@ -76,7 +51,6 @@ class Pairs:
     n_pairs: int
     n_spots: int
     sections: tuple[Section, ...]
-    truth: bool = False
     genes: int | None = None
 
     def with_profile(self, profile: Profile, genes: int | None = None) -> "Pairs":
@@ -96,9 +70,9 @@ class Pairs:
         return replace(self, profile=profile, genes=genes)
 
     @cached_property
-    def patches(self) -> PatchReader:
-        """Patches, uint8 [pairs, size, size, 3], read from disk when indexed."""
-        return PatchReader(self.folder / "patches.npy")
+    def patches(self) -> RowFile:
+        """Patches, uint8 [pairs, size, size, 3], on disk; `read` gives those of some rows, a slice consecutive ones."""
+        return RowFile(self.folder / "patches.npy", np.uint8, (self.profile.image_size, self.profile.image_size, 3))
 
     def digest_of(self, name: str) -> str:
         """Digest of what the assembly wrote into a file, "patches.npy" or "folds/NAME/context.npy"."""
@@ -124,7 +98,7 @@ class Pairs:
         Image, uint8 [H, W, 3], and how many full-resolution pixels one of its pixels spans.
         """
         step = max(1, round(um_per_px / self.profile.um_per_px))
-        small = self.patches[section.start : section.stop, step // 2 :: step, step // 2 :: step]
+        small = self.patches[section.start : section.stop][:, step // 2 :: step, step // 2 :: step]
         span = step * self.profile.um_per_px / section.um_per_px
         xy = self.frame().iloc[section.start : section.stop][["x", "y"]].to_numpy() / span
         side = small.shape[1]
@@ -140,12 +114,12 @@ class Pairs:
         from scipy.sparse import csr_array
 
         data, indices, indptr = (
-            np.load(self.folder / "counts" / f"{name}.npy", mmap_mode="r") for name in ("data", "indices", "indptr")
+            RowFile(self.folder / "counts" / f"{name}.npy", dtype, ())
+            for name, dtype in (("data", "<f4"), ("indices", "<i4"), ("indptr", "<i8"))
         )
-        rows = np.array(indptr[section.start : section.stop + 1]) - section.nnz
-        stop = section.nnz + int(rows[-1])
-        stored = np.array(data[section.nnz : stop]), np.array(indices[section.nnz : stop])
-        return csr_array((*stored, rows), shape=(section.stop - section.start, len(self.genes_counted)))
+        rows = indptr[section.start : section.stop + 1] - section.nnz
+        own = slice(section.nnz, section.nnz + int(rows[-1]))
+        return csr_array((data[own], indices[own], rows), shape=(len(rows) - 1, len(self.genes_counted)))
 
     @cached_property
     def genes_counted(self) -> list[str]:
@@ -188,27 +162,6 @@ class Pairs:
         """What patch-level evaluation predicts, float32 [spots, test genes], memory-mapped."""
         return np.load(self.folder / "folds" / fold.name / "measured.npy", mmap_mode="r")
 
-    def expected(self, fold: Fold, name: str) -> np.ndarray:
-        """The simulated truth behind `measured`, float32 [pairs, test genes], memory-mapped.
-
-        Parameters
-        ----------
-        name
-            "oracle" or "ceiling", see `seal_atlas.counting.truth`.
-
-        Raises
-        ------
-        SealError
-            The samples did not bring it: real data never do.
-        """
-        if not self.truth:
-            raise SealError(
-                f"the pairs in {self.folder} hold no {name}",
-                expected="simulated samples, all of them with layers oracle and ceiling",
-                do="ask for it only where Pairs.truth is set",
-            )
-        return np.load(self.folder / "folds" / fold.name / f"{name}.npy", mmap_mode="r")
-
 
 def stored(folder: Path) -> dict:
     """The record of assembled pairs, pairs.json, checked against its own digest.
@@ -250,7 +203,7 @@ def read(profile: Profile) -> Pairs:
         )
     record = stored(folder)
     sections = tuple(Section(**section) for section in record["sections"])
-    return Pairs(folder, profile, record["key"], record["n_pairs"], record["n_spots"], sections, record["truth"])
+    return Pairs(folder, profile, record["key"], record["n_pairs"], record["n_spots"], sections)
 
 
 def tabulate_samples(pairs: Pairs):

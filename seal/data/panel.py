@@ -1,18 +1,21 @@
-"""The gene panel: which genes, in which order, chosen on which donors, and proof that it is the same one."""
+"""The gene panel: which genes, in which order, chosen on which donors, and proof that it is the same one.
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+It is chosen from sums over spots (`Moments`): one pass over all sections serves any number of folds, and a section's
+sums are small and add up, so memory depends on the number of genes alone.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 
-from seal.data import moments
-from seal.data.moments import Moments
 from seal.errors import SealError
-from seal.files import digest, read_json, write_json
+from seal.files import atomic, digest, read_json, write_json
 from seal.profiles import PanelSettings
 
 FORMAT = 1  # of the file
+BLOCK = 1 << 18  # stored values summed at a time: their copies in double precision then stay in the cache
 
 
 @dataclass(frozen=True)
@@ -135,8 +138,96 @@ def load(path: Path) -> Panel:
     return panel
 
 
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Sums over the spots of a section, or of several; all but `spots` have a value a gene, [genes].
+
+    Sums are float64, numbers of spots int64. Expression is smoothed counts, normalised to a total.
+    """
+
+    spots: int
+    counts: np.ndarray  # raw
+    linear: np.ndarray  # expression before the log
+    linear_squared: np.ndarray
+    log: np.ndarray  # and after log(1 + x)
+    log_squared: np.ndarray
+    detected: np.ndarray  # spots with expression above 0
+    measured: np.ndarray  # spots of the sections that list the gene; elsewhere it counts as 0
+
+    @property
+    def linear_variance(self) -> np.ndarray:
+        """Variance over spots of the expression before the log, divided by n, [genes]."""
+        return _variance(self.linear, self.linear_squared, self.spots)
+
+    @property
+    def log_variance(self) -> np.ndarray:
+        """Variance over spots of the log expression, divided by n, [genes]."""
+        return _variance(self.log, self.log_squared, self.spots)
+
+    def save(self, path: Path) -> Path:
+        """Write the sums as an npz file, atomically."""
+        with atomic(path) as temporary:
+            np.savez(temporary, **vars(self))
+        return path
+
+
+def _variance(total: np.ndarray, squares: np.ndarray, n: int) -> np.ndarray:
+    """E[x^2] - E[x]^2, 0 where that is no more than what rounding of the sums can leave of equal values."""
+    mean_square = squares / n
+    variance = mean_square - np.square(total / n)
+    return np.where(variance > n * np.finfo(np.float64).eps * mean_square, variance, 0.0)
+
+
+def load_moments(path: Path) -> Moments:
+    """Read what `Moments.save` wrote; a SealError names a file that is missing, damaged or something else."""
+    try:
+        with np.load(path) as file:
+            sums = {field.name: file[field.name] for field in fields(Moments)}
+        return Moments(**(sums | {"spots": int(sums["spots"])}))
+    except Exception as error:  # zipfile, zlib, numpy and a missing field each have their own
+        raise SealError(
+            f"{path} holds no moments ({type(error).__name__}: {error})",
+            expected="a section's sums, as the assembly wrote them",
+            do=f"delete {path.parent.parent} and assemble the pairs again (notebook 01)",
+        ) from error
+
+
+def sum_spots(counts, smooth, listed: np.ndarray) -> Moments:
+    """Sum over the spots of one section, in double precision.
+
+    Parameters
+    ----------
+    counts, smooth
+        scipy CSR, [spots, genes], each entry stored once: raw counts, and the normalised log expression of the
+        spots' context (`seal.data.expression.normalise` of `spot_context`).
+    listed
+        Whether the section's table has the gene, bool [genes].
+    """
+    spots, genes = smooth.shape
+    sums = np.zeros((5, genes))
+    for start in range(0, smooth.nnz, BLOCK):
+        columns = smooth.indices[start : start + BLOCK].astype(np.intp)
+        log = smooth.data[start : start + BLOCK].astype(np.float64)
+        linear = np.expm1(log)
+        for row, values in zip(sums, (linear, linear * linear, log, log * log, log > 0), strict=True):
+            row += np.bincount(columns, values, genes)
+    detected, measured = sums[4].astype(np.int64), np.where(listed, spots, 0).astype(np.int64)
+    return Moments(spots, np.bincount(counts.indices, counts.data, genes), *sums[:4], detected, measured)
+
+
+def add_moments(parts: Iterable[Moments]) -> Moments:
+    """Add sums up, one after the other, one or more; the order decides the last bits, so give one order."""
+    parts = iter(parts)
+    sums = {name: np.array(value) for name, value in vars(next(parts)).items()}
+    for part in parts:
+        for name, value in sums.items():
+            value += getattr(part, name)
+    return Moments(**(sums | {"spots": int(sums["spots"])}))
+
+
 def select(
-    by_donor: Mapping[str, Moments],
+    sum_donor: Callable[[str], Moments],
+    donors: Iterable[str],
     genes: Sequence[str],
     scored: Mapping[str, Sequence[str]],
     settings: PanelSettings,
@@ -151,9 +242,9 @@ def select(
 
     Parameters
     ----------
-    by_donor
-        Training donor -> the sums over its spots; written into the panel. It is asked for one donor at a time, so
-        that it may read them from disk.
+    sum_donor, donors
+        The sums over a donor's spots, asked for one donor at a time, so that they may be read from disk; and the
+        training donors, which are written into the panel.
     genes
         The genes of these sums.
     scored
@@ -166,8 +257,8 @@ def select(
 
     Source: release (flavour, number, filter; test genes by organ); order, coverage and the variance our choice.
     """
-    donors = sorted(by_donor)
-    whole = moments.total(by_donor[donor] for donor in donors)
+    donors = sorted(donors)
+    whole = add_moments(sum_donor(donor) for donor in donors)
     listed = whole.measured / whole.spots >= settings.coverage
     columns = np.flatnonzero((whole.counts >= settings.min_gene_counts) & listed)
     if len(columns) < 2:
@@ -188,7 +279,7 @@ def select(
         )
     chosen = columns[ranked[: settings.genes]]
     panel = tuple(genes[column] for column in chosen)
-    test = _test_genes(by_donor, chosen, panel, scored, settings.test_genes)
+    test = _test_genes(sum_donor, chosen, panel, scored, settings.test_genes)
     return Panel(panel, test, tuple(donors))
 
 
@@ -219,7 +310,7 @@ def normalised_dispersion(mean: np.ndarray, variance: np.ndarray) -> np.ndarray:
 
 
 def _test_genes(
-    by_donor: Mapping[str, Moments],
+    sum_donor: Callable[[str], Moments],
     columns: np.ndarray,
     panel: Sequence[str],
     scored: Mapping[str, Sequence[str]],
@@ -229,7 +320,7 @@ def _test_genes(
     for organ, names in scored.items():
         variances, detected, spots = [], np.zeros(len(panel)), 0
         for donor in sorted(set(names)):
-            part = by_donor[donor]
+            part = sum_donor(donor)
             variances.append(part.log_variance[columns])
             detected += part.detected[columns]
             spots += part.spots

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 
 from seal.data import grid
-from seal.data.hest import FIELD, Sample
+from seal.data.samples import FIELD, Sample
 from seal.errors import SealError
 from seal.files import Made, atomic, read_json, write_json
 

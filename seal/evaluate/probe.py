@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from seal.data.folds import deal
+from seal.data.folds import deal_units
 from seal.evaluate.metrics import pearson
 
 GROUPS = 5  # at most so many fits to choose alpha
@@ -152,7 +152,7 @@ def validation(
     columns = {name: genes[organs[row]] for name, row in zip(names, first, strict=True)} if genes else {}
     if len(names) <= GROUPS:
         return Validation(parts, parts, columns)
-    group_of = deal({name: (organs[row], states[row]) for name, row in zip(names, first, strict=True)}, GROUPS)
+    group_of = deal_units({name: (organs[row], states[row]) for name, row in zip(names, first, strict=True)}, GROUPS)
     return Validation(np.array([group_of[part] for part in parts]), parts, columns)
 
 

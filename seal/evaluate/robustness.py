@@ -12,8 +12,8 @@ REPEATS = 1000
 
 
 @dataclass(frozen=True)
-class Apart:
-    """Result of `told_apart`; the 95 % intervals are NaN where there are fewer than five groups a class."""
+class Separability:
+    """Result of `measure_separability`; the 95 % intervals are NaN where there are fewer than five groups a class."""
 
     auc: float
     auc_interval: tuple[float, float]
@@ -23,7 +23,7 @@ class Apart:
     folds: int
 
 
-def deal(second: np.ndarray, groups: np.ndarray, seed: int = 0) -> np.ndarray:
+def deal_groups(second: np.ndarray, groups: np.ndarray, seed: int = 0) -> np.ndarray:
     """Deal groups into folds so that each fold holds both classes and no group is split.
 
     Parameters
@@ -56,7 +56,7 @@ def deal(second: np.ndarray, groups: np.ndarray, seed: int = 0) -> np.ndarray:
     return np.array([fold[name] for name in groups])
 
 
-def told_apart(features: np.ndarray, second: np.ndarray, groups: np.ndarray, seed: int = 0) -> Apart:
+def measure_separability(features: np.ndarray, second: np.ndarray, groups: np.ndarray, seed: int = 0) -> Separability:
     """Tell two classes of patches apart by logistic regression on standardised features.
 
     Classes weigh the same whatever their numbers. Each patch is scored by a classifier that saw none of its group;
@@ -74,7 +74,7 @@ def told_apart(features: np.ndarray, second: np.ndarray, groups: np.ndarray, see
     Raises
     ------
     SealError
-        See `deal`.
+        See `deal_groups`.
 
     Source: our choice.
     """
@@ -83,7 +83,7 @@ def told_apart(features: np.ndarray, second: np.ndarray, groups: np.ndarray, see
     from sklearn.preprocessing import StandardScaler
 
     second, groups = np.asarray(second, dtype=bool), np.asarray(groups, dtype=str)
-    fold = deal(second, groups, seed)
+    fold = deal_groups(second, groups, seed)
     scores = np.empty(len(second))
     for k in np.unique(fold):
         model = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=2000))
@@ -91,7 +91,7 @@ def told_apart(features: np.ndarray, second: np.ndarray, groups: np.ndarray, see
         scores[fold == k] = model.predict_proba(features[fold == k])[:, 1]
     drawn = _bootstrap(scores, second, groups, seed)
     intervals = [tuple(map(float, np.quantile(values, [0.025, 0.975]))) for values in drawn]
-    return Apart(
+    return Separability(
         *(_auc(scores, second), intervals[0]),
         *(_accuracy(scores, second), intervals[1]),
         distance=energy_distance(features[~second], features[second]),

@@ -3,10 +3,10 @@
 import numpy as np
 
 from seal.errors import SealError
-from seal.shapes import Float
+from seal.shapes import Float, RowReader
 
 
-def colour_statistics(patches: np.ndarray) -> Float[np.ndarray, "patches 6"]:
+def colour_statistics(patches: RowReader) -> Float[np.ndarray, "patches 6"]:
     """Describe each patch by the mean and the standard deviation of its three colours, nothing else.
 
     What an encoder predicts beyond this is more than stain and cell density seen as colour.
@@ -14,7 +14,7 @@ def colour_statistics(patches: np.ndarray) -> Float[np.ndarray, "patches 6"]:
     Parameters
     ----------
     patches
-        RGB, uint8 [n, S, S, 3]; a memmap is read in pieces.
+        RGB, uint8 [n, S, S, 3]; read in pieces.
 
     Returns
     -------

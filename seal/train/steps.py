@@ -20,8 +20,7 @@ from seal.models.vision import SealVision
 from seal.shapes import Float, Int
 from seal.train import parallel
 from seal.train.loop import Batch, make_seed
-from seal.train.token_file import Request
-from seal.train.tokens import TokenSource
+from seal.train.tokens import Request, TokenSource
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,20 @@ Only the last blocks of the encoder have trainable weights, so everything before
 patch. Three ways to have that constant, one face (`TokenSource`): on disk, read row by row; the same held in
 memory; or nothing kept, each batch's patches augmented and sent through the trunk when they are needed. View 0
 is the plain patch; views 1, 2, ... are augmented, each a function of its number and the patch alone.
+
+On disk they are one tokens.npy, [1 + views, pairs, T, D] (bfloat16 as uint16, which numpy lacks), written in parts by
+one process or many; tokens.json, written last, makes the folder whole. Until then the folder has a hidden name, and
+done.npy says which parts are there.
 """
 
+import math
+import shutil
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,22 +26,28 @@ from torch import Tensor
 from seal import paths
 from seal.data.augment import augmented
 from seal.data.pairs import Pairs
-from seal.files import Made, read_json
+from seal.data.store import RowFile, create, read_layout
+from seal.errors import SealError
+from seal.files import Made, read_json, require_room, swap, write_json
 from seal.models import encoders, weights
 from seal.models.encoders import VisionEncoder
 from seal.profiles import Profile, difference
-from seal.train import parallel, token_file
-from seal.train.token_file import Request, TokenFile
+from seal.train import parallel
 
 VERSION = 1  # counted up when the same patches and settings give other tokens
 # Of a profile, what its tokens depend on.
 SETTINGS = (
-    *("source", "atlas", "selection", "image_size", "um_per_px", "panel__min_spot_counts", "encoder"),
+    *("source", "source_settings", "selection", "image_size", "um_per_px", "panel__min_spot_counts", "encoder"),
     *("vision__blocks", "vision__views", "compute__token_dtype", "compute__precision"),
 )
 AUGMENTATION_SEED = 42  # release's seed; the views are the same for every fold and training seed
 CHUNK = {"cpu": 64, "cuda": 256}  # patches a forward pass
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+PERSIST_SECONDS = 30.0  # how often what is done is made sure of on disk
+
 Trunk = Callable[[Tensor, int], Tensor]
+Request = tuple[np.ndarray, np.ndarray]  # views and rows, int64 [B] each; what comes back is [B, T, D]
+Stream = Callable[[Sequence[Request]], Iterator[Tensor]]
 
 
 class TokenSource(ABC):
@@ -78,27 +93,23 @@ class TokenSource(ABC):
 class StoredTokens(TokenSource):
     """Tokens that lie on disk, in memory too if `held`."""
 
-    def __init__(self, pairs: Pairs, key: str, file: TokenFile, *, held: bool) -> None:
+    def __init__(self, pairs: Pairs, key: str, file: "TokenFile", *, held: bool) -> None:
         super().__init__(pairs, key)
         self.file = file
-        self._held = file.whole() if held else None
+        self._held = file.read_all() if held else None
 
     def stream(self, requests: Sequence[Request]) -> Iterator[Tensor]:
         """Read each request's tokens."""
-        dtype = self._computed
+        dtype = parallel.PRECISIONS[self.pairs.profile.compute.precision]
 
         def read(request: Request) -> Tensor:
             if self._held is None:
-                found = self.file.rows(*request)
+                found = self.file.read(*request)
             else:
                 found = self._held[torch.from_numpy(request[0]), torch.from_numpy(request[1])]
             return found.to(parallel.device(), dtype, non_blocking=True)
 
         return _ahead(read, requests) if self._held is None else map(read, requests)
-
-    @property
-    def _computed(self) -> torch.dtype:
-        return parallel.PRECISIONS[self.pairs.profile.compute.precision]
 
 
 class RecomputedTokens(TokenSource):
@@ -138,7 +149,7 @@ def view_images(pairs: Pairs, views: np.ndarray, rows: np.ndarray) -> Tensor:
     out = torch.empty(len(rows), *pairs.patches.shape[1:], dtype=torch.uint8)
     for view in np.unique(views):
         where = np.flatnonzero(views == view)
-        out[where] = augmented(pairs.patches[rows[where]], rows[where], int(view), AUGMENTATION_SEED)
+        out[where] = augmented(pairs.patches.read(rows[where]), rows[where], int(view), AUGMENTATION_SEED)
     return out
 
 
@@ -162,7 +173,7 @@ def trunk(encoder: VisionEncoder, images: Tensor, profile: Profile, run: Trunk |
 
 def _rounded(tokens: Tensor, profile: Profile) -> Tensor:
     """Round tokens as keeping them does, so that kept and recomputed tokens are the same numbers."""
-    kept = tokens.to(token_file.DTYPES[profile.compute.token_dtype])
+    kept = tokens.to(DTYPES[profile.compute.token_dtype])
     return kept.to(parallel.PRECISIONS[profile.compute.precision])
 
 
@@ -199,10 +210,8 @@ def build(pairs: Pairs) -> TokenSource:
         return maker
     folder = paths.tokens(profile.name, difference(profile, SETTINGS))
     shape = (1 + profile.vision.views, pairs.n_pairs)
-
-    size = CHUNK[parallel.device().type]
     token_shape = lambda: maker.encoder.token_shape  # noqa: E731 - asked only if something must be made
-    file = token_file.build(folder, made, shape, token_shape, profile.compute.token_dtype, maker.stream, size)
+    file = write_tokens(folder, made, shape, token_shape, profile.compute.token_dtype, maker.stream)
     source = StoredTokens(pairs, read_json(folder / "tokens.json")["key"], file, held=kind == "memory")
     if "encoder" in maker.__dict__:
         source.encoder = maker.encoder
@@ -223,7 +232,7 @@ def gigabytes(pairs: Pairs) -> float:
     profile = pairs.profile
     geometry = encoders.get(profile.encoder).geometry
     tokens = 1 + geometry.registers + (profile.image_size // geometry.patch) ** 2
-    width = token_file.DTYPES[profile.compute.token_dtype].itemsize
+    width = DTYPES[profile.compute.token_dtype].itemsize
     return (1 + profile.vision.views) * pairs.n_pairs * tokens * geometry.width * width / 1e9
 
 
@@ -243,6 +252,147 @@ def _made_from(pairs: Pairs) -> Made:
     return Made("tokens", VERSION, parts)
 
 
+# --- on disk ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TokenFile:
+    """A tokens.npy of the dtype that `ComputeSettings.token_dtype` names."""
+
+    folder: Path
+    dtype: str
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.folder / "tokens.npy"
+
+    @cached_property
+    def rows(self) -> RowFile:
+        """[1 + views, pairs, T, D]: a row for each view and pair."""
+        return RowFile(self.path, _numpy_dtype(self.dtype), read_layout(self.path)[2][2:])
+
+    def read(self, views: np.ndarray, rows: np.ndarray) -> Tensor:
+        """Read some tokens, [B, T, D], into memory of their own."""
+        return self._as_tensor(self.rows.read(views * self.rows.shape[1] + rows))
+
+    def read_all(self) -> Tensor:
+        """All tokens in memory, [1 + views, pairs, T, D]."""
+        return self._as_tensor(np.load(self.path))
+
+    def _as_tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).view(DTYPES[self.dtype])
+
+    def write(self, view: int, row: int, tokens: Tensor) -> None:
+        """Put the tokens of consecutive rows of a view, [B, T, D], in their place; all must fit the dtype."""
+        kept = tokens.to(DTYPES[self.dtype])
+        if not torch.isfinite(kept).all():
+            raise SealError(
+                f"a token of {tokens.abs().max():.3g} does not fit {self.dtype}",
+                expected="finite tokens",
+                do="set ComputeSettings.token_dtype to bfloat16 or float32",
+            )
+        kept = kept.cpu().view(torch.uint16) if self.dtype == "bfloat16" else kept.cpu()
+        self.rows.write(view * self.rows.shape[1] + row, kept.numpy())
+
+
+def _numpy_dtype(dtype: str) -> np.dtype:
+    return np.dtype(np.uint16 if dtype == "bfloat16" else dtype)
+
+
+def write_tokens(
+    folder: Path,
+    made: Made,
+    shape: tuple[int, int],
+    token_shape: Callable[[], tuple[int, int]],
+    dtype: str,
+    stream: Stream,
+) -> TokenFile:
+    """Write tokens unless they are there and current; goes on where a killed run stopped.
+
+    Parameters
+    ----------
+    shape, token_shape
+        Views (the plain one among them) and pairs; what gives T and D, asked only if something must be written.
+    stream
+        Makes tokens; asked for parts of `CHUNK` rows, a share of them in each process.
+    """
+    if made.is_current(folder / "tokens.json"):
+        return TokenFile(folder, dtype)
+    size = CHUNK[parallel.device().type]
+    partial = folder.with_name(f".{folder.name}.{made.key[:12]}.{size}.part")
+    with parallel.main_first() as main:
+        if main and not made.is_current(folder / "tokens.json"):
+            _prepare(folder, partial, (*shape, *token_shape()), dtype, size)
+    if partial.is_dir():
+        _fill(TokenFile(partial, dtype), stream, size)
+    parallel.state().wait_for_everyone()
+    if parallel.is_main() and partial.is_dir():
+        _require_done(partial)
+        write_json(partial / "tokens.json", made.stamp() | {"dtype": dtype})
+        swap(partial, folder)
+        (folder / "done.npy").unlink()
+    parallel.state().wait_for_everyone()
+    return TokenFile(folder, dtype)
+
+
+def _require_done(partial: Path) -> None:
+    left = int((np.load(partial / "done.npy") == 0).sum())
+    if left:
+        raise SealError(
+            f"{left} parts of {partial} were not made by any process",
+            expected="every process to see the same SEAL_HOME",
+            do="put SEAL_HOME on a disk that all machines share, then run again: it goes on from here",
+        )
+
+
+def _prepare(folder: Path, partial: Path, shape: tuple[int, ...], dtype: str, size: int) -> None:
+    """Make room; what was half-made from something else goes, whole tokens stay until the new are."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    for other in folder.parent.glob(f".{folder.name}.*.part"):
+        if other != partial:
+            shutil.rmtree(other, ignore_errors=True)
+    partial.mkdir(exist_ok=True)
+    if (partial / "done.npy").is_file():
+        return
+    require_room(partial, math.prod(shape) * DTYPES[dtype].itemsize, "tokens; see compute.tokens='recompute'")
+    create(partial / "tokens.npy", _numpy_dtype(dtype), shape)
+    create(partial / "done.npy", np.uint8, (shape[0] * -(-shape[1] // size),))
+
+
+def _fill(tokens: TokenFile, stream: Stream, size: int) -> None:
+    """Make the parts that are not there yet: this process every k-th of them."""
+    from tqdm import tqdm
+
+    done = np.load(tokens.folder / "done.npy", mmap_mode="r+")
+    views, pairs = tokens.rows.shape[:2]
+    mine = range(parallel.state().process_index, len(done), parallel.state().num_processes)
+    parts = [part for part in mine if not done[part]]
+    requests = [_request(part, len(done) // views, size, pairs) for part in parts]
+    made, saved = [], time.monotonic()
+    bar = tqdm(requests, desc="trunk", unit="part", disable=None if parallel.is_main() else True)
+    for part, (view, rows), values in zip(parts, bar, stream(requests), strict=True):
+        tokens.write(int(view[0]), int(rows[0]), values)
+        made.append(part)
+        if time.monotonic() - saved > PERSIST_SECONDS:
+            _persist(tokens, done, made)
+            made, saved = [], time.monotonic()
+    _persist(tokens, done, made)
+
+
+def _request(part: int, per_view: int, size: int, pairs: int) -> Request:
+    view, block = divmod(part, per_view)
+    rows = np.arange(block * size, min((block + 1) * size, pairs))
+    return np.full(len(rows), view), rows
+
+
+def _persist(tokens: TokenFile, done: np.ndarray, made: list[int]) -> None:
+    """First the tokens, then the word that they are there."""
+    tokens.rows.sync()
+    done[made] = 1
+    done.flush()
+
+
 # --- embedding --------------------------------------------------------------------------------------------
 
 
@@ -260,16 +410,17 @@ def embed_pieces(tails: Mapping[str, VisionEncoder], source: TokenSource) -> Ite
     tails
         Encoders that share the source's trunk: the frozen one, SEAL, and others.
     """
-    profile = source.pairs.profile
     for encoder in tails.values():
         encoder.to(parallel.device()).eval()
     for tokens in source.plain():
-        piece = {}
-        for name, encoder in tails.items():
-            with torch.no_grad(), parallel.autocast(profile.compute.precision):
-                z = encoder.tail(tokens, profile.vision.blocks)  # [B, d]
-            piece[name] = z.float().cpu().numpy()
-        yield piece
+        yield {name: _embed_piece(encoder, tokens, source.pairs.profile) for name, encoder in tails.items()}
+
+
+@torch.no_grad()
+def _embed_piece(encoder: VisionEncoder, tokens: Tensor, profile: Profile) -> np.ndarray:
+    with parallel.autocast(profile.compute.precision):
+        z = encoder.tail(tokens, profile.vision.blocks)  # [B, d]
+    return z.float().cpu().numpy()
 
 
 def embed_tokens(encoder: VisionEncoder, source: TokenSource) -> np.ndarray:

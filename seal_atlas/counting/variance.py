@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 TARGET = 1e4  # counts a spot, as everywhere
 
 
-def parts(sections: "Sequence[AnnData]") -> "pd.DataFrame":
+def split_variance(sections: "Sequence[AnnData]") -> "pd.DataFrame":
     """Split each gene's variance over the spots of a section.
 
     With y = log(1 + 1e4 x / total) measured, o and c the same of the oracle's and the ceiling's expected shares:
@@ -73,11 +73,11 @@ def _section(table: "AnnData") -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return variance, *correlations
 
 
-def summary(found: "pd.DataFrame", genes: Sequence[str]) -> "pd.DataFrame":
+def summarise_variance(found: "pd.DataFrame", genes: Sequence[str]) -> "pd.DataFrame":
     """Shares of the variance within sections, means over all genes and over the given ones: one row each."""
     import pandas as pd
 
     columns = ["visible", "hidden", "counting"]
     scored = found[found["gene"].isin(list(genes))]
-    rows = {f"all {len(found)} genes": found, f"{len(scored)} scored genes": scored}
+    rows = {f"all {len(found)} genes": found, f"{len(scored)} chosen genes": scored}
     return pd.DataFrame({name: rows_[columns].mean() for name, rows_ in rows.items()}).T.round(3)

@@ -34,7 +34,7 @@ def _spline(knots: np.ndarray, height: int, width: int, pitch: float) -> np.ndar
     return out
 
 
-def smooth(rng: np.random.Generator, shape: tuple[int, int], scale: float) -> np.ndarray:
+def smooth_field(rng: np.random.Generator, shape: tuple[int, int], scale: float) -> np.ndarray:
     """Draw a smooth random field.
 
     Parameters
@@ -51,7 +51,7 @@ def smooth(rng: np.random.Generator, shape: tuple[int, int], scale: float) -> np
     return _spline(knots, shape[0], shape[1], pitch)
 
 
-def lattice(rng: np.random.Generator, size: tuple[float, float], spacing: float, jitter: float) -> np.ndarray:
+def jittered_lattice(rng: np.random.Generator, size: tuple[float, float], spacing: float, jitter: float) -> np.ndarray:
     """Hexagonal lattice over a rectangle (height, width), each site moved by a normal jitter (share of spacing).
 
     Returns
@@ -68,7 +68,7 @@ def lattice(rng: np.random.Generator, size: tuple[float, float], spacing: float,
 
 
 @njit(cache=True, nogil=True)
-def read(field: np.ndarray, xy: np.ndarray, step: float) -> np.ndarray:
+def read_field(field: np.ndarray, xy: np.ndarray, step: float) -> np.ndarray:
     """Read a field at points, bilinear.
 
     Parameters
@@ -95,7 +95,7 @@ def read(field: np.ndarray, xy: np.ndarray, step: float) -> np.ndarray:
     return out
 
 
-def nearest(field: np.ndarray, xy: np.ndarray, step: float) -> np.ndarray:
+def nearest_label(field: np.ndarray, xy: np.ndarray, step: float) -> np.ndarray:
     """Read a field of labels at points, [n]."""
     h, w = field.shape
     col = np.clip((xy[:, 0] / step + 0.5).astype(int), 0, w - 1)
@@ -103,7 +103,7 @@ def nearest(field: np.ndarray, xy: np.ndarray, step: float) -> np.ndarray:
     return field[row, col]
 
 
-def buckets(points: np.ndarray, side: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[int, int]]:
+def sort_into_squares(points: np.ndarray, side: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[int, int]]:
     """Sort points into squares, so that neighbours are found at once.
 
     Returns
@@ -143,9 +143,9 @@ def _thin(xy, distance, group, order, starts, corner, grid, side):
     return keep
 
 
-def thin(xy: np.ndarray, distance: float, group: np.ndarray) -> np.ndarray:
+def thin_points(xy: np.ndarray, distance: float, group: np.ndarray) -> np.ndarray:
     """Keep points one after the other unless one of the same group was kept nearer than `distance`: bool [n]."""
-    order, starts, corner, grid = buckets(xy, distance)
+    order, starts, corner, grid = sort_into_squares(xy, distance)
     return _thin(xy, distance, group, order, starts, corner, grid, distance)
 
 

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from seal_atlas.growing.fields import buckets, lattice, nearest, read, smooth, two_nearest
+from seal_atlas.growing.fields import (
+    jittered_lattice,
+    nearest_label,
+    read_field,
+    smooth_field,
+    sort_into_squares,
+    two_nearest,
+)
 from seal_atlas.tables import Architecture, Compartment, Structure
 
 STEP = 2.0  # um between the grid's points
@@ -34,10 +41,12 @@ class Layout:
 
     def structure_at(self, xy: np.ndarray) -> np.ndarray:
         """The structure of the nearest body at points, [n]."""
-        return self.structure[nearest(self.owner, xy, STEP)]
+        return self.structure[nearest_label(self.owner, xy, STEP)]
 
 
-def plan(seed: list[int], tissue: Architecture, size: tuple[float, float], outlined: bool, gland: float) -> Layout:
+def plan_layout(
+    seed: list[int], tissue: Architecture, size: tuple[float, float], outlined: bool, gland: float
+) -> Layout:
     """Lay out a section.
 
     Parameters
@@ -71,14 +80,14 @@ def _surface(rng, shape, tissue: Architecture, outlined: bool):
     rows, cols = np.arange(h)[:, None] * STEP, np.arange(w)[None] * STEP
     layered = any(c.place == "depth" for c in tissue.compartments)
     tilt = rng.uniform(-0.12, 0.12)
-    uneven = 14 * smooth(rng, shape, 160 / STEP) + 3 * smooth(rng, shape, 40 / STEP)
+    uneven = 14 * smooth_field(rng, shape, 160 / STEP) + 3 * smooth_field(rng, shape, 40 / STEP)
     depth = (rows - 30 + tilt * (cols - cols.mean()) + uneven).astype(np.float32)
     glass = -depth if layered else np.full(shape, -FAR, dtype=np.float32)
     if outlined:
         y, x = (rows / (h * STEP) - 0.5) / 0.47, (cols / (w * STEP) - 0.5) / 0.47
         squared = np.sqrt(x**4 + y**4) ** 0.5  # between a circle and a square
-        edge = (squared - 1) * min(h, w) * STEP * 0.47 + 22 * smooth(rng, shape, 200 / STEP)
-        glass = np.maximum(glass, edge + 4 * smooth(rng, shape, 30 / STEP))
+        edge = (squared - 1) * min(h, w) * STEP * 0.47 + 22 * smooth_field(rng, shape, 200 / STEP)
+        glass = np.maximum(glass, edge + 4 * smooth_field(rng, shape, 30 / STEP))
     return depth, np.clip(glass, -FAR, FAR).astype(np.float32)
 
 
@@ -87,7 +96,7 @@ def _compartments(rng, shape, compartments: tuple[Compartment, ...], depth, glas
     label, taken, inside = np.zeros(shape, dtype=np.uint8), np.maximum(-glass, -FAR), []
     taken = -taken  # what is left: negative where tissue is not yet given away
     depths = [c for c in compartments if c.place == "depth"]
-    borders = {c.compartment: depth - c.top - c.wave * smooth(rng, shape, c.scale / STEP) for c in depths}
+    borders = {c.compartment: depth - c.top - c.wave * smooth_field(rng, shape, c.scale / STEP) for c in depths}
     for number, kind in enumerate(compartments):
         if kind.place == "patch":
             own = _patches(rng, shape, kind)
@@ -107,7 +116,7 @@ def _compartments(rng, shape, compartments: tuple[Compartment, ...], depth, glas
 
 def _patches(rng, shape, kind: Compartment):
     """Irregular areas that cover a share of the section: distance to their border, roughly in um."""
-    field = smooth(rng, shape, kind.scale / STEP) + 0.15 * smooth(rng, shape, kind.scale / STEP / 5)
+    field = smooth_field(rng, shape, kind.scale / STEP) + 0.15 * smooth_field(rng, shape, kind.scale / STEP / 5)
     if kind.share <= 0:
         return np.full(shape, FAR)
     return (np.quantile(field[::4, ::4], 1 - min(kind.share, 1)) - field) * kind.scale * 0.6
@@ -116,7 +125,7 @@ def _patches(rng, shape, kind: Compartment):
 def _flow(rng, shape, depth):
     """Coordinates across and along the fibres: along the surface, gently bent."""
     rows, cols = np.arange(shape[0])[:, None] * STEP, np.arange(shape[1])[None] * STEP
-    bent = [40 * smooth(rng, shape, 180 / STEP) + 5 * smooth(rng, shape, 45 / STEP) for _ in range(2)]
+    bent = [40 * smooth_field(rng, shape, 180 / STEP) + 5 * smooth_field(rng, shape, 45 / STEP) for _ in range(2)]
     return np.stack([rows + bent[0] + 0 * cols, cols + bent[1] + 0 * rows]).astype(np.float32)
 
 
@@ -134,7 +143,7 @@ class _Bodies:
         """Add the bodies of one structure within a compartment (`inside`: distance to its border)."""
         if kind.share <= 0 or not (inside < 0).any():
             return
-        warp = [kind.warp * smooth(self.rng, self.shape, max(0.7 * kind.radius, 14) / STEP) for _ in range(2)]
+        warp = [kind.warp * smooth_field(self.rng, self.shape, max(0.7 * kind.radius, 14) / STEP) for _ in range(2)]
         added = getattr(self, f"_{kind.form}")(kind, inside, warp)
         self.structure.append(np.full(added, number))
         self.count += added
@@ -146,18 +155,18 @@ class _Bodies:
         return 1
 
     def _scattered(self, kind: Structure, inside, warp) -> int:
-        xy = lattice(self.rng, self.size, kind.spacing, 0.12)
-        cluster = read(smooth(self.rng, self.shape, 1.5 * kind.spacing / STEP), xy, STEP)
-        xy = xy[read(inside, xy, STEP) < -0.5 * kind.radius]
+        xy = jittered_lattice(self.rng, self.size, kind.spacing, 0.12)
+        cluster = read_field(smooth_field(self.rng, self.shape, 1.5 * kind.spacing / STEP), xy, STEP)
+        xy = xy[read_field(inside, xy, STEP) < -0.5 * kind.radius]
         cluster = cluster[: len(xy)]  # any random order will do, this one leaves gaps that are near each other
         xy = xy[np.argsort(cluster, kind="stable")[: round(kind.share * len(xy))]]
         radius = kind.radius * np.exp(np.clip(kind.spread * self.rng.standard_normal(len(xy)), -1, 1))
-        free = read(self.distance, xy, STEP) > np.minimum(radius * 0.9, FAR - 4) + kind.gap
+        free = read_field(self.distance, xy, STEP) > np.minimum(radius * 0.9, FAR - 4) + kind.gap
         xy, radius = xy[free], radius[free]
         turn = self.rng.uniform(0, np.pi, len(xy))
         if kind.along == "flow":
             turn = 0.25 * self.rng.standard_normal(len(xy))
-        at = xy + np.stack([read(w, xy, STEP) for w in warp], axis=1)
+        at = xy + np.stack([read_field(w, xy, STEP) for w in warp], axis=1)
         _discs(
             self.distance, self.owner, at, radius, kind.stretch, np.cos(turn), np.sin(turn), warp[0], warp[1], inside,
             kind.gap, self.count, STEP, kind.wall > 0,
@@ -173,12 +182,12 @@ class _Bodies:
         u = u / kind.stretch
         low = np.array([u.min(), v.min()]) - 2 * kind.spacing
         extent = float(v.max() - low[1]) + 2 * kind.spacing, float(u.max() - low[0]) + 2 * kind.spacing
-        sites = lattice(self.rng, extent, kind.spacing, 0.13) + low
+        sites = jittered_lattice(self.rng, extent, kind.spacing, 0.13) + low
         sites = sites[self.rng.random(len(sites)) < kind.share] if kind.share < 1 else sites
         mask = (inside < 0) & (self.distance > -kind.gap)
         at = np.stack([u[mask], v[mask]], axis=1)
         side = kind.spacing * 0.8
-        near, far, which = two_nearest(at, sites, *buckets(sites, side), side)
+        near, far, which = two_nearest(at, sites, *sort_into_squares(sites, side), side)
         radius = kind.radius * np.exp(np.clip(kind.spread * self.rng.standard_normal(len(sites)), -1, 1))
         value = np.maximum(kind.gap / 2 - (far - near) / 2, near - radius[which])
         if kind.stretch > 1:

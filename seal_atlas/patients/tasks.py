@@ -12,9 +12,10 @@ from zlib import crc32
 import numpy as np
 
 from seal.errors import SealError
+from seal.evaluate.slide import FOLDS, SlideLabels, deal_cases, strata_of_labels
 from seal_atlas import tables
-from seal_atlas.patients.cohort import LEVEL, Patient, alterations, known_organs, morphology_factors, subtypes
-from seal_atlas.tables import typed
+from seal_atlas.patients.people import LEVEL, Patient, alterations, morphology_factors, require_known_organs, subtypes
+from seal_atlas.tables import read_typed
 
 GROUPS = {"molecular": 18, "pathway": 12, "response": 8, "morphology": 6}
 STRENGTHS = ("strong", "moderate", "weak", "none")
@@ -24,7 +25,7 @@ _SHAPE, _MEDIAN, _FOLLOW_UP = 1.2, 1100.0, (200.0, 2800.0)
 
 
 @dataclass(frozen=True)
-class Task:
+class SlideTask:
     """One task; the table's head says what the columns mean."""
 
     task: str
@@ -61,24 +62,16 @@ class CohortTruth:
     scores: np.ndarray  # [n, programmes], of the bulk expression (`slides.expression_scores`)
 
 
-@dataclass(frozen=True)
-class Labels:
-    """A task's labels.
+@dataclass(frozen=True, kw_only=True)
+class TaskLabels(SlideLabels):
+    """A task's labels; `rows` are the patients it takes. Survival's classes are quarters of the days by event."""
 
-    `rows` are the patients it takes; `label` their labels: numbers of `classes`, or floats where there are none.
-    Survival has `event` (1: died, or progressed) and `days`; its classes are quarters of the days by event.
-    """
-
-    task: Task
+    task: SlideTask
     rows: np.ndarray
-    label: np.ndarray
-    classes: tuple[str, ...] = ()
-    event: np.ndarray | None = None
-    days: np.ndarray | None = None
 
 
 @cache
-def tasks() -> dict[str, Task]:
+def slide_tasks() -> dict[str, SlideTask]:
     """Tasks by name, in the table's order.
 
     Raises
@@ -87,9 +80,9 @@ def tasks() -> dict[str, Task]:
         A task names something that does not exist, or calls itself null and is not.
     """
     path = tables.FOLDER / "tasks.csv"
-    found = {task.task: task for task in typed(Task, path)}
+    found = {task.task: task for task in read_typed(SlideTask, path)}
     for task in found.values():
-        known_organs(() if task.organs == "all" else task.organs.split(), f"{path}, task {task.task}")
+        require_known_organs(() if task.organs == "all" else task.organs.split(), f"{path}, task {task.task}")
         problem = _problem(task)
         if problem:
             raise SealError(
@@ -98,7 +91,7 @@ def tasks() -> dict[str, Task]:
     return found
 
 
-def _problem(task: Task) -> str | None:
+def _problem(task: SlideTask) -> str | None:
     kind, _, name = task.of.partition(":")
     known = {
         "alteration": tuple(alterations()),
@@ -124,7 +117,7 @@ def _problem(task: Task) -> str | None:
     return None
 
 
-def _weights(task: Task) -> dict[str, float]:
+def _weights(task: SlideTask) -> dict[str, float]:
     """Weights by name.
 
     Raises
@@ -144,7 +137,7 @@ def _weights(task: Task) -> dict[str, float]:
     return weights
 
 
-def labels(task: Task, patients: Sequence[Patient], truth: CohortTruth, seed: Sequence[int]) -> Labels:
+def label_slides(task: SlideTask, patients: Sequence[Patient], truth: CohortTruth, seed: Sequence[int]) -> TaskLabels:
     """Label the slides of a task.
 
     Parameters
@@ -164,14 +157,32 @@ def labels(task: Task, patients: Sequence[Patient], truth: CohortTruth, seed: Se
         return _of_subtype(task, name, rows, chosen)
     if kind == "pathway":
         score = truth.scores[rows, list(tables.programmes()).index(name)]
-        return Labels(task, rows, rng.permutation(score) if task.is_null else score)
+        return _labels(task, rows, rng.permutation(score) if task.is_null else score)
     risk = sum(
         (w * _standard(_quantity(n, chosen, truth, rows)) for n, w in _weights(task).items()), np.zeros(len(rows))
     )
     return (_survival if kind == "survival" else _latent)(task, rows, _standard(risk), rng)
 
 
-def _of_alteration(task: Task, name: str, rows: np.ndarray, chosen: Sequence[Patient]) -> Labels:
+def deal_folds(labels: TaskLabels, cases: Sequence[str], seed: Sequence[int]) -> np.ndarray:
+    """Deal a task's slides to folds: the fold in which each is tested, int [n].
+
+    Parameters
+    ----------
+    cases
+        Of the whole cohort.
+    seed
+        As for `label_slides`.
+    """
+    own = [cases[i] for i in labels.rows]
+    return deal_cases(own, strata_of_labels(labels), FOLDS, np.random.default_rng([*seed, 4]))
+
+
+def _labels(task: SlideTask, rows: np.ndarray, label: np.ndarray, classes=(), event=None, days=None) -> TaskLabels:
+    return TaskLabels(task=task, rows=rows, metric=task.metric, label=label, classes=classes, event=event, days=days)
+
+
+def _of_alteration(task: SlideTask, name: str, rows: np.ndarray, chosen: Sequence[Patient]) -> TaskLabels:
     merged = {}
     names = []
     for number, part in enumerate(task.classes.split("/")):
@@ -180,27 +191,27 @@ def _of_alteration(task: Task, name: str, rows: np.ndarray, chosen: Sequence[Pat
         merged |= dict.fromkeys(values.split("|") if values else [label], number)
     has = [i for i, patient in enumerate(chosen) if patient.alterations.get(name) in merged]
     values = np.array([merged[chosen[i].alterations[name]] for i in has], dtype=int)
-    return Labels(task, rows[has], values, tuple(names))
+    return _labels(task, rows[has], values, tuple(names))
 
 
-def _of_subtype(task: Task, column: str, rows: np.ndarray, chosen: Sequence[Patient]) -> Labels:
+def _of_subtype(task: SlideTask, column: str, rows: np.ndarray, chosen: Sequence[Patient]) -> TaskLabels:
     present = {patient.subtype for patient in chosen}
     names = list(dict.fromkeys(getattr(s, column) for s in subtypes().values() if s.subtype in present))
     values = np.array([names.index(getattr(subtypes()[p.subtype], column)) for p in chosen], dtype=int)
-    return Labels(task, rows, values, tuple(names))
+    return _labels(task, rows, values, tuple(names))
 
 
-def _latent(task: Task, rows: np.ndarray, risk: np.ndarray, rng: np.random.Generator) -> Labels:
+def _latent(task: SlideTask, rows: np.ndarray, risk: np.ndarray, rng: np.random.Generator) -> TaskLabels:
     """Cut sqrt(R2) risk + sqrt(1 - R2) noise into classes, R2 being the task's signal."""
     signal = float(task.signal)
     latent = np.sqrt(signal) * risk + np.sqrt(1 - signal) * rng.standard_normal(len(rows))
     ends = np.rint(np.cumsum([float(s) for s in task.share.split("/")]) * len(rows))
     rank = np.argsort(np.argsort(latent, kind="stable"), kind="stable")
     values = np.minimum(np.searchsorted(ends, rank, side="right"), len(ends) - 1)
-    return Labels(task, rows, values, tuple(task.classes.split("/")))
+    return _labels(task, rows, values, tuple(task.classes.split("/")))
 
 
-def _survival(task: Task, rows: np.ndarray, risk: np.ndarray, rng: np.random.Generator) -> Labels:
+def _survival(task: SlideTask, rows: np.ndarray, risk: np.ndarray, rng: np.random.Generator) -> TaskLabels:
     """Weibull times whose hazard is exp(signal x risk), censored at the end of follow-up."""
     scale = _MEDIAN / np.log(2) ** (1 / _SHAPE)
     time = scale * (rng.exponential(size=len(rows)) * np.exp(-float(task.signal) * risk)) ** (1 / _SHAPE)
@@ -209,7 +220,7 @@ def _survival(task: Task, rows: np.ndarray, risk: np.ndarray, rng: np.random.Gen
     event = (time <= follow_up).astype(int)
     quarter = np.searchsorted(np.quantile(days, (0.25, 0.5, 0.75)), days, side="right") if len(days) else days
     classes = tuple(f"Quartile {q}, Event {e}" for e in (0, 1) for q in (1, 2, 3, 4))
-    return Labels(task, rows, quarter + 4 * event, classes, event, days)
+    return _labels(task, rows, quarter + 4 * event, classes, event, days)
 
 
 def _quantity(name: str, chosen: Sequence[Patient], truth: CohortTruth, rows: np.ndarray) -> np.ndarray:

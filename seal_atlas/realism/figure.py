@@ -4,15 +4,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from figures.style import BLUE, DOUBLE, GREEN, GREY, LIGHT, ORANGE, SKY, VERMILION, new_figure, panel_title, style
 from seal_atlas.realism.pairings import PAIRED
-from seal_atlas.realism.statistic import NAMES
+from seal_atlas.realism.statistic import STATISTICS
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+BLUE, VERMILION, GREEN, ORANGE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9"  # Okabe and Ito's colours
+GREY, LIGHT = "#7F7F7F", "#C9C9C9"
+FIGURE_SIZE = (183.0, 158.0)  # mm, width and height, for which sizes of text and rows are set
 # Of the statistics with a number a section, those that are drawn; the table holds all.
 UPPER = ("counts_common", "depth_spread", "dispersion_common", "zeros_common", "above_noise", "moran", "moran_200")
 LOWER = ("od_red", "od_sd", "saturation", "tissue", "sharpness", "stain_angle")
@@ -28,18 +30,18 @@ LOOKS = {
 }
 
 
-@style()
-def realism_figure(realism: "pd.DataFrame") -> "Figure":
+def draw_realism(figure: "Figure", realism: "pd.DataFrame") -> None:
     """Draw sections' statistics, simulated beside real, and how well patches are told apart.
 
     Parameters
     ----------
+    figure
+        Empty, of `FIGURE_SIZE`; its style is the caller's.
     realism
         From `seal_atlas.realism`: `section_statistics` and `apart_statistics`. The grey band is the range of the real
         sections; whatever is lacking stays empty.
     """
-    sections = _labelled(realism[realism["statistic"].map(lambda name: NAMES[name].kind) != "apart"])
-    figure = new_figure(DOUBLE, 158)
+    sections = _labelled(realism[realism["statistic"].map(lambda name: STATISTICS[name].kind) != "apart"])
     rows = figure.subfigures(4, 1, height_ratios=[1, 1.3, 1, 1.08])
     for row, names, title in ((rows[0], UPPER, "A  Expression"), (rows[2], LOWER, "C  Pictures")):
         row.suptitle(title, fontsize=7, weight="bold", x=0.01, ha="left")
@@ -54,8 +56,6 @@ def realism_figure(realism: "pd.DataFrame") -> "Figure":
         draw_strip(axes, sections, name)
     _draw_apart(apart, realism)
     _legend(figure, sections)
-    figure.draw_without_rendering()
-    return figure
 
 
 def _labelled(sections: "pd.DataFrame") -> "pd.DataFrame":
@@ -82,7 +82,7 @@ def draw_strip(axes: "Axes", sections: "pd.DataFrame", name: str) -> None:
     if name in LOG:
         _log(axes, (1.0, 3.0))
     axes.margins(y=0.1)
-    words = NAMES[name].label.split(" ")
+    words = STATISTICS[name].label.split(" ")
     lines = [""]
     for word in words:
         lines = [*lines[:-1], f"{lines[-1]} {word}".strip()] if len(lines[-1] + word) < 13 else [*lines, word]
@@ -100,7 +100,7 @@ def _log(axes: "Axes", steps: tuple[float, ...]) -> None:
 
 
 def _draw_spectrum(axes: "Axes", sections: "pd.DataFrame") -> None:
-    from seal_atlas.realism.expression import CORRELATED, SPOTS, noise_edge
+    from seal_atlas.realism.count_statistics import CORRELATED, SPOTS, noise_edge
 
     _draw_curves(axes, sections[sections["statistic"] == "spectrum"])
     edge = noise_edge(SPOTS, CORRELATED) / CORRELATED
@@ -108,7 +108,7 @@ def _draw_spectrum(axes: "Axes", sections: "pd.DataFrame") -> None:
     axes.text(20, edge * 1.04, "edge of noise", ha="right", va="bottom", fontsize=6, color=GREY)
     _log(axes, (1.0, 2.0, 5.0))
     axes.set(xlabel="component of the genes' correlations", ylabel="share of variance")
-    panel_title(axes, "B", "Gene-gene correlation")
+    axes.set_title("B  Gene-gene correlation", loc="left")
 
 
 def _draw_variance(axes: "Axes", sections: "pd.DataFrame") -> None:
@@ -117,7 +117,7 @@ def _draw_variance(axes: "Axes", sections: "pd.DataFrame") -> None:
     axes.plot(limits, limits, color=GREY, lw=0.8, ls="--")
     axes.text(28, 9, "Poisson", ha="right", va="top", fontsize=6, color=GREY)
     axes.set(xscale="log", yscale="log", xlabel="mean counts at common depth", ylabel="variance")
-    panel_title(axes, "", "Mean and variance of genes")
+    axes.set_title("Mean and variance of genes", loc="left")
 
 
 def _draw_curves(axes: "Axes", curves: "pd.DataFrame") -> None:
@@ -140,7 +140,7 @@ def _draw_stains(axes: "Axes", sections: "pd.DataFrame") -> None:
     axes.text(
         0.98, 0.98, "filled: haematoxylin\nopen: eosin", transform=axes.transAxes, ha="right", va="top", fontsize=6
     )
-    panel_title(axes, "", "Stains")
+    axes.set_title("Stains", loc="left")
 
 
 def _draw_apart(axes: "Axes", realism: "pd.DataFrame") -> None:

@@ -35,7 +35,7 @@ NAME = "SQUIDPY-MOUSE-BRAIN"
 PITCH, SPOT = 100.0, 55.0  # um
 
 
-def fetch() -> Path:
+def fetch_archive() -> Path:
     """Download squidpy's source archive from the package index, once (6 MB; pip takes up to a minute over it).
 
     Raises
@@ -61,7 +61,7 @@ def prepare(profile: Profile | None = None) -> Path:
     Raises
     ------
     SealError
-        See `fetch`.
+        See `fetch_archive`.
     """
     root = paths.samples("mouse")
     record, image = root / "metadata" / f"{NAME}.json", root / "wsis" / f"{NAME}.tif"
@@ -69,7 +69,7 @@ def prepare(profile: Profile | None = None) -> Path:
     made = Made("the mouse's sample", VERSION, {"archive": ARCHIVE.sha256})
     if whole and is_made(root, NAME, made):
         return root
-    counts, pixels = _read(fetch())
+    counts, pixels = _read(fetch_archive())
     data, um_per_px = _on_grid(counts)
     _write_image(image, pixels)
     write_sample(root, _row(data, um_per_px) | {"made": made.stamp()}, data, None, um_per_px)

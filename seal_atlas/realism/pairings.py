@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seal.data.hest import Sample
 from seal.data.sample_files import read_counts
-from seal.evaluate.robustness import told_apart
+from seal.data.samples import Sample
+from seal.evaluate.robustness import measure_separability
 from seal.models.baselines import colour_statistics
-from seal_atlas.realism.sections import COLUMNS, patch_numbers, read_spread
-from seal_atlas.realism.statistic import NAMES
+from seal_atlas.realism.measure import COLUMNS, patch_numbers, read_spread
+from seal_atlas.realism.statistic import STATISTICS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,14 +29,14 @@ PAIRED = (
 
 
 @dataclass(frozen=True)
-class Patches:
+class ComparedPatches:
     """Patches of several sections, as an encoder sees them."""
 
     images: np.ndarray  # uint8 [n, S, S, 3]
     spots: "pd.DataFrame"  # a row a patch: sample, donor, organ, species, simulated, half (of its section: 0 or 1)
 
 
-def draw_patches(samples: Sequence[Sample], size: int, um_per_px: float) -> Patches:
+def draw_patches(samples: Sequence[Sample], size: int, um_per_px: float) -> ComparedPatches:
     """Read the patches that `apart_statistics` compares, about 300 simulated and 300 real ones.
 
     Parameters
@@ -55,10 +55,10 @@ def draw_patches(samples: Sequence[Sample], size: int, um_per_px: float) -> Patc
         about = {name: getattr(sample, name) for name in ("donor", "organ", "species", "simulated")}
         frames.append(frame.assign(**about))
         images.append(pixels)
-    return Patches(np.concatenate(images), pd.concat(frames, ignore_index=True))
+    return ComparedPatches(np.concatenate(images), pd.concat(frames, ignore_index=True))
 
 
-def apart_statistics(patches: Patches, embeddings: np.ndarray, seed: int = 0) -> "pd.DataFrame":
+def apart_statistics(patches: ComparedPatches, embeddings: np.ndarray, seed: int = 0) -> "pd.DataFrame":
     """Tell patches apart by embedding and by colour alone: simulated from real, and the controls.
 
     Simulated and real: cross-validated by donor, serial sections of a patient together. Pairs of sections: one half
@@ -80,7 +80,7 @@ def apart_statistics(patches: Patches, embeddings: np.ndarray, seed: int = 0) ->
     rows = []
     for kind, name, chosen, second, groups in _comparisons(patches.spots, seed):
         for feature, values in features.items():
-            found = told_apart(values[chosen], second, groups, seed)
+            found = measure_separability(values[chosen], second, groups, seed)
             about = {"source": kind, "simulated": "simulated" in kind, "group": name, "organ": ""}
             numbers = {
                 "auc": (found.auc, *found.auc_interval),
@@ -89,7 +89,7 @@ def apart_statistics(patches: Patches, embeddings: np.ndarray, seed: int = 0) ->
             }
             for statistic, (value, low, high) in numbers.items():
                 key = f"{statistic}_{feature}"
-                one = {"statistic": key, "unit": NAMES[key].unit, "value": value, "low": low, "high": high}
+                one = {"statistic": key, "unit": STATISTICS[key].unit, "value": value, "low": low, "high": high}
                 rows.append(about | one | {"x": np.nan})
     return pd.DataFrame(rows, columns=COLUMNS)
 

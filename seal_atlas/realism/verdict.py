@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from seal_atlas.realism.pairings import PAIRED, POOLED
-from seal_atlas.realism.statistic import NAMES
+from seal_atlas.realism.statistic import STATISTICS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,22 +30,22 @@ def shortfalls(realism: "pd.DataFrame") -> list[str]:
 
     Returns
     -------
-    One sentence a shortfall, in the order of `NAMES`.
+    One sentence a shortfall, in the order of `STATISTICS`.
     """
-    kinds = realism["statistic"].map(lambda name: NAMES[name].kind)
+    kinds = realism["statistic"].map(lambda name: STATISTICS[name].kind)
     sections = realism[kinds.isin(["expression", "picture"])]
     number_real = sections.loc[~sections["simulated"].astype(bool), "group"].nunique()
     if number_real < RANGE:
         return [f"Real sections at hand: {number_real}, too few for a range. Let SEAL_HER2ST name a copy of her2st."]
     found = []
-    for name in NAMES:
-        simulated, real, organs = alike(sections[sections["statistic"] == name])
+    for name in STATISTICS:
+        simulated, real, organs = values_of_like_organs(sections[sections["statistic"] == name])
         if len(simulated) and len(real) >= RANGE:
             found += _of_statistic(name, simulated, real, organs)
     return found + [line for feature in ("encoder", "colour") for line in _of_classifier(realism, feature)]
 
 
-def alike(one: "pd.DataFrame") -> tuple[np.ndarray, np.ndarray, str]:
+def values_of_like_organs(one: "pd.DataFrame") -> tuple[np.ndarray, np.ndarray, str]:
     """Values of simulated and of real sections of like organs, and which organs these are.
 
     Parameters
@@ -62,16 +62,17 @@ def alike(one: "pd.DataFrame") -> tuple[np.ndarray, np.ndarray, str]:
 
 
 def _of_statistic(name: str, simulated: np.ndarray, real: np.ndarray, organs: str) -> list[str]:
-    label, unit, _ = NAMES[name]
+    label, unit, _ = STATISTICS[name]
     shown = f" {unit}" if unit in ("degrees", "µm²") else ""
     median, low, high = float(np.median(simulated)), float(real.min()), float(real.max())
     what = (
         f"{label[0].upper()}{label[1:]}: the median simulated section ({organs}; {len(simulated)}) has "
-        f"{number(median)}{shown}, real ones ({len(real)}) lie between {number(low)} and {number(high)}"
+        f"{format_number(median)}{shown}, real ones ({len(real)}) lie between {format_number(low)} and "
+        f"{format_number(high)}"
     )
     end = low if median < low else high
     if not low <= median <= high and abs(median - end) > SLIGHT * abs(end):
-        by = f"{abs(median - end):.2g}" if abs(median - end) < 100 else number(abs(median - end))
+        by = f"{abs(median - end):.2g}" if abs(median - end) < 100 else format_number(abs(median - end))
         ratio = f", a factor of {max(median / end, end / median):.2f}" if low > 0 and median > 0 else ""
         return [f"{what}: {by} too {'low' if median < low else 'high'}{ratio}."]
     spread = [np.subtract(*np.quantile(values, [0.75, 0.25])) for values in (simulated, real)]
@@ -80,7 +81,7 @@ def _of_statistic(name: str, simulated: np.ndarray, real: np.ndarray, organs: st
     return []
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """A number with about three digits."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 

@@ -4,17 +4,17 @@ import numpy as np
 from numba import njit
 
 from seal_atlas import tables
-from seal_atlas.growing.fields import buckets, nearest, two_nearest
+from seal_atlas.growing.fields import nearest_label, sort_into_squares, two_nearest
+from seal_atlas.growing.grow import GrownTissue
 from seal_atlas.growing.layout import STEP
-from seal_atlas.growing.tissue import Tissue
-from seal_atlas.showing.stains import Stain, blemish, soften, transmit
+from seal_atlas.showing.stains import Stain, add_blemishes, blur_amounts, transmit_light
 from seal_atlas.tables import Site
 
 UM_PER_PX = 0.5
 _TEXTURE = 256  # points a side of the tables of noise
 
 
-def light(tissue: Tissue, stain: Stain, site: Site, seed: list[int]) -> np.ndarray:
+def draw_light(tissue: GrownTissue, stain: Stain, site: Site, seed: list[int]) -> np.ndarray:
     """Draw a section as the light that passes through it.
 
     Returns
@@ -22,14 +22,14 @@ def light(tissue: Tissue, stain: Stain, site: Site, seed: list[int]) -> np.ndarr
     uint16 [H, W, 3] at 0.5 um/px, 65,535 where there is nothing.
     """
     rng = np.random.default_rng([*seed, 10])
-    amounts = ink(tissue, rng)
-    blemish(np.random.default_rng([*seed, 11]), amounts, site, UM_PER_PX)
+    amounts = draw_amounts(tissue, rng)
+    add_blemishes(np.random.default_rng([*seed, 11]), amounts, site, UM_PER_PX)
     for _ in range(2):
-        soften(amounts, min(0.25, 0.3 * stain.thickness))
-    return transmit(amounts, stain)
+        blur_amounts(amounts, min(0.25, 0.3 * stain.thickness))
+    return transmit_light(amounts, stain)
 
 
-def ink(tissue: Tissue, rng: np.random.Generator) -> np.ndarray:
+def draw_amounts(tissue: GrownTissue, rng: np.random.Generator) -> np.ndarray:
     """Amounts of haematoxylin, eosin and pigment of a section, float32 [H, W, 3], OD."""
     layout = tissue.layout
     noise = rng.standard_normal((_TEXTURE, _TEXTURE)).astype(np.float32)
@@ -41,7 +41,7 @@ def ink(tissue: Tissue, rng: np.random.Generator) -> np.ndarray:
     ground, bodies, lumens = _parameters(tissue)
     edge, tone = _borders(tissue, rng, (height // 2 + 1, width // 2 + 1))
     turn = np.stack([np.cos(layout.turn), np.sin(layout.turn), layout.cut], axis=1).astype(np.float32)
-    paint(
+    paint_tissue(
         amounts, fields, layout.compartment, layout.owner, layout.structure, layout.hollow, turn, ground, bodies,
         lumens, edge, tone, noise, STEP / UM_PER_PX,
     )  # fmt: skip
@@ -49,7 +49,7 @@ def ink(tissue: Tissue, rng: np.random.Generator) -> np.ndarray:
     return amounts
 
 
-def _parameters(tissue: Tissue) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _parameters(tissue: GrownTissue) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Numbers of the ground [compartments, 7], of the structures [structures, 11], and their lumens' codes."""
     from statistics import NormalDist
 
@@ -69,7 +69,7 @@ def _quantile(normal, share: float) -> float:
     return normal.inv_cdf(min(max(share, 1e-6), 1 - 1e-6))
 
 
-def _borders(tissue: Tissue, rng, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+def _borders(tissue: GrownTissue, rng, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """Distance to the nearest border between cells (1/20 um, up to 255) and the cell's tone, uint8, at 1 um/px."""
     edge, tone = np.full(shape, 255, np.uint8), np.full(shape, 128, np.uint8)
     layout, kinds = tissue.layout, tissue.architecture.structures
@@ -80,12 +80,12 @@ def _borders(tissue: Tissue, rng, shape: tuple[int, int]) -> tuple[np.ndarray, n
     wanted = (layout.distance < 1) & shown[layout.structure[layout.owner]] & (layout.owner > 0)
     wanted = np.repeat(np.repeat(wanted, per_point, 0), per_point, 1)[1:, 1:][: shape[0], : shape[1]]
     rows, cols = np.nonzero(wanted)
-    owner = nearest(layout.owner, tissue.cells.xy, STEP)
+    owner = nearest_label(layout.owner, tissue.cells.xy, STEP)
     points = tissue.cells.xy[shown[layout.structure[owner]] & (owner > 0)]
     if not len(points) or not len(rows):
         return edge, tone
     at = np.stack([cols, rows], axis=1).astype(np.float64)
-    near, far, which = two_nearest(at, points, *buckets(points, 10.0), 10.0)
+    near, far, which = two_nearest(at, points, *sort_into_squares(points, 10.0), 10.0)
     edge[rows, cols] = np.minimum((far - near) * 10, 255).astype(np.uint8)
     tones = np.clip(128 + 40 * rng.standard_normal(len(points) + 1), 0, 255).astype(np.uint8)
     tone[rows, cols] = tones[which]
@@ -106,7 +106,7 @@ def grain(noise, a, b):
 
 
 @njit(cache=True, nogil=True)
-def red_cell(noise, x, y):
+def cover_by_red_cell(noise, x, y):
     """How much of a red cell lies at a point (um) of a vessel's lumen, 0 to 1: discs on a jittered grid of 6 um."""
     best = 0.0
     i, j = int(x / 6), int(y / 6)
@@ -121,7 +121,7 @@ def red_cell(noise, x, y):
 
 
 @njit(cache=True, nogil=True)
-def lumen(code, noise, x, y, below):
+def fill_lumen(code, noise, x, y, below):
     """Haematoxylin, eosin and pigment of what fills a lumen, `below` um from its wall."""
     if code == 1:  # secretion
         return 0.01, 0.09 + 0.02 * grain(noise[1], x / 5, y / 5), 0.0
@@ -129,7 +129,7 @@ def lumen(code, noise, x, y, below):
         wisp = grain(noise[1], x / 3, y / 14)
         return max(0.07 + 0.03 * wisp, 0.0), max(0.05 + 0.02 * wisp, 0.0), 0.0
     if code == 3:  # blood
-        cell = red_cell(noise[0], x, y)
+        cell = cover_by_red_cell(noise[0], x, y)
         return 0.0, 0.04 + 0.42 * cell, 0.16 * cell
     if code == 4:  # debris of dead cells
         speck = min(1.0, max(0.0, grain(noise[1], x / 1.9, y / 1.9) - 1.2) * 1.5)
@@ -147,7 +147,7 @@ def lumen(code, noise, x, y, below):
 
 
 @njit(cache=True, nogil=True)
-def paint(
+def paint_tissue(
     amounts, fields, compartment, owner, structure, hollow, turn, ground, bodies, lumens, edge, tone, noise, scale
 ):  # fmt: skip
     """Draw ground, cytoplasm and lumens, in place; `scale` pixels a point of the fields."""
@@ -192,7 +192,7 @@ def paint(
             elif d > 0:
                 e = 0.02  # a halo
             elif hollow[body] and -d > q[0]:
-                h, e, p = lumen(lumens[kind], noise, um_x, um_y, -d - q[0])
+                h, e, p = fill_lumen(lumens[kind], noise, um_x, um_y, -d - q[0])
             elif q[7] > 0:
                 t = turn[body]
                 if q[9] == 0:
@@ -226,7 +226,7 @@ def paint(
             amounts[y, x, 0], amounts[y, x, 1], amounts[y, x, 2] = h, e, p
 
 
-def _stamp_cells(amounts: np.ndarray, tissue: Tissue, rng, noise: np.ndarray) -> None:
+def _stamp_cells(amounts: np.ndarray, tissue: GrownTissue, rng, noise: np.ndarray) -> None:
     """Draw drops, the bodies of single cells, then nuclei, in place."""
     cells, types = tissue.cells, list(tables.cell_types().values())
     column = {

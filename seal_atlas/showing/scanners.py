@@ -1,7 +1,7 @@
 """Simulated whole-slide scanners: light through a section to 8-bit pictures (tables/scanners.csv).
 
 Optics, sensor and electronics in the order in which they act: point spread, sampling, colour matrix, tone curve,
-noise, sharpening. Whole numbers only, so that any CPU gives the same picture; JPEG follows in `tiff.write`.
+noise, sharpening. Whole numbers only, so that any CPU gives the same picture; JPEG follows in `tiff.write_tiff`.
 """
 
 from dataclasses import dataclass
@@ -67,7 +67,7 @@ def scanners() -> dict[str, Scanner]:
         A row of the table is no scanner: its matrix moves white, or a value is out of range.
     """
     path = tables.FOLDER / "scanners.csv"
-    found = {model.scanner: model for model in tables.typed(Scanner, path)}
+    found = {model.scanner: model for model in tables.read_typed(Scanner, path)}
     for model in found.values():
         good = np.allclose(model.matrix.sum(axis=1), 1) and 0 <= model.black < model.white.min()
         if not (good and model.white.max() <= 255 and model.gamma > 0 and 1 <= model.quality <= 100):
@@ -79,7 +79,7 @@ def scanners() -> dict[str, Scanner]:
     return found
 
 
-def scanner(name: str) -> Scanner:
+def find_scanner(name: str) -> Scanner:
     """Look a scanner model up.
 
     Raises
@@ -96,7 +96,7 @@ def scanner(name: str) -> Scanner:
     return scanners()[name]
 
 
-def scan(light: np.ndarray, name: str, rng: np.random.Generator) -> np.ndarray:
+def scan_light(light: np.ndarray, name: str, rng: np.random.Generator) -> np.ndarray:
     """Scan a section.
 
     Parameters
@@ -117,7 +117,7 @@ def scan(light: np.ndarray, name: str, rng: np.random.Generator) -> np.ndarray:
     SealError
         There is no such scanner.
     """
-    model = scanner(name)
+    model = find_scanner(name)
     light, shape = np.ascontiguousarray(light), light.shape[:2]
     if model.um_per_px != UM_PER_PX:
         light = _resized(light, *(round(side * UM_PER_PX / model.um_per_px) for side in shape))

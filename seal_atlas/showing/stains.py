@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
-from seal_atlas.growing.fields import smooth
+from seal_atlas.growing.fields import smooth_field
 from seal_atlas.tables import Site
 
 # Unit optical-density vectors in red, green, blue of haematoxylin, eosin and DAB, which is brown like melanin
@@ -35,7 +35,7 @@ class Stain:
         return unit * np.array([[self.haematoxylin], [self.eosin], [1.0]])
 
 
-def of_donor(site: Site, rng: np.random.Generator) -> Stain:
+def stain_of_donor(site: Site, rng: np.random.Generator) -> Stain:
     """A donor's stain: the site's, varied from day to day."""
     strength = np.exp(site.spread * rng.standard_normal(2))
     return Stain(
@@ -59,7 +59,7 @@ def _transmit(amounts, vectors, table):
     return out
 
 
-def transmit(amounts: np.ndarray, stain: Stain) -> np.ndarray:
+def transmit_light(amounts: np.ndarray, stain: Stain) -> np.ndarray:
     """Light through a section.
 
     Parameters
@@ -76,7 +76,7 @@ def transmit(amounts: np.ndarray, stain: Stain) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def soften(amounts, weight):
+def blur_amounts(amounts, weight):
     """Blur in place by (w, 1 - 2w, w) along rows and columns."""
     height, width, channels = amounts.shape
     keep = 1 - 2 * weight
@@ -126,7 +126,7 @@ def _bubble(amounts, cx, cy, radius):
                 amounts[y, x, 2] += 0.25 * ring
 
 
-def blemish(rng: np.random.Generator, amounts: np.ndarray, site: Site, um_per_px: float) -> None:
+def add_blemishes(rng: np.random.Generator, amounts: np.ndarray, site: Site, um_per_px: float) -> None:
     """Add folds and bubbles to the amounts of a section, in place; how many follows from its area."""
     height, width, _ = amounts.shape
     mm2 = height * width * um_per_px**2 / 1e6
@@ -136,7 +136,7 @@ def blemish(rng: np.random.Generator, amounts: np.ndarray, site: Site, um_per_px
         rows, cols = np.arange(height // step + 2)[:, None], np.arange(width // step + 2)[None]
         turn, at = rng.uniform(0, np.pi), rng.uniform(0.2, 0.8, 2)
         line = (rows - at[0] * height / step) * np.cos(turn) + (cols - at[1] * width / step) * np.sin(turn)
-        bend = 12 * smooth(rng, line.shape, 60)
+        bend = 12 * smooth_field(rng, line.shape, 60)
         length = np.hypot(rows - at[0] * height / step, cols - at[1] * width / step)
         strip = line + bend + np.where(length > rng.uniform(20, 60), 1e6, 0)
         _fold(amounts, strip.astype(np.float32), step, rng.uniform(1.2, 2.4))

@@ -12,7 +12,7 @@ TILE = 256  # px
 DESCRIPTION = "SIMULATED tissue; nothing in this picture was measured"
 
 
-def write(path: Path, image: np.ndarray, um_per_px: float, quality: int) -> None:
+def write_tiff(path: Path, image: np.ndarray, um_per_px: float, quality: int) -> None:
     """Write a picture as a pyramid, each level half the size of the one before, down to one tile.
 
     The same picture gives the same bytes: no time, no software version.

@@ -24,15 +24,17 @@ from typing import Any
 
 import numpy as np
 
+from seal import paths
 from seal.errors import SealError
 from seal.files import Made, atomic, read_json, remove_parts, write_json
-from seal.profiles import AtlasSettings
+from seal.profiles import Profile
 from seal_atlas import tables
-from seal_atlas.counting import expression
-from seal_atlas.patients.cohort import Patient, alterations, morphology_factors, patients, subtypes
+from seal_atlas.counting import transcripts
+from seal_atlas.patients.people import Patient, alterations, draw_patients, morphology_factors, subtypes
 from seal_atlas.patients.tasks import CohortTruth
+from seal_atlas.settings import AtlasSettings, folder_suffix, settings_of
 from seal_atlas.showing import render
-from seal_atlas.writing import pathobench, slides
+from seal_atlas.writing import atlas, slides, task_folders
 
 VERSION = 1  # counted up when the same slides give other tables, labels or folds
 _ROWS = 500  # rows of truth.parquet written at a time
@@ -53,7 +55,7 @@ def cohort_seed(settings: AtlasSettings) -> list[int]:
     return [settings.seed, 40]
 
 
-def patients_of(settings: AtlasSettings) -> tuple[list[Patient], list[Patient]]:
+def draw_cohorts(settings: AtlasSettings) -> tuple[list[Patient], list[Patient]]:
     """Patients of the cohort, and those whose slides every scanner scans.
 
     Raises
@@ -66,15 +68,20 @@ def patients_of(settings: AtlasSettings) -> tuple[list[Patient], list[Patient]]:
         raise SealError(
             f"no slide cohort can be made with {asdict(settings)}",
             expected="one patient, patch, scanned slide or more; scale 1 or more",
-            do="change the profile's AtlasSettings",
+            do="change the profile's source_settings",
         )
     return (
-        patients(settings.patients * settings.scale, cohort_seed(settings), "P", settings.organs),
-        patients(settings.scanned_slides * settings.scale, [settings.seed, 41], "S", settings.organs),
+        draw_patients(settings.patients * settings.scale, cohort_seed(settings), "P", settings.organs),
+        draw_patients(settings.scanned_slides * settings.scale, [settings.seed, 41], "S", settings.organs),
     )
 
 
-def prepare(root: Path, settings: AtlasSettings) -> Path:
+def prepare_slides(profile: Profile) -> Path:
+    """Make what is missing of the slide cohorts of the profile's atlas, see `make_cohorts`; their folder."""
+    return make_cohorts(paths.slides("atlas", folder_suffix(profile)), settings_of(profile))
+
+
+def make_cohorts(root: Path, settings: AtlasSettings) -> Path:
     """Make what is missing of the slide cohorts.
 
     A slide that is there and follows from the same settings and tables is not made again; slides that nobody asks for
@@ -91,10 +98,8 @@ def prepare(root: Path, settings: AtlasSettings) -> Path:
     """
     from tqdm import tqdm
 
-    from seal_atlas import threads
-
     root = Path(root)
-    drawn, scanned = patients_of(settings)
+    drawn, scanned = draw_cohorts(settings)
     jobs = _jobs(drawn, scanned, settings)
     made = Made("the atlas's cohorts", VERSION, {"slides": [job.made.key for job in jobs]})
     missing = [job for job in jobs if not _whole(root, job)]
@@ -105,17 +110,17 @@ def prepare(root: Path, settings: AtlasSettings) -> Path:
     _clear(root, jobs)
 
     def make(job: _Job) -> None:
-        slides.write(root, job.patient, job.patches, settings.seed, job.made, job.every_scanner)
+        slides.write_slide(root, job.patient, job.patches, settings.seed, job.made, job.every_scanner)
 
     if missing:
-        with ThreadPoolExecutor(threads()) as pool:
+        with ThreadPoolExecutor(atlas.count_threads()) as pool:
             for _ in tqdm(pool.map(make, missing), total=len(missing), desc="simulated slides", unit="slide"):
                 pass
     _write_patients(drawn, root / "patients.csv")
     _write_slides(root, jobs)
     truth = _write_truth(root, drawn)
     names = {p.case: slides.slide_id(p.case) for p in drawn}
-    pathobench.write(root, drawn, truth, names, cohort_seed(settings))
+    task_folders.write_tasks(root, drawn, truth, names, cohort_seed(settings))
     write_json(stamp, made.stamp() | {"simulated": True, "patients": len(drawn), "scanned": len(scanned)})
     return root
 
@@ -127,7 +132,7 @@ def _jobs(drawn: Sequence[Patient], scanned: Sequence[Patient], settings: AtlasS
 
 
 def _made_from(patient: Patient, patches: int, every_scanner: bool, seed: int) -> Made:
-    own = {"patches": patches, "every_scanner": every_scanner, "seed": seed, "tables": tables.content()}
+    own = {"patches": patches, "every_scanner": every_scanner, "seed": seed, "tables": tables.tables_digest()}
     return Made("the atlas's slides", slides.VERSION, {"patient": asdict(patient)} | own)
 
 
@@ -136,7 +141,7 @@ def _whole(root: Path, job: _Job) -> bool:
     if not job.made.is_current(record):
         return False
     names = slides.slide_ids(job.patient, job.every_scanner)
-    return all(path.is_file() for name in names for path in slides.paths_of(root, name))
+    return all(path.is_file() for name in names for path in slides.slide_paths(root, name))
 
 
 def _clear(root: Path, jobs: Sequence[_Job]) -> None:
@@ -150,7 +155,7 @@ def _clear(root: Path, jobs: Sequence[_Job]) -> None:
             path.unlink()
     for path in (root / "wsis").glob("*.tif"):
         if path.stem not in names:
-            for old in slides.paths_of(root, path.stem):
+            for old in slides.slide_paths(root, path.stem):
                 old.unlink(missing_ok=True)
 
 
@@ -198,7 +203,7 @@ def _write_truth(root: Path, drawn: Sequence[Patient]) -> CohortTruth:
         "cell_types": ",".join(tables.cell_types()),
         "programmes": ",".join(tables.programmes()),
         "factors": ",".join(morphology_factors()),
-        "genes": ",".join(expression.genes()),
+        "genes": ",".join(transcripts.gene_names()),
         "simulated": "True",
     }
     text, numbers = (
@@ -218,7 +223,7 @@ def _write_truth(root: Path, drawn: Sequence[Patient]) -> CohortTruth:
     return CohortTruth(tuple(p.case for p in drawn), *(np.array(kept[name]) for name in numbers))
 
 
-def read_truth(root: Path) -> CohortTruth:
+def read_cohort_truth(root: Path) -> CohortTruth:
     """Read the truth of the patients' slides.
 
     Raises

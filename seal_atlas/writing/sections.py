@@ -7,11 +7,13 @@ from zlib import crc32
 
 import numpy as np
 
+from seal.data.samples import FIELD
 from seal.files import Made
 from seal_atlas import tables
-from seal_atlas.counting import expression
-from seal_atlas.growing import tissue
-from seal_atlas.growing.tissue import Tissue
+from seal_atlas.counting import transcripts
+from seal_atlas.counting.transcripts import SimulatedCounts, SpotTruth
+from seal_atlas.growing import grow
+from seal_atlas.growing.grow import GrownTissue
 from seal_atlas.showing import render, scanners, stains, tiff
 from seal_atlas.tables import Donor
 
@@ -19,20 +21,20 @@ if TYPE_CHECKING:
     from anndata import AnnData
 
 VERSION = 1  # counted up when the same donor and tables give another section
-PITCH, SPOT, FIELD = 100.0, 55.0, 112.0  # um; Visium's spot distance and diameter, HEST-1k's patch
+PITCH, SPOT = 100.0, 55.0  # um; Visium's spot distance and diameter
 MARGIN = FIELD / 2 + 4  # um between the outermost spots and the edge of the picture
 
 
 @dataclass(frozen=True)
-class Section:
+class SimulatedSection:
     """One simulated section: counts with their truth, and the whole picture, uint8 [H, W, 3] at 0.5 um/px."""
 
     table: "AnnData"
     image: np.ndarray
-    tissue: Tissue
+    tissue: GrownTissue
 
 
-def visium(spots: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def lay_visium_grid(spots: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Lay `spots` of a Visium grid as a roughly square patch.
 
     Returns
@@ -45,36 +47,40 @@ def visium(spots: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return row, col, MARGIN + np.stack([col * PITCH / 2, row * PITCH * np.sqrt(3) / 2], axis=1)
 
 
-def seed_of(seed: int, name: str) -> list[int]:
+def seed_by_name(seed: int, name: str) -> list[int]:
     """The seed of what belongs to a name, whatever else is simulated."""
     return [seed, crc32(name.encode())]
 
 
-def spot_truth(grown: Tissue, xy: np.ndarray, seed: list[int]) -> expression.Truth:
+def spot_truth(grown: GrownTissue, xy: np.ndarray, seed: list[int]) -> SpotTruth:
     """What lies in spots of 55 um around points (um) at least a spot apart: RNA by cell type, activity."""
-    return expression.Truth(rna=grown.composition(xy, SPOT / 2, _content(grown, seed)), activity=grown.activity_at(xy))
+    return SpotTruth(rna=grown.composition(xy, SPOT / 2, _content(grown, seed)), activity=grown.activity_at(xy))
 
 
-def bulk_truth(grown: Tissue, seed: list[int]) -> expression.Truth:
+def bulk_truth(grown: GrownTissue, seed: list[int]) -> SpotTruth:
     """The same of the whole tissue, as if it were ground up: one row; activity is the mean over its cells."""
     rna = np.bincount(grown.cells.kind, weights=_content(grown, seed), minlength=len(tables.cell_types()))
-    return expression.Truth(rna=rna[None], activity=grown.activity_at(grown.cells.xy).mean(axis=0, keepdims=True))
+    return SpotTruth(rna=rna[None], activity=grown.activity_at(grown.cells.xy).mean(axis=0, keepdims=True))
 
 
-def _content(grown: Tissue, seed: list[int]) -> np.ndarray:
+def _content(grown: GrownTissue, seed: list[int]) -> np.ndarray:
     """RNA content of every cell: its type's, lognormal among the cells of a type."""
     rng = np.random.default_rng([*seed, 20])
     spread = rng.standard_normal(len(grown.cells.kind))
-    return expression.content()[grown.cells.kind] * np.exp(expression.parameters()["content_sd"] * spread)
+    return transcripts.rna_content()[grown.cells.kind] * np.exp(
+        transcripts.expression_parameters()["content_sd"] * spread
+    )
 
 
-def picture(grown: Tissue, site: tables.Site, seed: list[int]) -> np.ndarray:
+def draw_picture(grown: GrownTissue, site: tables.Site, seed: list[int]) -> np.ndarray:
     """The section, stained at a site and scanned by its scanner, uint8 [H, W, 3] at 0.5 um/px."""
-    stain = stains.of_donor(site, np.random.default_rng([*seed, 21]))
-    return scanners.scan(render.light(grown, stain, site, seed), site.scanner, np.random.default_rng([*seed, 22]))
+    stain = stains.stain_of_donor(site, np.random.default_rng([*seed, 21]))
+    return scanners.scan_light(
+        render.draw_light(grown, stain, site, seed), site.scanner, np.random.default_rng([*seed, 22])
+    )
 
 
-def simulate(donor: Donor, spots: int, seed: int) -> Section:
+def simulate_section(donor: Donor, spots: int, seed: int) -> SimulatedSection:
     """Simulate a donor's section.
 
     Parameters
@@ -87,19 +93,19 @@ def simulate(donor: Donor, spots: int, seed: int) -> Section:
     SealError
         The tables have no such tissue.
     """
-    own = seed_of(seed, donor.donor)
-    row, col, xy = visium(spots)
+    own = seed_by_name(seed, donor.donor)
+    row, col, xy = lay_visium_grid(spots)
     width, height = xy.max(axis=0) + MARGIN
-    grown = tissue.build(own, donor.organ, donor.state, (float(height), float(width)))
+    grown = grow.grow_tissue(own, donor.organ, donor.state, (float(height), float(width)))
     truth = spot_truth(grown, xy, own)
-    counts = expression.express(
+    counts = transcripts.simulate_counts(
         np.random.default_rng([*own, 23]), truth, donor.organ, donor.state, donor.donor, donor.site
     )
     table = _table(counts, truth, grown, row, col, xy)
-    return Section(table, picture(grown, tables.sites()[donor.site], own), grown)
+    return SimulatedSection(table, draw_picture(grown, tables.sites()[donor.site], own), grown)
 
 
-def _table(counts: expression.Expression, truth: expression.Truth, grown: Tissue, row, col, xy) -> "AnnData":
+def _table(counts: SimulatedCounts, truth: SpotTruth, grown: GrownTissue, row, col, xy) -> "AnnData":
     import anndata
     import pandas as pd
     from scipy.sparse import csr_matrix
@@ -120,7 +126,7 @@ def _table(counts: expression.Expression, truth: expression.Truth, grown: Tissue
         },
         index=[f"{r:03d}x{c:03d}" for r, c in zip(row, col, strict=True)],
     )
-    data = anndata.AnnData(csr_matrix(counts.counts), obs=obs, var=pd.DataFrame(index=list(expression.genes())))
+    data = anndata.AnnData(csr_matrix(counts.counts), obs=obs, var=pd.DataFrame(index=list(transcripts.gene_names())))
     data.layers["oracle"] = counts.oracle.astype(np.float32)
     data.layers["ceiling"] = counts.ceiling.astype(np.float32)
     data.obsm["spatial"] = at
@@ -130,7 +136,7 @@ def _table(counts: expression.Expression, truth: expression.Truth, grown: Tissue
     return data
 
 
-def metadata(donor: Donor, section: Section) -> dict[str, Any]:
+def metadata_row(donor: Donor, section: SimulatedSection) -> dict[str, Any]:
     """The section's row of HEST-1k's metadata table."""
     return {
         "id": donor.donor,
@@ -152,12 +158,12 @@ def metadata(donor: Donor, section: Section) -> dict[str, Any]:
     }
 
 
-def write(root: Path, donor: Donor, spots: int, seed: int, made: Made) -> None:
+def write_section(root: Path, donor: Donor, spots: int, seed: int, made: Made) -> None:
     """Simulate a donor's section and write it in HEST-1k's layout; metadata/ID.json, last, says that it is whole."""
     from seal.data.sample_files import write_files
 
-    section = simulate(donor, spots, seed)
-    quality = scanners.scanner(tables.sites()[donor.site].scanner).quality
-    tiff.write(root / "wsis" / f"{donor.donor}.tif", section.image, render.UM_PER_PX, quality)
-    row = metadata(donor, section) | {"made": made.stamp()}
+    section = simulate_section(donor, spots, seed)
+    quality = scanners.find_scanner(tables.sites()[donor.site].scanner).quality
+    tiff.write_tiff(root / "wsis" / f"{donor.donor}.tif", section.image, render.UM_PER_PX, quality)
+    row = metadata_row(donor, section) | {"made": made.stamp()}
     write_files(root, row, section.table, None, render.UM_PER_PX)

@@ -12,10 +12,10 @@ import numpy as np
 from seal.files import Made, write_json
 from seal.slides import trident
 from seal_atlas import tables
-from seal_atlas.counting import expression
-from seal_atlas.growing import tissue
-from seal_atlas.growing.tissue import Morphology, Tissue
-from seal_atlas.patients.cohort import Patient
+from seal_atlas.counting import transcripts
+from seal_atlas.growing import grow
+from seal_atlas.growing.grow import GrownTissue, Morphology
+from seal_atlas.patients.people import Patient
 from seal_atlas.showing import render, scanners, stains, tiff
 from seal_atlas.writing import sections
 
@@ -26,7 +26,7 @@ TISSUE_SHARE = 0.5
 _GRID = 8  # points a side of a patch at which tissue is looked for
 
 
-def side_of(patches: int) -> float:
+def slide_side(patches: int) -> float:
     """Side of a square slide (um) whose tissue holds about so many patches: it covers most of a grid of k x k."""
     columns = max(round(float(np.sqrt(patches / 0.92))), 1)
     return PATCH * render.UM_PER_PX * (columns + 0.35)
@@ -44,12 +44,12 @@ def slide_ids(patient: Patient, every_scanner: bool) -> dict[str, str]:
     return {slide_id(patient.case): tables.sites()[patient.site].scanner}
 
 
-def paths_of(root: Path, name: str) -> tuple[Path, Path]:
+def slide_paths(root: Path, name: str) -> tuple[Path, Path]:
     """A slide's picture and its coordinates."""
     return root / "wsis" / f"{name}.tif", trident.coords_path(root, COORDS, name)
 
 
-def write(root: Path, patient: Patient, patches: int, seed: int, made: Made, every_scanner: bool = False) -> None:
+def write_slide(root: Path, patient: Patient, patches: int, seed: int, made: Made, every_scanner: bool = False) -> None:
     """Make a patient's slide, rendered once and scanned by its site's scanner or by all of them.
 
     Parameters
@@ -60,25 +60,25 @@ def write(root: Path, patient: Patient, patches: int, seed: int, made: Made, eve
         All that the slide follows from.
     """
     (root / "truth" / f"{patient.case}.json").unlink(missing_ok=True)  # of an earlier picture
-    own = sections.seed_of(seed, patient.case)
-    side = side_of(patches)
-    grown = tissue.build(
+    own = sections.seed_by_name(seed, patient.case)
+    side = slide_side(patches)
+    grown = grow.grow_tissue(
         own, patient.organ, patient.state, (side, side), Morphology(**patient.morphology), True, patient.shifts
     )
     site = tables.sites()[patient.site]
-    light = render.light(grown, stains.of_donor(site, np.random.default_rng([*own, 21])), site, own)
+    light = render.draw_light(grown, stains.stain_of_donor(site, np.random.default_rng([*own, 21])), site, own)
     coords = patch_coords(grown)
     slides = slide_ids(patient, every_scanner)
     for number, (name, scanner) in enumerate(slides.items()):
-        image = scanners.scan(light, scanner, np.random.default_rng([*own, 22, number]))
-        picture, table = paths_of(root, name)
-        tiff.write(picture, image, render.UM_PER_PX, scanners.scanner(scanner).quality)
-        write_coords(table, coords, name, image.shape[:2])
+        image = scanners.scan_light(light, scanner, np.random.default_rng([*own, 22, number]))
+        picture, table = slide_paths(root, name)
+        tiff.write_tiff(picture, image, render.UM_PER_PX, scanners.find_scanner(scanner).quality)
+        write_patch_coords(table, coords, name, image.shape[:2])
     record = {"case_id": patient.case, "slides": slides, "patches": len(coords)} | made.stamp()
-    write_json(root / "truth" / f"{patient.case}.json", record | truth_of(grown, patient, own))
+    write_json(root / "truth" / f"{patient.case}.json", record | slide_truth(grown, patient, own))
 
 
-def truth_of(grown: Tissue, patient: Patient, seed: list[int]) -> dict[str, Any]:
+def slide_truth(grown: GrownTissue, patient: Patient, seed: list[int]) -> dict[str, Any]:
     """What is true of a slide.
 
     Returns
@@ -89,9 +89,9 @@ def truth_of(grown: Tissue, patient: Patient, seed: list[int]) -> dict[str, Any]
     number = np.bincount(grown.cells.kind, minlength=len(tables.cell_types()))
     truth = sections.bulk_truth(grown, seed)
     levels = np.array([[programme.level(patient.state) for programme in tables.programmes().values()]])
-    bulk = bulk_counts(np.random.default_rng([*seed, 23]), truth, patient)
-    usual = expression.expected(expression.Truth(truth.rna, levels), patient.organ)[0]
-    sets = {name: expression.shares()[name] > 0 for name in tables.programmes()}
+    bulk = draw_bulk_counts(np.random.default_rng([*seed, 23]), truth, patient)
+    usual = transcripts.expected_shares(transcripts.SpotTruth(truth.rna, levels), patient.organ)[0]
+    sets = {name: transcripts.programme_shares()[name] > 0 for name in tables.programmes()}
     # Rounded, so that the last bit of a sum, which differs between CPUs, is not stored.
     return {
         "composition": (number / number.sum()).round(6).tolist(),
@@ -102,7 +102,7 @@ def truth_of(grown: Tissue, patient: Patient, seed: list[int]) -> dict[str, Any]
     }
 
 
-def bulk_counts(rng: np.random.Generator, truth: expression.Truth, patient: Patient) -> np.ndarray:
+def draw_bulk_counts(rng: np.random.Generator, truth: transcripts.SpotTruth, patient: Patient) -> np.ndarray:
     """Draw a slide's bulk RNA sequencing.
 
     x ~ Poisson(N share e^(s z)), the shares with the effects of donor, site and capture, N and s from expression.csv
@@ -117,9 +117,9 @@ def bulk_counts(rng: np.random.Generator, truth: expression.Truth, patient: Pati
     -------
     int64 [genes].
     """
-    section = expression.draw_section(rng, patient.case, patient.site)
-    share = expression.expected(truth, patient.organ, effect=section.effect)[0].round(9)
-    p = expression.parameters()
+    section = transcripts.draw_section_effects(rng, patient.case, patient.site)
+    share = transcripts.expected_shares(truth, patient.organ, effect=section.effect)[0].round(9)
+    p = transcripts.expression_parameters()
     share = share * np.exp(p["bulk_sd"] * rng.standard_normal(len(share)))
     return rng.poisson(p["bulk_counts"] * share / share.sum())
 
@@ -151,7 +151,7 @@ def expression_scores(measured: np.ndarray, expected: np.ndarray, sets: dict[str
     return np.array([difference[inside].mean() - difference[~inside].mean() for inside in sets.values()])
 
 
-def patch_coords(grown: Tissue) -> np.ndarray:
+def patch_coords(grown: GrownTissue) -> np.ndarray:
     """Top left corners (x, y) of the patches that lie wholly in the picture with tissue on half of them or more.
 
     Returns
@@ -167,7 +167,7 @@ def patch_coords(grown: Tissue) -> np.ndarray:
     return corners[inside.mean(axis=1) >= TISSUE_SHARE].astype(np.int64)
 
 
-def write_coords(path: Path, coords: np.ndarray, name: str, shape: tuple[int, int]) -> None:
+def write_patch_coords(path: Path, coords: np.ndarray, name: str, shape: tuple[int, int]) -> None:
     """Write patch coordinates as TRIDENT does.
 
     Parameters

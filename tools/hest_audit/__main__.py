@@ -5,7 +5,8 @@ import sys
 from collections.abc import Sequence
 
 from seal import paths, profiles
-from seal.data import hest
+from seal.data import hest, maple
+from seal.data.samples import find_hest_table, read_samples
 from seal.errors import SealError
 from seal.files import atomic
 from tools.hest_audit import compare
@@ -14,24 +15,22 @@ from tools.hest_audit import compare
 def audit(workers: int) -> str:
     """Compare all of HEST-1k's samples on disk by their files, write what is shared to overlaps.csv and say it.
 
-    Samples outside MAPLE are compared too: one of them may be a section of MAPLE under another name.
-
     Raises
     ------
     SealError
         There are no samples, a file is damaged, or the split shares a donor or section with what was found.
     """
     root = hest.prepare(profiles.MAPLE)
-    if hest.own_table(root) is None:
+    if find_hest_table(root) is None:
         do = "fetch HEST-1k (python -m seal fetch), or set SEAL_HEST to a copy"
         raise SealError(f"{root} holds no table of HEST-1k's own", expected="HEST_v*.csv", do=do)
-    samples = hest.present(root)
+    samples = read_samples(root)  # those outside MAPLE too: one may be a section of it under another name
     found = compare.audit_files(samples, paths.home() / "data" / "fingerprints", workers)
-    with atomic(root / hest.OVERLAPS) as temporary:
+    with atomic(root / maple.OVERLAPS) as temporary:
         found.to_csv(temporary, index=False)
-    roles = hest.maple_selection(root, profiles.MAPLE.selection).samples["role"].value_counts()
+    roles = maple.read_selection(root, profiles.MAPLE.selection).samples["role"].value_counts()
     return (
-        f"{len(samples)} samples compared, shared sections in {root / hest.OVERLAPS}:\n{found.to_csv(index=False)}"
+        f"{len(samples)} samples compared, shared sections in {root / maple.OVERLAPS}:\n{found.to_csv(index=False)}"
         f"MAPLE: {roles['train']} training and {roles['test']} test samples, no donor on both sides"
     )
 

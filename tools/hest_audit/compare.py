@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from seal.data import grid
-from seal.data.hest import Sample
 from seal.data.sample_files import patch_barcodes, read_counts, read_patches, require_um_per_px
+from seal.data.samples import Sample
 from seal.errors import SealError
 from seal.files import atomic, contents, digest, remove_parts
 from tools.hest_audit import expression as expression_fingerprints

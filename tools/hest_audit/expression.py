@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from seal.data import grid
-from seal.data.expression import clean_genes
+from seal.data.genes import clean_genes
 
 if TYPE_CHECKING:
     from anndata import AnnData

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from seal.data.hest import FIELD
+from seal.data.samples import FIELD
 
 SIZE = 56  # px a patch's side
 UM_PER_PX = FIELD / SIZE

@@ -1,20 +1,23 @@
 """MAPLE, the paper's training and test sets, rebuilt from HEST-1k's metadata table by rule.
 
 Which samples the paper took is not public. `rules` selects, `donors` infers who gave them, `testset` leaves whole
-donors out, `audit` proves that nobody is on both sides, and `report` sets the outcome beside the paper. All of them
-read the table alone; `fingerprints` looks into the files for sections that the table does not tell apart.
+donors out, `audit` proves that nobody is on both sides, and `report` says where the outcome comes from. All of them
+read the table alone; `tools.hest_audit` looks into the files for sections that the table does not tell apart.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from seal.data.maple import audit, donors, rules, testset
+from seal.data.samples import Sample, find_hest_table, read_samples, read_table
 from seal.files import digest
 from seal.profiles import SelectionSettings
 
 if TYPE_CHECKING:
     import pandas as pd
 
+OVERLAPS = "overlaps.csv"  # beside HEST-1k's table: sections that `tools.hest_audit` found twice in the files
 COLUMNS = {"st_technology": "technology", "spots_under_tissue": "spots"}
 
 
@@ -72,3 +75,36 @@ def select(
     samples = samples[[*kept, "license", "dataset_title"]].sort_values("id").reset_index(drop=True)
     audit.require_apart(samples)
     return Selection(samples, waterfall)
+
+
+def read_selection(root: Path, settings: SelectionSettings | None = None) -> Selection | None:
+    """Select MAPLE from the table of a tree (or a csv), if that is HEST-1k's own; overlaps.csv beside it is heeded.
+
+    Returns
+    -------
+    None where there is no table, or another one.
+    """
+    import pandas as pd
+
+    path = find_hest_table(root)
+    if path is None:
+        return None
+    found = path.with_name(OVERLAPS)
+    return select(read_table(path), settings, pd.read_csv(found, dtype=str) if found.is_file() else None)
+
+
+def select_samples(root: Path, settings: SelectionSettings | None = None) -> list[Sample]:
+    """MAPLE's samples of a tree whose counts are there, sorted by id; all samples where the table is not HEST-1k's.
+
+    Raises
+    ------
+    SealError
+        The table is bad, or no sample's counts are there.
+    """
+    selection = read_selection(root, settings)
+    if selection is None:
+        return read_samples(root)
+    chosen = selection.samples.set_index("id")
+    frame = read_table(root)
+    frame = frame[frame["id"].isin(chosen.index)]
+    return read_samples(root, frame.assign(**{name: frame["id"].map(chosen[name]) for name in ("donor", "role")}))

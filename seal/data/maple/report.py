@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seal.data import fetch, hest
+from seal.data import fetch
+from seal.data.samples import find_hest_table
 from seal.files import read_json, sha256
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ def origin(root: Path, selection: "Selection") -> dict[str, str | None]:
 
     The revision is the commit that `python -m seal fetch` pinned; None where the table came another way.
     """
-    table = hest.own_table(root)
+    table = find_hest_table(root)
     pinned = table.with_name(fetch.RECORD)
     return {
         "table": table.name,

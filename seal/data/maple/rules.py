@@ -8,13 +8,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from seal.data.hest import ORGANS
 from seal.data.maple import bench
 from seal.data.maple.donors import in_order, patients, text
 
 if TYPE_CHECKING:
     import pandas as pd
 
+ORGANS = (
+    *("Bladder", "Bowel", "Brain", "Breast", "Cervix", "Heart", "Kidney"),
+    *("Liver", "Lung", "Ovary", "Pancreas", "Prostate", "Skin", "Uterus"),
+)
 TECHNOLOGIES = ("Visium", "Visium HD")
 WHOLE_TRANSCRIPTOME = 10_000  # genes: targeted panels have about 1,200, probe sets of the whole some 18,000
 

@@ -5,9 +5,10 @@ import numpy as np
 from scipy.sparse import csr_array, vstack
 
 from seal.data import sample_files
-from seal.data.expression import clean_genes, neighbours, normalise, spot_context
+from seal.data.expression import normalise, spot_context
 from seal.data.folds import left_out
-from seal_atlas.counting import truth
+from seal.data.genes import clean_genes
+from seal.data.grid import neighbours
 
 
 def assembled(samples, profile, sections):
@@ -43,11 +44,6 @@ def assembled(samples, profile, sections):
         "barcodes": [name for table in tables for name in table.obs_names],
         "own": own.toarray(),
         "smooth": smooth.toarray(),
-        "truth": {
-            name: [truth.gather(s, t)[name] for s, t in shown]
-            for name in truth.TRUTH
-            if all(truth.is_there(s, t) for s, t in shown)
-        },
         "folds": list(left_out(sections, profile.evaluation)),
     }
 

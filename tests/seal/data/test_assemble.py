@@ -14,15 +14,18 @@ import pandas as pd
 import pytest
 from scipy.sparse import csr_matrix
 
+import seal_atlas
 from seal import paths, profiles
-from seal.data import assemble_sample, cluster, hest, moments, panel, sample_files, store
+from seal.data import assemble_sample, cluster, maple, panel, sample_files
 from seal.data.assemble import assemble
-from seal.data.expression import neighbours, normalise, spot_context
-from seal.data.pairs import read
+from seal.data.expression import normalise, spot_context
+from seal.data.grid import neighbours
+from seal.data.pairs import folder_of, read
+from seal.data.samples import read_samples
 from seal.errors import SealError
 from seal.files import sha256
+from tests.seal.data.conftest import ROW, counts, pictures
 from tests.seal.data.plain_assembly import assembled
-from tests.seal.data.test_hest import ROW, counts, pictures
 
 TREE = profiles.changed(
     profiles.MAPLE,
@@ -73,36 +76,32 @@ def require_equal(pairs, plain):
         columns = [plain["genes"].index(gene) for gene in chosen.genes]
         np.testing.assert_array_equal(pairs.context(fold), plain["smooth"][:, columns])
         np.testing.assert_array_equal(pairs.measured(fold), plain["own"][:, np.array(columns)[chosen.test_columns]])
-        for name, shares in plain["truth"].items():
-            expected = np.vstack([s.log_expression(chosen.test_genes, 1e4) for s in shares])
-            np.testing.assert_array_equal(pairs.expected(fold, name), expected)
 
 
 def test_equals_the_plain_assembly_on_the_atlas(small):
     pairs = assemble(small)
-    assert pairs.truth
-    require_equal(pairs, assembled(hest.samples(paths.samples("atlas")), small, pairs.sections))
+    require_equal(pairs, assembled(read_samples(seal_atlas.prepare(small)), small, pairs.sections))
 
 
 def test_equals_the_plain_assembly_on_samples_of_different_genes(tree):
     pairs = assemble(TREE)
     assert [s.sample for s in pairs.sections] == ["S0", "S1", "S3", "S2"], "with an image first"
     assert (pairs.n_pairs, pairs.n_spots) == (23, 31)
-    require_equal(pairs, assembled(hest.samples(tree), TREE, pairs.sections))
+    require_equal(pairs, assembled(read_samples(tree), TREE, pairs.sections))
 
 
 def test_some_spots_at_a_time_give_the_sums_of_all(tree, monkeypatch):
     monkeypatch.setattr(assemble_sample, "SPOTS", 3)
     pairs = assemble(TREE)
-    require_equal(pairs, assembled(hest.samples(tree), TREE, pairs.sections))
+    require_equal(pairs, assembled(read_samples(tree), TREE, pairs.sections))
     frame = pairs.frame()
     for section in pairs.sections:
         spots = frame[frame["sample"] == section.sample]
         own = pairs.counts(section)
         adjacency = neighbours(spots["array_row"].to_numpy(), spots["array_col"].to_numpy(), section.grid)
         smooth = normalise(spot_context(own, adjacency, TREE.panel.own_weight), TREE.panel.target_sum)
-        found = vars(moments.load(pairs.folder / "moments" / f"{section.sample}.npz"))
-        plain = vars(moments.of(own, smooth, found["measured"] > 0))
+        found = vars(panel.load_moments(pairs.folder / "moments" / f"{section.sample}.npz"))
+        plain = vars(panel.sum_spots(own, smooth, found["measured"] > 0))
         for name, value in found.items():
             np.testing.assert_allclose(value, plain[name], rtol=1e-12, err_msg=name)
 
@@ -110,7 +109,7 @@ def test_some_spots_at_a_time_give_the_sums_of_all(tree, monkeypatch):
 @pytest.mark.parametrize("how", ["lacks it", "refuses"])
 def test_a_system_that_takes_no_advice(tree, monkeypatch, how):
     expected = hashes(assemble(TREE).folder)
-    shutil.rmtree(paths.pairs(TREE.name))
+    shutil.rmtree(folder_of(TREE))
     if how == "lacks it":
         monkeypatch.delattr(os, "posix_fadvise")
     else:
@@ -129,8 +128,8 @@ def test_equals_the_plain_assembly_on_real_sections(shared, monkeypatch, tmp_pat
     monkeypatch.setenv("SEAL_HER2ST", str(shared / "her2st"))
     profile = profiles.get("her2st", image_size=28, um_per_px=4.0, panel__genes=50)
     root = her2st.prepare(profile)
-    kept = [s for s in hest.samples(root) if s.id.endswith(("B4", "C2", "B1", "D3"))]
-    monkeypatch.setattr(hest, "samples", lambda *_: kept)
+    kept = [s for s in read_samples(root) if s.id.endswith(("B4", "C2", "B1", "D3"))]
+    monkeypatch.setattr("seal.data.assemble.read_samples", lambda _: kept)
     pairs = assemble(profile)
     assert len(pairs.sections) == 4
     require_equal(pairs, assembled(kept, profile, pairs.sections))
@@ -166,7 +165,7 @@ def test_an_alias_table_edited_on_the_way_is_refused(tree, tmp_path):
     table = tmp_path / "aliases.tsv"
     table.write_text("symbol\talias_symbol\tprev_symbol\nOFFICIAL\tG0\t\n")
     job = assemble_sample.Job(
-        tmp_path, hest.samples(tree)[0], TREE.panel, 28, 4.0, aliases=(str(table), "another digest")
+        tmp_path, read_samples(tree)[0], TREE.panel, 28, 4.0, aliases=(str(table), "another digest")
     )
     (tmp_path / assemble_sample.PARTS).mkdir()
     with pytest.raises(SealError, match="is not the alias table that this assembly began with"):
@@ -209,7 +208,7 @@ KILLED = """
 )
 def test_a_killed_assembly_goes_on_to_the_same_bytes(tree, tmp_path, monkeypatch, step, number):
     undisturbed = hashes(assemble(TREE).folder)
-    shutil.rmtree(paths.pairs("maple"))
+    shutil.rmtree(folder_of(TREE))
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(KILLED))
     environment = {**os.environ, "PYTHONPATH": str(paths.PROJECT)}
@@ -217,16 +216,16 @@ def test_a_killed_assembly_goes_on_to_the_same_bytes(tree, tmp_path, monkeypatch
     assert done.returncode == -signal.SIGKILL, done.stderr
     with pytest.raises(SealError, match="holds no assembled pairs"):
         read(TREE)
-    (partial,) = paths.pairs("maple").parent.glob(".maple.*.part")
-    counted = len(list((partial / "done").glob("*.count.json")))
-    pictured = len([p for p in (partial / "done").glob("*.place.json") if not p.name.startswith("S2")])
+    (partial,) = folder_of(TREE).parent.glob(".*.part")
+    counted = len(list((partial / "parts").glob("*.count.json")))
+    pictured = len([p for p in (partial / "parts").glob("*.place.json") if not p.name.startswith("S2")])
     assert (counted, pictured) < (4, 3) or step == "write_folds"
     again = []
     monkeypatch.setattr(sample_files, "read_counts", _noting(sample_files.read_counts, again))
     monkeypatch.setattr(sample_files, "read_patches", _noting(sample_files.read_patches, again))
     assert hashes(assemble(TREE).folder) == undisturbed
     assert (again.count("read_counts"), again.count("read_patches")) == (4 - counted, 3 - pictured)
-    assert not list(paths.pairs("maple").parent.glob(".*.part"))
+    assert not list(folder_of(TREE).parent.glob(".*.part"))
 
 
 def _noting(function, notes):
@@ -239,7 +238,7 @@ def _noting(function, notes):
 
 def test_killed_before_it_has_its_name(tree, monkeypatch):
     undisturbed = hashes(assemble(TREE).folder)
-    shutil.rmtree(paths.pairs("maple"))
+    shutil.rmtree(folder_of(TREE))
 
     def dying(partial, _):
         shutil.rmtree(partial / assemble_sample.PARTS)
@@ -256,7 +255,7 @@ def test_killed_before_it_has_its_name(tree, monkeypatch):
 
 
 def test_a_sample_whose_grid_is_not_that_of_its_image(tree):
-    path = next(sample for sample in hest.samples(tree) if sample.id == "S1").st_path
+    path = next(sample for sample in read_samples(tree) if sample.id == "S1").st_path
     data = anndata.read_h5ad(path)
     data.obs["array_col"] = 2 * np.random.default_rng(0).permutation(data.n_obs)
     data.write_h5ad(path)
@@ -266,7 +265,7 @@ def test_a_sample_whose_grid_is_not_that_of_its_image(tree):
 
 
 def test_places_of_spots_outside_tissue_are_nothing(tree):
-    sample = hest.samples(tree)[0]
+    sample = read_samples(tree)[0]
     before = assemble(TREE).n_spots
     data = anndata.read_h5ad(sample.st_path)
     data.obs.iloc[-2:, data.obs.columns.get_indexer(["array_row", "array_col", "in_tissue"])] = 0
@@ -275,7 +274,7 @@ def test_places_of_spots_outside_tissue_are_nothing(tree):
 
 
 def test_spots_with_control_probes_alone_are_none(tree):
-    sample = hest.samples(tree)[0]
+    sample = read_samples(tree)[0]
     before = assemble(TREE).n_spots
     data = anndata.read_h5ad(sample.st_path)
     data.var_names = ["BLANK-1", *data.var_names[1:]]
@@ -288,10 +287,12 @@ def test_spots_with_control_probes_alone_are_none(tree):
 
 def test_what_is_stale_goes(tree):
     pairs = assemble(TREE)
-    partial = pairs.folder.with_name(".maple.000000000000.part")
+    partial = pairs.folder.with_name(f".{pairs.folder.name}.000000000000.part")
     partial.mkdir()
     (partial / "patches.npy").write_bytes(b"x")
-    other = assemble(profiles.changed(TREE, panel__genes=3))
+    sample_files.write_sample(tree, {**ROW, "id": "S0", "patient": "P0"}, counts(8, 7, seed=9), pictures(8, 28, 9), 4.0)
+    other = assemble(TREE)
+    assert (other.folder, other.key != pairs.key) == (pairs.folder, True)
     assert other.key != pairs.key
     assert not partial.exists()
 
@@ -301,7 +302,7 @@ def test_a_changed_sample_is_assembled_anew(tree):
     sample_files.write_sample(tree, {**ROW, "id": "S0", "patient": "P0"}, counts(8, 7, seed=9), pictures(8, 28, 9), 4.0)
     after = assemble(TREE)
     assert after.key != before.key
-    np.testing.assert_array_equal(after.patches[:8], pictures(8, 28, 9))
+    np.testing.assert_array_equal(after.patches[0:8], pictures(8, 28, 9))
 
 
 def test_two_at_once_wait_for_each_other(tree, tmp_path):
@@ -399,7 +400,7 @@ def test_no_given_test_set(tree):
 @pytest.mark.slow
 def test_processes_give_the_same_bytes(tree):
     threads = hashes(assemble(TREE).folder)
-    shutil.rmtree(paths.pairs("maple"))
+    shutil.rmtree(folder_of(TREE))
     before = dict(os.environ)
     assert hashes(assemble(profiles.changed(TREE, compute__assembly="processes")).folder) == threads
     assert dict(os.environ) == before, "what is started later would have one thread"
@@ -410,8 +411,8 @@ def test_a_scheduler_gives_the_same_bytes(tree, monkeypatch):
     from distributed import LocalCluster
 
     threads = hashes(assemble(TREE).folder)
-    shutil.rmtree(paths.pairs("maple"))
-    with cluster._environment_kept(), LocalCluster(2, threads_per_worker=1, dashboard_address=None) as scheduler:
+    shutil.rmtree(folder_of(TREE))
+    with cluster._keep_environment(), LocalCluster(2, threads_per_worker=1, dashboard_address=None) as scheduler:
         monkeypatch.setenv("SEAL_DASK", scheduler.scheduler_address)
         assert hashes(assemble(TREE).folder) == threads
 
@@ -433,36 +434,11 @@ def test_a_scheduler_that_is_not_there(tree, monkeypatch, address):
 
 
 def test_a_worker_that_does_not_see_the_folder(tree, tmp_path):
-    sample = hest.samples(tree)[0]
+    sample = read_samples(tree)[0]
     job = assemble_sample.Job(tmp_path / "elsewhere", sample, TREE.panel, 28, 4.0)
     for step in (assemble_sample.count, assemble_sample.place, assemble_sample.write_folds):
         with pytest.raises(SealError, match="does not see"):
             step(job)
-
-
-# ---- arrays ----
-
-
-def test_rows_are_written_once_and_whole(tmp_path):
-    store.create(tmp_path / "a.npy", "<f4", (5, 2))
-    with store.Rows(tmp_path, "a.npy", 1, 3, "S1") as rows:
-        rows.write(np.ones((1, 2)))
-        with pytest.raises(SealError, match="S1: 1 of 2 rows"):
-            rows.close()
-        with pytest.raises(SealError, match="after row 2"):
-            rows.write(np.ones((2, 2)))
-        with pytest.raises(SealError, match="after row 2"):
-            rows.write(np.ones((1, 3)))
-        rows.write(np.full((1, 2), 2))
-        block = rows.close()
-    assert block["rows"] == [1, 3]
-    np.testing.assert_array_equal(np.load(tmp_path / "a.npy")[:, 0], [0, 1, 2, 0, 0])
-
-
-def test_an_empty_array_is_an_array(tmp_path):
-    store.create(tmp_path / "a.npy", "u1", (0, 4, 4, 3))
-    assert np.load(tmp_path / "a.npy").shape == (0, 4, 4, 3)
-    assert store.layout(tmp_path / "a.npy")[2] == (0, 4, 4, 3)
 
 
 def test_expression_alone_has_no_pairs(tmp_path, monkeypatch):
@@ -474,7 +450,7 @@ def test_expression_alone_has_no_pairs(tmp_path, monkeypatch):
 
 
 def test_settings_of_the_selection_reach_the_samples(tree, monkeypatch):
-    asked, real = [], hest.samples
-    monkeypatch.setattr(hest, "samples", lambda root, settings: asked.append(settings) or real(root, settings))
+    asked, real = [], maple.select_samples
+    monkeypatch.setattr(maple, "select_samples", lambda root, settings: asked.append(settings) or real(root, settings))
     assemble(TREE)
     assert asked == [TREE.selection]

@@ -4,42 +4,9 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array, diags_array
 
-from seal.data.expression import clean_genes, neighbours, normalise, spot_context, totals
-from seal.data.genes import Aliases
+from seal.data.expression import normalise, spot_context, totals
+from seal.data.grid import neighbours
 from seal.errors import SealError
-
-
-def test_clean_genes():
-    names, positions = clean_genes(["Actb", "ACTB", "BLANK-1", "NegControlProbe", "ambiguous", "GAPDH", ""])
-    assert names == ["ACTB", "GAPDH"]
-    assert positions.tolist() == [0, 5]
-
-
-def test_human_prefixes_are_taken_off():
-    """As HEST-1k has them; another genome's genes stay apart from the human ones."""
-    raw = ["GRCh38_TP53", "GRCh38______CD3D", "hg19_KRT5", "mm10___Krt5", "GRCh38_BLANK1", "GRCh38__", "GRCh38__tp53"]
-    names, positions = clean_genes(raw)
-    assert names == ["TP53", "CD3D", "KRT5", "MM10___KRT5"]
-    assert positions.tolist() == [0, 1, 2, 3]
-
-
-ALIASES = Aliases({"DARC": "ACKR1", "FY": "ACKR1", "ENSG00000213088": "ACKR1"})
-
-
-@pytest.mark.parametrize(
-    ("symbols", "genes", "positions"),
-    [
-        (["DARC", "CD3D", "FY"], ["ACKR1", "CD3D"], [0, 1]),  # two aliases: the first
-        (["DARC", "CD3D", "ackr1", "ACKR1"], ["ACKR1", "CD3D"], [2, 1]),  # the first under the official name
-        (["ACKR1", "DARC"], ["ACKR1"], [0]),
-        (["GRCh38_ENSG00000213088.7", "other", "BLANK"], ["ACKR1", "OTHER"], [0, 1]),
-        (["DARC", "GRCh38_ACKR1"], ["ACKR1"], [1]),
-    ],
-)
-def test_aliases_are_resolved_and_the_official_column_wins(symbols, genes, positions):
-    found, where = clean_genes(symbols, ALIASES)
-    assert found == genes
-    assert where.tolist() == positions
 
 
 def grid(kind, n=7):

@@ -19,7 +19,7 @@ from huggingface_hub.utils import _headers
 from scipy.sparse import csr_matrix
 
 from seal import files, profiles
-from seal.data import fetch, hest, sample_files
+from seal.data import fetch, maple, sample_files
 from seal.errors import SealError
 from tests import hub_server
 from tests.seal.data.maple.conftest import table
@@ -101,7 +101,7 @@ def test_what_is_planned_is_fetched_and_read(hub, tree, root, faults):
     assert in_folder(root) == {*wanted, *OURS}
     assert same(root, tree, wanted)
     assert faults.fetched() == sorted(wanted)  # each once
-    sample, _ = hest.samples(root, SETTINGS)
+    sample, _ = maple.select_samples(root, SETTINGS)
     assert sample_files.read_counts(sample).n_obs == 4
     assert sample_files.patch_barcodes(sample) == [f"spot{i}" for i in range(4)]
     again = fetch.plan(IDS, root)

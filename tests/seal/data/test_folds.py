@@ -5,8 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from seal.data.folds import deal, left_out, make_folds
-from seal.data.pairs import Section
+from seal.data.folds import Section, deal_units, left_out, make_folds
 from seal.errors import SealError
 from seal.profiles import EvaluationSettings
 
@@ -50,8 +49,8 @@ def test_expression_only_sections_serve_stage_one_alone():
 @pytest.mark.parametrize("seed", range(4))
 def test_each_organ_is_spread_evenly_and_states_are_balanced(number, seed):
     units = atlas(seed)
-    fold_of = deal(units, number)
-    assert fold_of == deal(dict(reversed(units.items())), number)  # the order they come in decides nothing
+    fold_of = deal_units(units, number)
+    assert fold_of == deal_units(dict(reversed(units.items())), number)  # the order they come in decides nothing
     held = [[units[name] for name, fold in fold_of.items() if fold == k] for k in range(number)]
     for organ in ORGANS:
         counts = [sum(o == organ for o, _ in fold) for fold in held]

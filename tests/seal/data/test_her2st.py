@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from seal import paths, profiles
-from seal.data import her2st, hest
+from seal.data import her2st
 from seal.data.sample_files import read_counts, read_patches
+from seal.data.samples import read_samples
 from seal.errors import SealError
 
 HER2ST = profiles.get("her2st")
@@ -60,13 +61,13 @@ def copy(tmp_path, monkeypatch) -> Path:
     return folder
 
 
-def only(folder: Path) -> her2st.Section:
+def only(folder: Path) -> her2st.SectionFiles:
     (section,) = her2st.local_sections(folder)
     return section
 
 
 def test_a_made_up_section_arrives_as_a_sample(copy):
-    (sample,) = hest.samples(her2st.prepare(HER2ST))
+    (sample,) = read_samples(her2st.prepare(HER2ST))
     assert (sample.id, sample.donor, sample.grid, sample.simulated) == ("HER2ST-Z1", "HER2ST-Z", "square", False)
     assert sample.um_per_px == pytest.approx(200 / 290)
     data, table = read_counts(sample), spots()
@@ -103,7 +104,7 @@ def test_labels_are_joined_to_three_decimals(copy):
     labels = pd.DataFrame({"x": table["new_x"] + 1e-4, "y": table["new_y"] + 1e-4, "label": ["immune", "cancer"]})
     labels.loc[99] = [np.nan, np.nan, "lost"]
     labels.to_csv(copy / "ST-pat" / "Z1_labeled_coordinates.tsv", sep="\t")
-    (sample,) = hest.samples(her2st.prepare(HER2ST))
+    (sample,) = read_samples(her2st.prepare(HER2ST))
     found = read_counts(sample).obs["label"]
     assert found.dropna().to_dict() == {"7x9": "immune", "5x9": "cancer"}
 
@@ -111,7 +112,7 @@ def test_labels_are_joined_to_three_decimals(copy):
 def test_labels_that_match_no_spot_are_no_error(copy):
     labels = pd.DataFrame({"x": [1000.0], "y": [1000.0], "label": ["cancer"]})
     labels.to_csv(copy / "ST-pat" / "Z1_labeled_coordinates.tsv", sep="\t")
-    (sample,) = hest.samples(her2st.prepare(HER2ST))
+    (sample,) = read_samples(her2st.prepare(HER2ST))
     assert read_counts(sample).obs["label"].isna().all()
 
 
@@ -121,20 +122,20 @@ def test_converting_twice_writes_nothing_and_a_changed_file_is_converted_again(c
     her2st.prepare(HER2ST)
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
     write(copy, spots(), counts(spots()) + 1)
-    (sample,) = hest.samples(her2st.prepare(HER2ST))
+    (sample,) = read_samples(her2st.prepare(HER2ST))
     np.testing.assert_array_equal(read_counts(sample).X.toarray(), counts(spots()).to_numpy() + 1)
 
 
 def test_sections_that_the_copy_no_longer_has_leave_the_table(copy):
     write(copy, spots(), counts(spots()), "Y2")
-    assert [s.id for s in hest.samples(her2st.prepare(HER2ST))] == ["HER2ST-Y2", "HER2ST-Z1"]
+    assert [s.id for s in read_samples(her2st.prepare(HER2ST))] == ["HER2ST-Y2", "HER2ST-Z1"]
     (copy / "ST-cnts" / "Y2.tsv.gz").unlink()
-    assert [s.id for s in hest.samples(her2st.prepare(HER2ST))] == ["HER2ST-Z1"]
+    assert [s.id for s in read_samples(her2st.prepare(HER2ST))] == ["HER2ST-Z1"]
 
 
 def test_without_its_image_a_section_has_expression_only(copy):
     (copy / "ST-imgs/Z/Z1/he.jpg").unlink()
-    (sample,) = hest.samples(her2st.prepare(HER2ST))
+    (sample,) = read_samples(her2st.prepare(HER2ST))
     assert not sample.has_image
     assert read_counts(sample).n_obs == 16
 
@@ -219,7 +220,7 @@ def archive(copy, tmp_path, monkeypatch) -> Path:
 
 def test_the_archive_is_unpacked_and_nothing_slips_out(archive, copy, tmp_path):
     before = {path for path in tmp_path.rglob("*") if "own" not in path.parts}
-    (sample,) = hest.samples(her2st.prepare(HER2ST))
+    (sample,) = read_samples(her2st.prepare(HER2ST))
     assert read_counts(sample).n_obs == 16
     assert sample.has_image
     assert {path for path in tmp_path.rglob("*") if "own" not in path.parts} == before
@@ -279,7 +280,7 @@ def test_real_section_b4(real, tmp_path, monkeypatch):
         shutil.copy(real / name, tmp_path / "copy" / name)
     monkeypatch.setenv("SEAL_HER2ST", str(tmp_path / "copy"))
     root = her2st.prepare(HER2ST)
-    (sample,) = hest.samples(root)
+    (sample,) = read_samples(root)
     data = read_counts(sample)
     assert sample.um_per_px == pytest.approx(0.69, abs=0.01)
     assert np.median(data.X.toarray().sum(axis=1)) == pytest.approx(648, abs=5)
@@ -345,7 +346,7 @@ def test_labels_at_unreadable_positions_are_named(copy):
 
 
 def test_positions_on_the_grid_are_whole_numbers(copy):
-    (sample,) = hest.samples(her2st.prepare(HER2ST))
+    (sample,) = read_samples(her2st.prepare(HER2ST))
     assert [read_counts(sample).obs[name].dtype.kind for name in ("array_row", "array_col")] == ["i", "i"]
 
 
@@ -353,6 +354,6 @@ def test_positions_on_the_grid_are_whole_numbers(copy):
 def test_a_deleted_file_is_made_again(copy, name):
     root = her2st.prepare(HER2ST)
     (root / name).unlink()
-    (sample,) = hest.samples(her2st.prepare(HER2ST))
+    (sample,) = read_samples(her2st.prepare(HER2ST))
     assert sample.has_image
     assert read_counts(sample).n_obs == 16

@@ -7,12 +7,16 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from seal import paths, profiles
+import seal_atlas
+from seal import profiles
 from seal.data import assemble as assembly
-from seal.data import hest, sample_files
+from seal.data import sample_files
 from seal.data.assemble import assemble
-from seal.data.expression import clean_genes, neighbours, normalise, spot_context
-from seal.data.pairs import read
+from seal.data.expression import normalise, spot_context
+from seal.data.genes import clean_genes
+from seal.data.grid import neighbours
+from seal.data.pairs import folder_of, read
+from seal.data.samples import read_samples
 from seal.errors import SealError
 
 
@@ -25,7 +29,7 @@ def test_rows_belong_together(pairs, small):
     """Patch, counts, barcode and position of a row all come from the same spot of the sample's own files."""
     frame = pairs.frame()
     assert (pairs.n_pairs, pairs.n_spots, len(frame)) == (48, 48, 48)
-    sample = next(s for s in hest.samples(paths.samples("atlas")) if s.id == pairs.sections[2].sample)
+    sample = next(s for s in read_samples(seal_atlas.prepare(small)) if s.id == pairs.sections[2].sample)
     data = sample_files.read_counts(sample)
     row = pairs.sections[2].start + 5
     spot = data[frame["barcode"][row]]
@@ -35,14 +39,14 @@ def test_rows_belong_together(pairs, small):
     assert counts[5, pairs.genes_counted.index(gene)] == spot.X.max()
     assert frame["x"][row] == spot.obs["pxl_col_in_fullres"].item()
     patch = next(sample_files.read_patches(sample, [frame["barcode"][row]], small.image_size, small.um_per_px))
-    assert (pairs.patches[row] == patch[0]).all()
+    assert (pairs.patches.read([row])[0] == patch[0]).all()
 
 
 def test_context_and_measured_equal_a_plain_recomputation(pairs, small):
     fold = pairs.folds()[1]
     panel = pairs.panel(fold)
     section = pairs.sections[0]
-    sample = next(s for s in hest.samples(paths.samples("atlas")) if s.id == section.sample)
+    sample = next(s for s in read_samples(seal_atlas.prepare(small)) if s.id == section.sample)
     data = sample_files.read_counts(sample)
     genes, keep = clean_genes(data.var_names)
     columns = keep[[genes.index(g) for g in panel.genes]]
@@ -85,20 +89,18 @@ def test_assembled_once_and_anew_when_a_setting_changes(pairs, small):
 
 
 def test_a_failed_assembly_is_not_taken_for_whole(small, monkeypatch):
-    shutil.rmtree(paths.pairs("demo"))
+    shutil.rmtree(folder_of(small))
     with monkeypatch.context() as patch:
         patch.setattr(assembly, "_finish", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             assemble(small)
-    assert not paths.pairs("demo").exists()
+    assert not folder_of(small).exists()
     with pytest.raises(SealError, match="holds no assembled pairs"):
         read(small)
 
 
 def test_a_section_without_counts_is_named(small):
     import anndata
-
-    import seal_atlas
 
     root = seal_atlas.prepare(small)
     path = root / "st" / "SIM-BREAST-01.h5ad"
@@ -114,5 +116,5 @@ def test_tissue_lays_patches_where_they_were_cut(pairs):
     assert span == 4.0 / pairs.sections[0].um_per_px  # full-resolution px a pixel of 4 um
     spots = pairs.frame().iloc[:12]
     x, y = (spots[["x", "y"]].to_numpy()[0] / span).round().astype(int)
-    small = pairs.patches[0][1::2, 1::2]
+    small = pairs.patches[:1][0][1::2, 1::2]
     assert (image[y - 14 : y - 10, x - 14 : x - 10] == small[:4, :4]).all()

@@ -1,7 +1,6 @@
 """The panel: selection against scanpy on stacked matrices, hash, and errors that name the first gene that differs."""
 
 import json
-from collections.abc import Mapping
 
 import anndata
 import numpy as np
@@ -10,9 +9,11 @@ import pytest
 import scanpy as sc
 from scipy.sparse import csr_array, csr_matrix, vstack
 
-from seal.data import her2st, moments
+from seal.data import her2st
 from seal.data import panel as panels
-from seal.data.expression import clean_genes, neighbours, normalise, spot_context
+from seal.data.expression import normalise, spot_context
+from seal.data.genes import clean_genes
+from seal.data.grid import neighbours
 from seal.data.panel import Panel, require_genes
 from seal.errors import SealError
 from seal.profiles import PanelSettings
@@ -64,7 +65,11 @@ def test_a_permutation_is_an_error_that_names_the_first_gene():
 def sums(counts, log, donors, listed=None):
     """Each donor's moments."""
     donors, listed = np.asarray(donors), np.ones(counts.shape[1], dtype=bool) if listed is None else listed
-    return {d: moments.of(counts[donors == d], log[donors == d], listed) for d in dict.fromkeys(donors.tolist())}
+    return {d: panels.sum_spots(counts[donors == d], log[donors == d], listed) for d in dict.fromkeys(donors.tolist())}
+
+
+def select(held, *arguments):
+    return panels.select(held.__getitem__, held, *arguments)
 
 
 def plain_dispersion(log, genes, number):
@@ -107,7 +112,7 @@ NEAR = 1e-5  # genes whose normalised dispersions are closer than this may chang
 
 
 def choose(counts, donors, scored, **settings):
-    return panels.select(sums(counts, normalise(counts, 1e4), donors), GENES, scored, PanelSettings(**settings))
+    return select(sums(counts, normalise(counts, 1e4), donors), GENES, scored, PanelSettings(**settings))
 
 
 @pytest.mark.filterwarnings("ignore:`n_top_genes` > number")
@@ -123,7 +128,7 @@ def test_select_equals_scanpy_and_dense_variances(seed, number):
     donors = rng.choice(["D2", "D1", "D10", "D3"], 90).tolist()
     scored = {"Lung": ["D1", "D10"], "Skin": ["D3", "D2", "D3"], "Liver": ["D2"]}
     settings = PanelSettings(genes=number, test_genes=20, min_gene_counts=3 * (seed % 2))
-    found = panels.select(sums(counts, log, donors), genes, scored, settings)
+    found = select(sums(counts, log, donors), genes, scored, settings)
     assert found == plain(counts, log, genes, donors, scored, settings)
     assert 0 < len(found.genes) <= number
 
@@ -133,7 +138,7 @@ def test_dispersion_equals_scanpy_to_the_rounding_of_its_precision():
     rng = np.random.default_rng(1)
     counts = csr_array(rng.poisson(rng.lognormal(-1, 2, 2000) * rng.lognormal(0, 0.5, (200, 2000))))
     log = normalise(counts, 1e4)
-    whole = moments.of(counts, log, np.ones(2000, dtype=bool))
+    whole = panels.sum_spots(counts, log, np.ones(2000, dtype=bool))
     found = panels.normalised_dispersion(whole.linear / 200, whole.linear_variance)
     for dtype, tolerance in ((np.float32, NEAR), (np.float64, 1e-10)):
         wanted = plain_dispersion(log.astype(dtype), [str(i) for i in range(2000)], 500)["dispersions_norm"].to_numpy()
@@ -173,7 +178,7 @@ def real(shared):
 def test_select_equals_scanpy_on_real_sections(real, number):
     counts, log, genes, donors, _ = real
     scored, settings = {"Breast": ["HER2ST-B", "HER2ST-C"]}, PanelSettings(genes=number)
-    found = panels.select(sums(counts, log, donors), genes, scored, settings)
+    found = select(sums(counts, log, donors), genes, scored, settings)
     assert len(found.genes) == number
     assert found == plain(counts, log.astype(np.float64), genes, donors, scored, settings)
     # in the expression's own single precision: the same but for near-ties
@@ -184,22 +189,15 @@ def test_select_equals_scanpy_on_real_sections(real, number):
 
 
 def test_select_reads_one_donor_at_a_time_and_their_order_does_not_matter(counts, tmp_path):
-    class Stored(Mapping):
-        def __getitem__(self, donor):
-            return moments.load(tmp_path / f"{donor}.npz")
-
-        def __iter__(self):
-            return iter(["C", "A", "B"])
-
-        def __len__(self):
-            return 3
-
     donors, log = ["A", "C", "B"] * 20, normalise(counts, 1e4)
     held = sums(counts, log, donors)
     for donor, part in held.items():
         part.save(tmp_path / f"{donor}.npz")
     settings, scored = PanelSettings(genes=20, test_genes=5), {"o": ["B", "C"]}
-    assert panels.select(Stored(), GENES, scored, settings) == panels.select(held, GENES, scored, settings)
+    stored = panels.select(
+        lambda donor: panels.load_moments(tmp_path / f"{donor}.npz"), ["C", "A", "B"], GENES, scored, settings
+    )
+    assert stored == select(held, GENES, scored, settings)
 
 
 def test_select_finds_the_variable_gene_and_drops_the_rare_one(counts):
@@ -214,10 +212,10 @@ def test_select_finds_the_variable_gene_and_drops_the_rare_one(counts):
 def test_select_needs_genes(counts):
     empty = csr_array(np.zeros((5, 4)))
     with pytest.raises(SealError, match="0 genes have 3 counts"):
-        panels.select(sums(empty, empty, ["A"] * 5), list("ABCD"), {"o": ["A"]}, PanelSettings())
+        select(sums(empty, empty, ["A"] * 5), list("ABCD"), {"o": ["A"]}, PanelSettings())
     same = csr_array(np.full((5, 4), 3.0))
     with pytest.raises(SealError, match="none of 4 genes varies"):
-        panels.select(sums(same, normalise(same, 1e4), ["A"] * 5), list("ABCD"), {"o": ["A"]}, PanelSettings())
+        select(sums(same, normalise(same, 1e4), ["A"] * 5), list("ABCD"), {"o": ["A"]}, PanelSettings())
 
 
 def test_genes_that_too_few_spots_measured_are_left_out(counts):
@@ -225,11 +223,11 @@ def test_genes_that_too_few_spots_measured_are_left_out(counts):
     log, donors = normalise(counts, 1e4), np.repeat(["A", "B"], [6, 54])
     listed = {"A": np.ones(40, dtype=bool), "B": np.arange(40) != 5}
     listed["A"][9] = False
-    parts = {d: moments.of(counts[donors == d], log[donors == d], listed[d]) for d in "AB"}
+    parts = {d: panels.sum_spots(counts[donors == d], log[donors == d], listed[d]) for d in "AB"}
 
     def chosen(coverage):
         settings = PanelSettings(genes=40, test_genes=40, coverage=coverage)
-        panel = panels.select(parts, GENES, {"o": ["A"]}, settings)
+        panel = select(parts, GENES, {"o": ["A"]}, settings)
         assert set(panel.test_genes) <= set(panel.genes)
         return set(GENES) - set(panel.genes)
 
@@ -248,11 +246,11 @@ def test_coverage_comes_before_the_bins(real):
     lengths = [donors.count("HER2ST-B"), donors.count("HER2ST-C")]
     parts = dict(zip(("HER2ST-B", "HER2ST-C"), np.split(np.arange(sum(lengths)), lengths[:1]), strict=True))
     by_donor = {
-        donor: moments.of(counts[rows], log[rows], listed[2 * i] & listed[2 * i + 1])
+        donor: panels.sum_spots(counts[rows], log[rows], listed[2 * i] & listed[2 * i + 1])
         for i, (donor, rows) in enumerate(parts.items())
     }
     settings = PanelSettings(genes=300, coverage=1.0)
-    found = panels.select(by_donor, genes, {"Breast": ["HER2ST-B"]}, settings)
+    found = select(by_donor, genes, {"Breast": ["HER2ST-B"]}, settings)
     own = np.asarray(genes)[everywhere].tolist()
     wanted = plain(counts[:, everywhere], log[:, everywhere], own, donors, {"Breast": ["HER2ST-B"]}, settings)
     assert found == wanted

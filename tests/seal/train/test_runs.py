@@ -64,7 +64,7 @@ def test_stage_two_losses_equal_training_on_the_whole_encoder(way):
 
     fast_terms = model.objective(model.embed(store.batch(np.zeros(8, int), rows)), x)
     fast = gradients(fast_terms)
-    images = model.encoder.preprocess(np.array(pairs.patches[rows]))
+    images = model.encoder.preprocess(pairs.patches.read(rows))
     plain_terms = model.objective(model.encoder(images), x)
     plain = gradients(plain_terms)
     for name, value in fast_terms.items():
@@ -206,7 +206,7 @@ def test_training_and_embedding_need_no_notebook_package(small):
 import sys
 
 BLOCKED = {{"pandas", "scipy", "sklearn", "scanpy", "squidpy", "anndata", "umap", "matplotlib", "seaborn", "pyarrow",
-           "onnx", "openslide", "tifffile", "papermill", "nbformat", "IPython", "pooch"}}
+           "onnx", "openslide", "tifffile", "papermill", "nbformat", "IPython", "pooch", "jaxtyping", "beartype"}}
 
 sys.modules.update(dict.fromkeys(BLOCKED))  # as if not installed
 from seal import profiles

@@ -34,7 +34,7 @@ def test_tokens_equal_the_plain_way(pairs):
     plain = embed_patches(encoder, pairs.patches)
     np.testing.assert_allclose(tokens.embed_tokens(encoder, source), plain, atol=1e-5)
     rows = np.array([3, 40])
-    view = augmented(pairs.patches[rows], rows, 1, tokens.AUGMENTATION_SEED)
+    view = augmented(pairs.patches.read(rows), rows, 1, tokens.AUGMENTATION_SEED)
     with torch.no_grad():
         expected = encoder.trunk(encoder.preprocess(view), 1)
     torch.testing.assert_close(source.batch(np.array([1, 1]), rows), expected, atol=1e-5, rtol=1e-5)
@@ -72,7 +72,7 @@ def test_workers_augment_to_the_same_pixels(small, pairs):
 def test_by_size(small, pairs):
     size = tokens.gigabytes(pairs)
     file = tokens.build(changed(small, tokens="disk")).file
-    assert size * 1e9 == pytest.approx(file.array.nbytes * 384 / 48)  # the tiny encoder is narrower than its spec
+    assert size * 1e9 == pytest.approx(file.rows[:].nbytes * 384 / 48)  # the tiny encoder is narrower than its spec
     for limits, kind in (((1.0, 1.0), "memory"), ((0.0, 1.0), "disk"), ((0.0, 0.0), "recompute")):
         assert tokens.choose(changed(small, memory_gb=limits[0], disk_gb=limits[1])) == kind
 
@@ -84,7 +84,7 @@ def test_built_once_and_anew_when_views_change(pairs, small):
     other = dataclasses.replace(small, vision=profiles.VisionSettings(views=0))
     source = tokens.build(assemble(other))
     assert source.views == 0
-    assert len(source.file.array) == 1
+    assert source.file.rows.shape[0] == 1
 
 
 def test_tokens_that_overflow_are_named(small, monkeypatch):

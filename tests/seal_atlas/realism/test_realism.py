@@ -6,14 +6,22 @@ import pandas as pd
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from figures.style import mark
+from figures.style import mark, new_figure, style
 from seal import results
-from seal.data import hest
 from seal.data.sample_files import write_sample
+from seal.data.samples import read_samples
 from seal.errors import SealError
-from seal.evaluate import robustness
-from seal_atlas.realism import expression, mouse, pairings, pictures, real_sections, section_statistics, shortfalls
-from seal_atlas.realism.figure import realism_figure
+from seal_atlas.realism import (
+    FIGURE_SIZE,
+    count_statistics,
+    draw_realism,
+    mouse,
+    pairings,
+    picture_statistics,
+    real_sections,
+    section_statistics,
+    shortfalls,
+)
 
 
 def negative_binomial(rng, mean: np.ndarray, a: float) -> np.ndarray:
@@ -25,20 +33,20 @@ def test_dispersion_is_recovered_whatever_the_library_sizes(a):
     rng = np.random.default_rng(0)
     size = np.exp(rng.normal(0, 0.8, (400, 1)))
     counts = negative_binomial(rng, size * rng.uniform(2, 20, 300), a)
-    found = expression.dispersion(counts[counts.sum(axis=1) > 0], "dispersion")
+    found = count_statistics.count_dispersion(counts[counts.sum(axis=1) > 0], "dispersion")
     assert found.value == pytest.approx(a, abs=0.03 + 0.1 * a)
     assert found.low <= found.value <= found.high
 
 
 def test_rare_genes_say_nothing_about_dispersion():
     counts = np.random.default_rng(0).poisson(0.1, (50, 20)) + np.eye(50, 20, dtype=int)
-    assert np.isnan(expression.dispersion(counts, "dispersion").value)
+    assert np.isnan(count_statistics.count_dispersion(counts, "dispersion").value)
 
 
 def test_thinning_keeps_the_depth_and_the_shares():
     rng = np.random.default_rng(0)
     counts = rng.poisson([[3.0, 30.0, 300.0]], (200, 3))
-    thinned = expression.thin(counts, 100, rng)
+    thinned = count_statistics.thin_counts(counts, 100, rng)
     assert (thinned.sum(axis=1) == 100).all()
     assert (thinned <= counts).all()
     assert thinned.mean(axis=0) / 100 == pytest.approx(np.array([3, 30, 300]) / 333, abs=0.01)
@@ -47,11 +55,11 @@ def test_thinning_keeps_the_depth_and_the_shares():
 def test_spectrum_of_noise_stays_below_the_edge_and_a_factor_rises_above_it():
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(80, 200))
-    by_name = {s.name: s.value for s in expression.spectrum(noise) if np.isnan(s.x)}
+    by_name = {s.name: s.value for s in count_statistics.correlation_spectrum(noise) if np.isnan(s.x)}
     assert by_name["components"] <= 1  # the edge holds in the limit
-    assert by_name["first_component"] < 1.1 * expression.noise_edge(80, 200) / 200
+    assert by_name["first_component"] < 1.1 * count_statistics.noise_edge(80, 200) / 200
     shared = noise + rng.normal(size=(80, 1)) * (np.arange(200) < 100)
-    by_name = {s.name: s.value for s in expression.spectrum(shared) if np.isnan(s.x)}
+    by_name = {s.name: s.value for s in count_statistics.correlation_spectrum(shared) if np.isnan(s.x)}
     assert by_name["components"] == 1
     assert by_name["above_noise"] == by_name["first_component"] > 0.2
 
@@ -67,8 +75,8 @@ def lattice(grid: str, side_um: float) -> tuple[np.ndarray, np.ndarray, np.ndarr
 @pytest.mark.parametrize(("grid", "neighbours"), [("visium", 6), ("square", 4)])
 def test_spots_apart_follow_the_grid(grid, neighbours):
     rows, cols, xy = lattice(grid, 2000)
-    for lag in (expression.PITCH[grid], 200.0):
-        pairs = expression.spots_apart(rows, cols, grid, lag)
+    for lag in (count_statistics.PITCH[grid], 200.0):
+        pairs = count_statistics.spots_apart(rows, cols, grid, lag)
         distance = np.linalg.norm(xy[:, None] - xy[None], axis=2)
         first, second = pairs.nonzero()
         assert distance[first, second] == pytest.approx(lag)
@@ -81,7 +89,7 @@ def test_moran_tells_a_smooth_map_from_a_shuffled_one():
     smooth = np.sin(xy[:, 0] / 400) + np.cos(xy[:, 1] / 500)
     shuffled = np.random.default_rng(0).permutation(smooth)
     values = np.column_stack([shuffled, np.ones(len(xy)), smooth])
-    found = expression.morans_i(values, expression.spots_apart(rows, cols, "visium", 100.0))
+    found = count_statistics.morans_i(values, count_statistics.spots_apart(rows, cols, "visium", 100.0))
     assert abs(found[0]) < 0.15
     assert np.isnan(found[1])
     assert found[2] > 0.9
@@ -92,8 +100,8 @@ def test_two_grids_agree_at_the_same_distance_only():
     for grid in ("visium", "square"):
         rows, cols, xy = lattice(grid, 6000)
         field = np.sin(xy[:, :1] / 150 + 1) * np.cos(xy[:, 1:] / 170)
-        for lag in (expression.PITCH[grid], 200.0):
-            found[grid, lag] = expression.morans_i(field, expression.spots_apart(rows, cols, grid, lag))[0]
+        for lag in (count_statistics.PITCH[grid], 200.0):
+            found[grid, lag] = count_statistics.morans_i(field, count_statistics.spots_apart(rows, cols, grid, lag))[0]
     assert found["visium", 200.0] == pytest.approx(found["square", 200.0], abs=0.05)
     assert found["visium", 100.0] > found["square", 200.0] + 0.3
 
@@ -113,10 +121,10 @@ def test_stains_and_glass_are_recovered():
     amount = rng.uniform(0.5, 1.5, share.shape)
     amount[:, :8] = 0
     patches = stained(share * amount, (1 - share) * amount)
-    white = pictures.glass(patches)
+    white = picture_statistics.glass_intensity(patches)
     assert white == pytest.approx([240, 235, 245])
-    density = pictures.optical_density(patches, white)
-    found = pictures.stain_vectors(density[density.mean(axis=-1) > pictures.TISSUE_OD])
+    density = picture_statistics.optical_density(patches, white)
+    found = picture_statistics.stain_vectors(density[density.mean(axis=-1) > picture_statistics.TISSUE_OD])
     assert found.haematoxylin == pytest.approx(H / np.linalg.norm(H), abs=0.03)
     assert found.eosin == pytest.approx(E / np.linalg.norm(E), abs=0.03)
 
@@ -136,7 +144,7 @@ GRID = [(x, y) for x in range(12, 100, 16) for y in range(12, 110, 16)]
 
 
 def test_drawn_nuclei_are_counted_and_measured():
-    found = {s.name: s for s in pictures.picture_statistics(nuclei_picture(GRID), 0.5)}
+    found = {s.name: s for s in picture_statistics.picture_statistics(nuclei_picture(GRID), 0.5)}
     tissue = 112 * 107 / 1e6  # mm2
     assert found["nuclear_density"].value == pytest.approx(len(GRID) / tissue, rel=0.02)
     assert found["nuclear_area"].value == pytest.approx(np.pi * 16, rel=0.15)
@@ -149,32 +157,32 @@ def test_drawn_nuclei_are_counted_and_measured():
 def test_nuclei_twice_as_large_measure_twice_as_much():
     areas = []
     for radius in (3.0, 3.0 * np.sqrt(2)):
-        statistics = pictures.picture_statistics(nuclei_picture(GRID, (radius, radius)), 0.5)
+        statistics = picture_statistics.picture_statistics(nuclei_picture(GRID, (radius, radius)), 0.5)
         areas.append(next(s.value for s in statistics if s.name == "nuclear_area"))
     assert areas[1] / areas[0] == pytest.approx(2, rel=0.15)
 
 
 def test_a_dark_picture_gives_no_optical_density():
     bright = nuclei_picture(GRID)
-    found = [{s.name for s in pictures.picture_statistics(p)} for p in (bright, bright // 2)]
+    found = [{s.name for s in picture_statistics.picture_statistics(p)} for p in (bright, bright // 2)]
     assert {"nuclear_area", "sharpness", "saturation"} <= found[1] < found[0]
     assert not any(name.startswith(("od", "glass", "eosin", "haematoxylin", "nuclear_od")) for name in found[1])
 
 
 def test_long_nuclei_are_eccentric_and_touching_ones_parted():
-    long = {s.name: s.value for s in pictures.picture_statistics(nuclei_picture(GRID, (6.0, 3.0)), 0.5)}
+    long = {s.name: s.value for s in picture_statistics.picture_statistics(nuclei_picture(GRID, (6.0, 3.0)), 0.5)}
     assert long["eccentricity"] == pytest.approx(np.sqrt(1 - 0.25), abs=0.08)
     pair = nuclei_picture([(40, 40), (47.5, 40)])
-    red = pictures.optical_density(pair, pictures.glass(pair))[0, ..., 0]
-    assert pictures.label_nuclei(red, 0.8, 0.5).max() == 2
+    red = picture_statistics.optical_density(pair, picture_statistics.glass_intensity(pair))[0, ..., 0]
+    assert picture_statistics.label_nuclei(red, 0.8, 0.5).max() == 2
 
 
 def test_each_nucleus_belongs_to_one_of_neighbouring_patches():
     whole = nuclei_picture([(x, y) for x in range(8, 100, 16) for y in range(12, 110, 16)])
-    red = pictures.optical_density(whole, pictures.glass(whole))[..., 0]
+    red = picture_statistics.optical_density(whole, picture_statistics.glass_intensity(whole))[..., 0]
     parts = [red[:, :120, :80], red[:, :120, 80:], red[:, 120:, :80], red[:, 120:, 80:]]  # through some of them
-    counted = sum(len(pictures.nuclei(part, 0.8, 0.5)) for part in parts)
-    assert counted == pytest.approx(len(pictures.nuclei(red, 0.8, 0.5)), abs=2)
+    counted = sum(len(picture_statistics.measure_nuclei(part, 0.8, 0.5)) for part in parts)
+    assert counted == pytest.approx(len(picture_statistics.measure_nuclei(red, 0.8, 0.5)), abs=2)
 
 
 def test_slope_of_a_known_spectrum():
@@ -183,65 +191,13 @@ def test_slope_of_a_known_spectrum():
     waves = np.fft.fft2(rng.normal(size=(20, 256, 256)))
     for slope in (-2.0, -3.0):
         field = np.fft.ifft2(waves * radius ** (slope / 2)).real
-        assert pictures.spectrum_slope(field, 0.5) == pytest.approx(slope, abs=0.15)
+        assert picture_statistics.spectrum_slope(field, 0.5) == pytest.approx(slope, abs=0.15)
 
 
 def test_glass_alone_is_no_picture():
-    assert pictures.picture_statistics(np.full((2, 32, 32, 3), 240, dtype=np.uint8)) == []
+    assert picture_statistics.picture_statistics(np.full((2, 32, 32, 3), 240, dtype=np.uint8)) == []
     with pytest.raises(SealError, match="float64"):
-        pictures.picture_statistics(np.zeros((2, 32, 32, 3)))
-
-
-def groups_of(number: int, each: int) -> tuple[np.ndarray, np.ndarray]:
-    """Second class and groups of twice `number` groups."""
-    second = np.repeat([False, True], number * each)
-    return second, np.repeat([f"s{i:02d}" for i in range(2 * number)], each)
-
-
-def test_no_group_is_on_both_sides_and_each_fold_has_both_classes():
-    second, groups = groups_of(3, 7)
-    fold = robustness.deal(second, groups)
-    assert fold.max() == 2
-    assert all(len(set(fold[groups == name])) == 1 for name in groups)
-    assert all(set(second[fold == k]) == {False, True} for k in range(3))
-    with pytest.raises(SealError, match="s00 holds both classes"):
-        robustness.deal(np.arange(42) % 2 == 0, groups)
-    with pytest.raises(SealError, match="1 and 3 groups"):
-        robustness.deal(second[14:], groups[14:])
-
-
-def test_what_marks_a_section_does_not_tell_classes_apart():
-    # Each section has a colour of its own, so a split within sections would give an AUC near 1.
-    rng = np.random.default_rng(1)
-    second, groups = groups_of(20, 10)
-    own = {name: rng.normal(size=30) * 3 for name in np.unique(groups)}
-    features = np.array([own[name] for name in groups]) + rng.normal(size=(len(groups), 30))
-    found = robustness.told_apart(features, second, groups)
-    assert 0.3 < found.auc < 0.7
-    assert found.auc_interval[0] < 0.5 < found.auc_interval[1]
-    within = robustness.told_apart(features, second, np.char.add(groups, np.tile(list("ab"), len(groups) // 2)))
-    assert within.auc > 0.9
-
-
-def test_different_classes_are_told_apart():
-    rng = np.random.default_rng(0)
-    second, groups = groups_of(6, 10)
-    features = rng.normal(size=(len(groups), 5)) + 3 * second[:, None]
-    found = robustness.told_apart(features, second, groups)
-    assert found.auc > 0.99
-    assert found.accuracy > 0.97
-    assert found.auc_interval[0] > 0.97
-    few = (groups < "s03") | (groups > "s08")
-    assert np.isnan(robustness.told_apart(features[few], second[few], groups[few]).auc_interval[0])
-
-
-def test_energy_distance_grows_from_nothing_to_one():
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(300, 4))
-    distances = [robustness.energy_distance(x, rng.normal(size=(300, 4)) + shift) for shift in (0, 1, 5, 50)]
-    assert abs(distances[0]) < 0.01
-    assert distances == sorted(distances)
-    assert distances[-1] > 0.9
+        picture_statistics.picture_statistics(np.zeros((2, 32, 32, 3)))
 
 
 def make_sample(root, name, *, simulated, organ="Breast", spots=48, picture=True, normalised=False, seed=0, a=0.2):
@@ -274,7 +230,7 @@ def made(tmp_path_factory):
         make_sample(root, f"SIM-{i}", simulated=True, seed=i, a=0.8)
         make_sample(root, f"REAL-{i}", simulated=False, seed=10 + i, picture=i < 2)
     make_sample(root, "NORMALISED", simulated=False, normalised=True, seed=20)
-    return hest.samples(root)
+    return read_samples(root)
 
 
 @pytest.fixture(scope="module")
@@ -287,7 +243,7 @@ def table(made) -> pd.DataFrame:
 
 def test_sections_are_measured_by_what_they_hold(table):
     assert set(table.columns) == set(results.RESULTS["realism"].columns)
-    kinds = table["statistic"].map(lambda name: pairings.NAMES[name].kind)
+    kinds = table["statistic"].map(lambda name: pairings.STATISTICS[name].kind)
     by_section = {name: set(kinds[table["group"] == name]) for name in ("SIM-0", "REAL-2", "NORMALISED")}
     assert by_section["SIM-0"] == {"told", "expression", "picture", "curve"}
     assert by_section["REAL-2"] == {"told", "expression", "curve"}
@@ -307,8 +263,8 @@ def test_comparisons_and_their_controls_are_there(table):
 
 
 def test_same_seed_same_numbers(made):
-    genes = expression.common_genes(made)
-    runs = [expression.expression_statistics(made[-1], genes, seed) for seed in (0, 0, 1)]
+    genes = count_statistics.common_genes(made)
+    runs = [count_statistics.expression_statistics(made[-1], genes, seed) for seed in (0, 0, 1)]
     assert str(runs[0]) == str(runs[1]) != str(runs[2])
 
 
@@ -335,11 +291,10 @@ def test_sections_that_vary_too_little_are_named():
 @pytest.mark.parametrize("real", [True, False])
 def test_the_figure_draws_with_and_without_real_sections(table, real):
     chosen = table if real else table[table["simulated"] & ~table["source"].str.contains("real")]
-    figure = mark(realism_figure(chosen), "simulated data")
-    width, height = figure.get_size_inches() * 25.4
-    assert width == pytest.approx(183)
-    assert height < 170
-    figure.canvas.draw()
+    with style():
+        figure = new_figure(*FIGURE_SIZE)
+        draw_realism(figure, chosen)
+        mark(figure, "simulated data").canvas.draw()
     box = figure.get_tightbbox()
     assert box.x0 >= -0.02
     assert box.x1 <= figure.get_size_inches()[0] + 0.02

@@ -24,7 +24,7 @@ def light():
 
 @pytest.fixture(scope="module")
 def scans(light):
-    return {name: scanners.scan(light, name, rng()) for name in MODELS}
+    return {name: scanners.scan_light(light, name, rng()) for name in MODELS}
 
 
 def test_five_models_that_name_no_product():
@@ -67,28 +67,28 @@ class Still:
     ],
 )
 def test_same_bytes_on_any_cpu(name, digest):
-    picture = scanners.scan(pattern(), name, Still())
+    picture = scanners.scan_light(pattern(), name, Still())
     assert hashlib.sha256(picture.tobytes()).hexdigest()[:16] == digest
 
 
 def test_noise_is_the_only_thing_drawn(light):
-    first, second = (scanners.scan(light, "S5", np.random.default_rng(seed)) for seed in (1, 2))
-    np.testing.assert_array_equal(first, scanners.scan(light, "S5", np.random.default_rng(1)))
+    first, second = (scanners.scan_light(light, "S5", np.random.default_rng(seed)) for seed in (1, 2))
+    np.testing.assert_array_equal(first, scanners.scan_light(light, "S5", np.random.default_rng(1)))
     difference = first.astype(float) - second
-    assert 0.5 < difference.std() / np.sqrt(2) / scanners.scanner("S5").noise < 1.5
+    assert 0.5 < difference.std() / np.sqrt(2) / scanners.find_scanner("S5").noise < 1.5
     assert abs(difference.mean()) < 0.2
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_empty_glass_has_the_white_of_the_table(name):
-    glass = scanners.scan(np.full((80, 80, 3), 65535, np.uint16), name, rng())
-    np.testing.assert_allclose(glass.mean(axis=(0, 1)), scanners.scanner(name).white, atol=0.6)
+    glass = scanners.scan_light(np.full((80, 80, 3), 65535, np.uint16), name, rng())
+    np.testing.assert_allclose(glass.mean(axis=(0, 1)), scanners.find_scanner(name).white, atol=0.6)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_more_light_is_never_darker(name):
     grey = np.repeat(np.linspace(0, 65535, 64).astype(np.uint16), 24)[None, :, None].repeat(40, 0).repeat(3, 2)
-    values = scanners.scan(grey, name, Still())[20].astype(int)[12::24]
+    values = scanners.scan_light(grey, name, Still())[20].astype(int)[12::24]
     assert (np.diff(values, axis=0) >= 0).all()
     assert (values[-1] - values[0] > 180).all()
 
@@ -106,20 +106,20 @@ def test_sharpness_differs_as_the_table_says(light):
     edge[:, 30:] = 50000
     steep = {}
     for name in MODELS:
-        line = scanners.scan(edge, name, Still())[30, :, 1].astype(int)
+        line = scanners.scan_light(edge, name, Still())[30, :, 1].astype(int)
         steep[name] = np.abs(np.diff(line)).max() / (line[-5] - line[4])
     assert steep["S3"] < steep["S5"] < steep["S1"] < steep["S4"]
 
 
 def test_light_without_strides_of_its_own_is_taken(light):
     np.testing.assert_array_equal(
-        scanners.scan(light[::2, ::2], "S1", rng()), scanners.scan(light[::2, ::2].copy(), "S1", rng())
+        scanners.scan_light(light[::2, ::2], "S1", rng()), scanners.scan_light(light[::2, ::2].copy(), "S1", rng())
     )
 
 
 def test_unknown_scanner_is_named():
     with pytest.raises(SealError, match="unknown scanner 'S9'"):
-        scanners.scanner("S9")
+        scanners.find_scanner("S9")
 
 
 @pytest.mark.parametrize(("column", "value"), [("rr", "0.5"), ("quality", "0"), ("black", "250")])

@@ -17,7 +17,7 @@ def picture():
 
 @pytest.fixture
 def path(tmp_path, picture):
-    tiff.write(tmp_path / "a.tif", picture, 0.5, 85)
+    tiff.write_tiff(tmp_path / "a.tif", picture, 0.5, 85)
     return tmp_path / "a.tif"
 
 
@@ -52,13 +52,13 @@ def test_our_reader_takes_it(path):
 
 
 def test_no_dark_border_comes_from_the_padding_of_the_last_tiles(tmp_path):
-    tiff.write(tmp_path / "a.tif", np.full((300, 300, 3), 240, np.uint8), 0.5, 70)
+    tiff.write_tiff(tmp_path / "a.tif", np.full((300, 300, 3), 240, np.uint8), 0.5, 70)
     assert tifffile.imread(tmp_path / "a.tif", key=0).min() > 235
 
 
 def test_same_picture_gives_same_bytes_and_another_quality_others(tmp_path, path, picture):
-    tiff.write(tmp_path / "b.tif", picture, 0.5, 85)
-    tiff.write(tmp_path / "c.tif", picture, 0.5, 50)
+    tiff.write_tiff(tmp_path / "b.tif", picture, 0.5, 85)
+    tiff.write_tiff(tmp_path / "c.tif", picture, 0.5, 50)
     assert sha256(tmp_path / "b.tif") == sha256(path)
     assert (tmp_path / "c.tif").stat().st_size < 0.8 * path.stat().st_size
 
@@ -71,9 +71,9 @@ def test_says_simulated_and_nothing_that_changes(path):
 
 
 def test_small_picture_has_one_level_and_a_strip_ends(tmp_path):
-    tiff.write(tmp_path / "small.tif", np.zeros((40, 60, 3), np.uint8), 0.5, 80)
+    tiff.write_tiff(tmp_path / "small.tif", np.zeros((40, 60, 3), np.uint8), 0.5, 80)
     assert openslide.OpenSlide(str(tmp_path / "small.tif")).level_count == 1
-    tiff.write(tmp_path / "strip.tif", np.zeros((1, 700, 3), np.uint8), 0.5, 80)
+    tiff.write_tiff(tmp_path / "strip.tif", np.zeros((1, 700, 3), np.uint8), 0.5, 80)
     assert tifffile.imread(tmp_path / "strip.tif", key=0).shape == (1, 700, 3)
 
 
@@ -84,5 +84,5 @@ def test_nothing_half_written_is_left(tmp_path, monkeypatch, picture):
 
     monkeypatch.setattr(tiff, "_tiles", broken)
     with pytest.raises(RuntimeError):
-        tiff.write(tmp_path / "wsis" / "bad.tif", picture, 0.5, 80)
+        tiff.write_tiff(tmp_path / "wsis" / "bad.tif", picture, 0.5, 80)
     assert list((tmp_path / "wsis").iterdir()) == []

@@ -5,11 +5,13 @@ import pytest
 
 import seal_atlas
 from seal import paths, profiles
-from seal.data import hest, sample_files
+from seal.data import sample_files
+from seal.data.samples import read_samples
 from seal.errors import SealError
 from seal.files import sha256
 from seal_atlas import tables
-from seal_atlas.counting import expression
+from seal_atlas.counting import transcripts
+from seal_atlas.settings import AtlasSettings
 from seal_atlas.writing import sections
 
 SPOTS = 24
@@ -18,7 +20,7 @@ BREAST = tables.Donor("SIM-TEST-01", "Breast", "Cancer", "A")
 
 @pytest.fixture(scope="module")
 def breast():
-    return sections.simulate(BREAST, SPOTS, 7)
+    return sections.simulate_section(BREAST, SPOTS, 7)
 
 
 # --- geometry
@@ -26,14 +28,14 @@ def breast():
 
 @pytest.mark.parametrize("spots", [1, 2, 49, 90, 500])
 def test_grid_has_exactly_the_spots_asked_for(spots):
-    row, col, xy = sections.visium(spots)
+    row, col, xy = sections.lay_visium_grid(spots)
     assert len(row) == len(col) == len(xy) == spots
     assert len(set(zip(row, col, strict=True))) == spots
     assert ((row + col) % 2 == 0).all()
 
 
 def test_inner_spots_have_six_neighbours_at_100_um():
-    row, col, xy = sections.visium(160)
+    row, col, xy = sections.lay_visium_grid(160)
     distance = np.linalg.norm(xy[:, None] - xy[None], axis=2)
     beside = (distance > 0) & (distance < 101)
     np.testing.assert_allclose(distance[beside], 100)
@@ -78,7 +80,7 @@ def test_composition_is_that_of_the_drawn_cells(breast):
 
 
 def test_a_patch_shows_the_cells_of_its_own_spot():
-    section = sections.simulate(tables.Donor("SIM-TEST-02", "Brain", "Cancer", "A"), 60, 3)
+    section = sections.simulate_section(tables.Donor("SIM-TEST-02", "Brain", "Cancer", "A"), 60, 3)
     y, x = np.mgrid[:112, :112] - 55.5
     disc = np.hypot(x, y) < 55
     dark = []
@@ -90,7 +92,7 @@ def test_a_patch_shows_the_cells_of_its_own_spot():
 
 
 def test_spots_off_the_tissue_are_marked():
-    section = sections.simulate(tables.Donor("SIM-TEST-03", "Bladder", "Healthy", "B"), 40, 1)
+    section = sections.simulate_section(tables.Donor("SIM-TEST-03", "Bladder", "Healthy", "B"), 40, 1)
     inside = section.tissue.inside(section.table.obsm["spatial"] * 0.5)
     np.testing.assert_array_equal(section.table.obs["in_tissue"], inside)
 
@@ -99,15 +101,15 @@ def test_the_bulk_of_a_section_holds_all_its_cells(breast):
     truth = sections.bulk_truth(breast.tissue, [1])
     assert truth.rna.shape == (1, len(tables.cell_types()))
     present = np.bincount(breast.tissue.cells.kind, minlength=len(tables.cell_types())) > 0
-    np.testing.assert_array_equal(truth.rna[0] > 0, present & (expression.content() > 0))
+    np.testing.assert_array_equal(truth.rna[0] > 0, present & (transcripts.rna_content() > 0))
     assert ((truth.activity > 0) & (truth.activity < 1)).all()
 
 
 def test_the_same_donor_is_the_same_section(breast):
-    again = sections.simulate(BREAST, SPOTS, 7)
+    again = sections.simulate_section(BREAST, SPOTS, 7)
     np.testing.assert_array_equal(again.image, breast.image)
     assert (again.table.X != breast.table.X).nnz == 0
-    other = sections.simulate(dataclasses.replace(BREAST, donor="SIM-TEST-09"), SPOTS, 7)
+    other = sections.simulate_section(dataclasses.replace(BREAST, donor="SIM-TEST-09"), SPOTS, 7)
     assert (other.image != breast.image).mean() > 0.5
 
 
@@ -116,7 +118,19 @@ def test_the_same_donor_is_the_same_section(breast):
 
 def small(**changes):
     settings = {"organs": ("Kidney",), "donors_per_organ": 2, "spots_per_section": 6} | changes
-    return profiles.get("demo", atlas=profiles.AtlasSettings(**settings))
+    return profiles.get("demo", source_settings=settings)
+
+
+@pytest.fixture
+def edited(monkeypatch):
+    """Prepare the atlas of a profile that was edited where it stands: its folder stays the same."""
+
+    def prepare(**changes):
+        profile = small(**changes)
+        monkeypatch.setitem(profiles.PROFILES, "demo", profile)
+        return seal_atlas.prepare(profile)
+
+    return prepare
 
 
 def stamps(root):
@@ -124,28 +138,28 @@ def stamps(root):
     return {p.relative_to(root).as_posix(): p.stat().st_mtime_ns for p in files}
 
 
-def test_prepare_writes_the_layout_and_then_nothing_more():
-    root = seal_atlas.prepare(small())
+def test_prepare_writes_the_layout_and_then_nothing_more(edited):
+    root = edited()
     assert root == paths.samples("atlas")
-    found = hest.samples(root)
+    found = read_samples(root)
     assert [sample.id for sample in found] == ["SIM-KIDNEY-01", "SIM-KIDNEY-02"]
     assert all(s.simulated and s.grid == "visium" and s.has_image and s.donor == s.id for s in found)
     assert [s.um_per_px for s in found] == [0.5, 0.5]
     before = stamps(root)
-    seal_atlas.prepare(small())
+    edited()
     assert stamps(root) == before
 
 
 def test_the_reader_crops_the_drawn_section():
     root = seal_atlas.prepare(small(donors_per_organ=1))
-    sample = hest.samples(root)[0]
+    sample = read_samples(root)[0]
     counts = sample_files.read_counts(sample)
     patches = np.concatenate(list(sample_files.read_patches(sample, counts.obs_names.tolist(), 224, 0.5)))
     assert patches.shape == (6, 224, 224, 3)
-    drawn = sections.simulate(tables.donors()[24], 6, 2026)
+    drawn = sections.simulate_section(tables.donors()[24], 6, 2026)
     assert drawn.table.uns["simulated"]
     donor = next(d for d in tables.donors() if d.donor == sample.id)
-    image = sections.simulate(donor, 6, 2026).image
+    image = sections.simulate_section(donor, 6, 2026).image
     for patch, (x, y) in zip(patches, counts.obsm["spatial"], strict=True):
         left, top = round(x - 112), round(y - 112)
         own = image[top : top + 224, left : left + 224].astype(float)
@@ -174,8 +188,8 @@ def test_prepare_writes_only_what_is_missing():
     }
 
 
-def test_a_killed_run_goes_on(monkeypatch):
-    whole = sections.write
+def test_a_killed_run_goes_on(monkeypatch, edited):
+    whole = sections.write_section
     calls = []
 
     def killed(root, donor, *rest):
@@ -184,19 +198,19 @@ def test_a_killed_run_goes_on(monkeypatch):
             raise KeyboardInterrupt
         whole(root, donor, *rest)
 
-    monkeypatch.setattr(sections, "write", killed)
+    monkeypatch.setattr(sections, "write_section", killed)
     with pytest.raises(KeyboardInterrupt):
-        seal_atlas.prepare(small())
+        edited()
     assert not (paths.samples("atlas") / "metadata.csv").exists()
-    monkeypatch.setattr(sections, "write", whole)
-    root = seal_atlas.prepare(small())
-    assert [s.id for s in hest.samples(root)] == ["SIM-KIDNEY-01", "SIM-KIDNEY-02"]
+    monkeypatch.setattr(sections, "write_section", whole)
+    root = edited()
+    assert [s.id for s in read_samples(root)] == ["SIM-KIDNEY-01", "SIM-KIDNEY-02"]
 
 
-def test_a_killed_enlargement_is_not_taken_for_whole(monkeypatch):
+def test_a_killed_enlargement_is_not_taken_for_whole(monkeypatch, edited):
     from seal.data import sample_files
 
-    root = seal_atlas.prepare(small())
+    root = edited()
     whole = sample_files.list_samples
 
     def killed(*arguments):
@@ -204,26 +218,26 @@ def test_a_killed_enlargement_is_not_taken_for_whole(monkeypatch):
 
     monkeypatch.setattr(sample_files, "list_samples", killed)
     with pytest.raises(KeyboardInterrupt):
-        seal_atlas.prepare(small(donors_per_organ=3))
+        edited(donors_per_organ=3)
     monkeypatch.setattr(sample_files, "list_samples", whole)
-    seal_atlas.prepare(small(donors_per_organ=3))
-    assert [s.id for s in hest.samples(root)] == [f"SIM-KIDNEY-{n:02d}" for n in (1, 2, 3)]
+    edited(donors_per_organ=3)
+    assert [s.id for s in read_samples(root)] == [f"SIM-KIDNEY-{n:02d}" for n in (1, 2, 3)]
 
 
-def test_more_donors_leave_the_first_alone():
-    root = seal_atlas.prepare(small())
+def test_more_donors_leave_the_first_alone(edited):
+    root = edited()
     before = stamps(root)
-    seal_atlas.prepare(small(donors_per_organ=3))
+    edited(donors_per_organ=3)
     assert before.items() <= stamps(root).items()
     assert len(stamps(root)) == 6
 
 
-def test_scale_multiplies_the_donors_without_changing_the_first():
-    root = seal_atlas.prepare(small())
+def test_scale_multiplies_the_donors_without_changing_the_first(edited):
+    root = edited()
     before = stamps(root)
-    seal_atlas.prepare(small(scale=2))
+    edited(scale=2)
     assert before.items() <= stamps(root).items()
-    assert [s.id for s in hest.samples(root)] == [
+    assert [s.id for s in read_samples(root)] == [
         "SIM-KIDNEY-01",
         "SIM-KIDNEY-01-1",
         "SIM-KIDNEY-02",
@@ -231,17 +245,44 @@ def test_scale_multiplies_the_donors_without_changing_the_first():
     ]
 
 
-@pytest.mark.parametrize(
-    "change", [{"seed": 1}, {"spots_per_section": 7}, {"organs": ("Breast",)}, {"donors_per_organ": 1}]
-)
-def test_changed_settings_rewrite_the_atlas(change):
-    root = seal_atlas.prepare(small())
+@pytest.mark.parametrize("change", [{"seed": 1}, {"spots_per_section": 7}])
+def test_changed_settings_rewrite_the_atlas(change, edited):
+    root = edited()
     before = stamps(root)
-    seal_atlas.prepare(small(**change))
+    edited(**change)
     assert not before.items() & stamps(root).items()
+    assert stamps(root).keys() == before.keys()
+
+
+@pytest.mark.parametrize("change", [{"organs": ("Breast",)}, {"donors_per_organ": 1}])
+def test_only_what_the_settings_ask_for_is_listed(change, edited):
+    edited()
+    root = edited(**change)
     organ = change.get("organs", ("Kidney",))[0].upper()
     donors = change.get("donors_per_organ", 2)
-    assert [sample.id for sample in hest.samples(root)] == [f"SIM-{organ}-{n:02d}" for n in range(1, donors + 1)]
+    assert [sample.id for sample in read_samples(root)] == [f"SIM-{organ}-{n:02d}" for n in range(1, donors + 1)]
+
+
+def test_other_settings_have_a_folder_of_their_own():
+    first = seal_atlas.prepare(small())
+    before = stamps(first)
+    other = seal_atlas.prepare(small(donors_per_organ=1))
+    assert other != first
+    assert stamps(first) == before
+    assert set(seal_atlas.folders()) >= {first, other, paths.samples("atlas_unseen"), paths.slides("atlas")}
+
+
+def test_an_unknown_setting_is_named():
+    with pytest.raises(SealError, match="no setting 'spots'"):
+        seal_atlas.prepare(small(spots=3))
+    with pytest.raises(SealError, match="no setting 'scael'"):
+        seal_atlas.prepare(profiles.get("demo", source_settings__scael=2))
+
+
+def test_a_setting_is_changed_by_its_name():
+    profile = profiles.get("demo", source_settings__scale=2, source_settings__organs=["Skin"])
+    assert seal_atlas.settings_of(profile) == AtlasSettings(scale=2, organs=("Skin",))
+    assert seal_atlas.settings_of(profiles.DEMO) == AtlasSettings()
 
 
 @pytest.mark.parametrize(
@@ -257,12 +298,12 @@ def test_changed_settings_rewrite_the_atlas(change):
 def test_settings_that_cannot_be_simulated_are_named(change, named):
     with pytest.raises(SealError, match=named):
         seal_atlas.prepare(small(**change))
-    assert not paths.samples("atlas").exists()
+    assert not any(folder.exists() for folder in seal_atlas.folders())
 
 
 def test_unseen_donors_are_of_unseen_sites_or_organs():
     root = seal_atlas.prepare_unseen(small())
-    found = hest.samples(root)
+    found = read_samples(root)
     assert {s.organ for s in found} >= {"Thyroid", "Spleen"}
     seen = {d.donor for d in tables.donors()} - {s.donor for s in found}
     assert len(seen) == 56

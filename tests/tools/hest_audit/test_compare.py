@@ -12,8 +12,9 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from scipy.sparse import csr_matrix
 
-from seal.data import her2st, hest
+from seal.data import her2st
 from seal.data.sample_files import list_samples, write_sample
+from seal.data.samples import COLUMNS, read_samples
 from seal.errors import SealError
 from tools.hest_audit import compare, expression
 from tools.hest_audit import pictures as image_fingerprints
@@ -354,14 +355,14 @@ def tree(tmp_path):
         data = section(seed)
         data.obs["in_tissue"] = 1
         data.obsm["spatial"] = data.obs[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy()
-        row = dict.fromkeys(hest.COLUMNS, "x") | {"id": name, "pixel_size_um_estimated": 0.5}
+        row = dict.fromkeys(COLUMNS, "x") | {"id": name, "pixel_size_um_estimated": 0.5}
         write_sample(root, row, data, pictures.get(name), 1.0)
     list_samples(root)
     return root
 
 
 def test_the_audit_reads_files_once_and_again_when_they_change(tree, tmp_path):
-    samples, folder = hest.samples(tree), tmp_path / "prints"
+    samples, folder = read_samples(tree), tmp_path / "prints"
     found = compare.audit_files(samples, folder)
     assert found[["sample_a", "sample_b", "kind", "verdict"]].to_numpy().tolist() == [
         ["A", "B", "expression", "same section"],
@@ -381,7 +382,7 @@ def test_the_audit_reads_files_once_and_again_when_they_change(tree, tmp_path):
 
 
 def test_kept_fingerprints_are_those_that_were_taken(tree, tmp_path, monkeypatch):
-    sample = hest.samples(tree)[0]
+    sample = read_samples(tree)[0]
     taken = compare._take(tmp_path, sample)
     loaded = compare._load(tmp_path, sample)
     for kind in ("expression", "image"):
@@ -395,7 +396,7 @@ def test_a_damaged_sample_is_named_and_others_are_kept(tree, tmp_path):
     path = tree / "st" / "D.h5ad"
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(SealError, match=r"D\.h5ad"):
-        compare.audit_files(hest.samples(tree), tmp_path / "prints", workers=1)
+        compare.audit_files(read_samples(tree), tmp_path / "prints", workers=1)
     assert (tmp_path / "prints" / "A.npz").is_file()
     assert not (tmp_path / "prints" / "D.npz").exists()
 
@@ -404,7 +405,7 @@ def test_a_scale_that_is_not_known_is_named(tree):
     table = pd.read_csv(tree / "metadata.csv").assign(pixel_size_um_estimated=np.nan)
     table.to_csv(tree / "metadata.csv", index=False)
     with pytest.raises(SealError, match="sample A: pixel_size_um_estimated is nan"):
-        compare.of(hest.samples(tree)[0])
+        compare.of(read_samples(tree)[0])
 
 
 def test_workers_are_at_least_one(tmp_path):

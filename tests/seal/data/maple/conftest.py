@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from seal.data import hest
+from seal.data.samples import read_table
 
 DEFAULT = {
     "organ": "Skin",
@@ -29,4 +29,4 @@ def table(*rows):
 
 @pytest.fixture(scope="session")
 def real(shared):
-    return hest.table(shared / "hest" / "HEST_v1_1_0.csv")
+    return read_table(shared / "hest" / "HEST_v1_1_0.csv")

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from figures import T01_T08_data
-from seal.data import hest, maple
+from seal.data import maple
 from seal.data.maple import audit, bench, donors, report, rules, testset
 from seal.errors import SealError
 from seal.files import sha256
@@ -35,7 +35,7 @@ def test_the_papers_rules_leave_what_its_description_leaves(selection):
 
 def test_disease_states_after_the_papers_rules(real):
     frame = real[real["species"].eq("Homo sapiens") & real["st_technology"].isin(rules.TECHNOLOGIES)]
-    frame = frame[frame["organ"].isin(hest.ORGANS) & ~frame["id"].isin(bench.samples())]
+    frame = frame[frame["organ"].isin(rules.ORGANS) & ~frame["id"].isin(bench.samples())]
     share = frame.groupby("disease_state")["spots_under_tissue"].sum() / frame["spots_under_tissue"].sum()
     assert share["Cancer"] + share["Tumor"] == pytest.approx(0.448, abs=5e-4)
     assert [round(float(share[s]), 3) for s in ("Diseased", "Healthy", "Treated")] == [0.184, 0.316, 0.052]
@@ -84,14 +84,14 @@ def test_the_selection_has_a_hash(real, selection):
     assert maple.select(real, SelectionSettings(test_organs=5)).hash != selection.hash
 
 
-def test_hest_samples_takes_the_selection(shared, tmp_path, selection):
+def test_the_samples_of_a_tree_are_those_of_the_selection(shared, tmp_path, selection):
     (tmp_path / "HEST_v1_1_0.csv").write_bytes((shared / "hest" / "HEST_v1_1_0.csv").read_bytes())
     chosen = selection.samples.set_index("id")
     test = chosen.index[chosen["role"] == "test"][0]
     (tmp_path / "st").mkdir()
     for name in ("TENX95", "NCBI599", test, "MISC101"):  # HEST-Bench, a repetition, and two that stay
         (tmp_path / "st" / f"{name}.h5ad").touch()
-    found = {sample.id: sample for sample in hest.samples(tmp_path)}
+    found = {sample.id: sample for sample in maple.select_samples(tmp_path)}
     assert set(found) == {test, "MISC101"}
     assert (found[test].role, found["MISC101"].role) == ("test", "train")
     assert found[test].donor == chosen.loc[test, "donor"]
@@ -100,15 +100,15 @@ def test_hest_samples_takes_the_selection(shared, tmp_path, selection):
 def test_overlaps_beside_the_table_are_heeded(shared, tmp_path):
     (tmp_path / "HEST_v1_1_0.csv").write_bytes((shared / "hest" / "HEST_v1_1_0.csv").read_bytes())
     found = pd.DataFrame({"sample_a": ["MISC101"], "sample_b": ["TENX95"], "verdict": ["same section"]})
-    found.to_csv(tmp_path / hest.OVERLAPS, index=False)
-    samples = hest.maple_selection(tmp_path).samples
+    found.to_csv(tmp_path / maple.OVERLAPS, index=False)
+    samples = maple.read_selection(tmp_path).samples
     assert not samples["id"].str.fullmatch("MISC1[0-4][0-9]").any(), "its whole study may be a donor of HEST-Bench"
 
 
 def test_another_table_is_no_hest(tmp_path):
     table({}).to_csv(tmp_path / "metadata.csv", index=False)
-    assert hest.maple_selection(tmp_path) is None
-    assert hest.maple_selection(tmp_path / "nowhere") is None
+    assert maple.read_selection(tmp_path) is None
+    assert maple.read_selection(tmp_path / "nowhere") is None
 
 
 # ---- rules, one by one ----

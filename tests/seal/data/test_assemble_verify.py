@@ -5,8 +5,8 @@ import re
 
 import pytest
 
-from seal.data.assemble import assemble
-from seal.data.verify import verify
+from seal.data import assemble as assembly
+from seal.data.assemble import assemble, verify
 from seal.errors import SealError
 from tests.seal.data.test_assemble import TREE, write_tree
 
@@ -71,12 +71,10 @@ def test_a_stranger_is_named(pairs):
 
 def test_a_gap_in_the_checksums_is_no_pass(pairs, monkeypatch):
     """A file whose parts were not all listed would be half-checked: refused."""
-    import seal.data.verify as module
-
     checksums = json.loads((pairs.folder / "checksums.json").read_text())
     for drop in (0, len(checksums["parts"]) - 1):
         parts = [part for i, part in enumerate(checksums["parts"]) if i != drop]
-        monkeypatch.setattr(module, "read_json", lambda _, parts=parts: {**checksums, "parts": parts})
+        monkeypatch.setattr(assembly, "read_json", lambda _, parts=parts: {**checksums, "parts": parts})
         with pytest.raises(SealError, match="no sample wrote"):
             verify(TREE)
 

@@ -1,12 +1,14 @@
 """One file of tokens: whole or hidden, resumable part by part, exact, clear about what is wrong."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
 
 from seal.errors import SealError
-from seal.train import token_file
-from seal.train.token_file import build
+from seal.files import Made
+from seal.train import tokens
 
 SHAPE, TOKENS = (2, 10), (3, 4)
 
@@ -31,22 +33,28 @@ class Maker:
 
 
 def make(folder, maker, dtype="float32", key="key", shape=SHAPE):
-    return build(folder, key, shape, lambda: TOKENS, dtype, maker.stream, 4)
+    made = Made("tokens", 1, {"key": key})
+    return tokens.write_tokens(folder, made, shape, lambda: TOKENS, dtype, maker.stream)
+
+
+@pytest.fixture(autouse=True)
+def four_rows_a_part(monkeypatch):
+    monkeypatch.setitem(tokens.CHUNK, "cpu", 4)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_rows_come_back_as_they_were_put(tmp_path, dtype):
     file = make(tmp_path / "main", Maker(), dtype)
     views, rows = np.array([1, 0, 1]), np.array([9, 3, 0])
-    expected = torch.stack([value(v, r) for v, r in zip(views, rows, strict=True)]).to(token_file.DTYPES[dtype])
-    assert torch.equal(file.rows(views, rows), expected)
-    assert torch.equal(file.whole()[views, rows], expected)
+    expected = torch.stack([value(v, r) for v, r in zip(views, rows, strict=True)]).to(tokens.DTYPES[dtype])
+    assert torch.equal(file.read(views, rows), expected)
+    assert torch.equal(file.read_all()[views, rows], expected)
     assert {p.name for p in (tmp_path / "main").iterdir()} == {"tokens.npy", "tokens.json"}
 
 
 @pytest.mark.parametrize("dies_after", [0, 1, 4])
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path, dies_after, monkeypatch):
-    monkeypatch.setattr(token_file, "PERSIST_SECONDS", -1)
+    monkeypatch.setattr(tokens, "PERSIST_SECONDS", -1)
     whole = make(tmp_path / "whole" / "main", Maker()).path.read_bytes()
     folder = tmp_path / "killed" / "main"
     with pytest.raises(KeyboardInterrupt):
@@ -61,7 +69,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path, dies_after,
 
 
 def test_parts_of_another_key_are_not_taken_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(token_file, "PERSIST_SECONDS", -1)
+    monkeypatch.setattr(tokens, "PERSIST_SECONDS", -1)
     folder = tmp_path / "tokens" / "main"
     with pytest.raises(KeyboardInterrupt):
         make(folder, Maker(3), key="old")
@@ -73,11 +81,12 @@ def test_parts_of_another_key_are_not_taken_up(tmp_path, monkeypatch):
 
 def test_a_truncated_file_is_named(tmp_path):
     file = make(tmp_path / "main", Maker())
-    file.array
+    file.read_all()
+    file.rows.read([0])
     with file.path.open("r+b") as handle:
         handle.truncate(file.path.stat().st_size - 8)
-    with pytest.raises(SealError, match=r"tokens\.npy ends early"):
-        file.rows(np.array([1]), np.array([9]))
+    with pytest.raises(SealError, match=r"tokens\.npy cannot be read \(it ends early"):
+        file.read(np.array([1]), np.array([9]))
 
 
 def test_a_disk_that_is_too_small_is_named_before_anything_is_made(tmp_path):
@@ -88,8 +97,8 @@ def test_a_disk_that_is_too_small_is_named_before_anything_is_made(tmp_path):
 
 
 def test_a_disk_that_fills_up_on_the_way_is_named_and_resumed(tmp_path, monkeypatch):
-    monkeypatch.setattr(token_file, "PERSIST_SECONDS", -1)
-    write, calls = token_file.os.pwrite, []
+    monkeypatch.setattr(tokens, "PERSIST_SECONDS", -1)
+    write, calls = os.pwrite, []
 
     def full(file, data, offset):
         calls.append(offset)
@@ -97,7 +106,7 @@ def test_a_disk_that_fills_up_on_the_way_is_named_and_resumed(tmp_path, monkeypa
             raise OSError(28, "No space left on device")
         return write(file, data, offset)
 
-    monkeypatch.setattr(token_file.os, "pwrite", full)
+    monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(SealError, match=r"tokens\.npy: No space left"):
         make(tmp_path / "full" / "main", Maker())
     rest = Maker()

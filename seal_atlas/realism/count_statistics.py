@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seal.data.expression import clean_genes, normalise
+from seal.data.expression import normalise
+from seal.data.genes import clean_genes
 from seal.data.grid import SHAPE
-from seal.data.hest import Sample
 from seal.data.sample_files import read_counts
+from seal.data.samples import Sample
 from seal_atlas.realism.statistic import NAN, Statistic
 
 if TYPE_CHECKING:
@@ -87,21 +88,21 @@ def expression_statistics(sample: Sample, genes: Sequence[str], seed: int = 0) -
     data, total = data[total > 0].copy(), total[total > 0]
     found.append(Statistic("counts_common", *_quartiles(total)))
     found.append(Statistic("depth_spread", float(np.log(total).std())))
-    found.append(dispersion(data.X.toarray(), "dispersion"))
-    found += smoothness(data, "moran", sample.grid, PITCH[sample.grid])
+    found.append(count_dispersion(data.X.toarray(), "dispersion"))
+    found += spatial_smoothness(data, "moran", sample.grid, PITCH[sample.grid])
     deep = np.flatnonzero(total >= DEPTH)
     if len(deep) < FEWEST:
         return found
     data = data[deep[_block(data.obsm["spatial"][deep])]].copy()
-    counts = thin(data.X.toarray(), DEPTH, np.random.default_rng([seed, *sample.id.encode()]))
+    counts = thin_counts(data.X.toarray(), DEPTH, np.random.default_rng([seed, *sample.id.encode()]))
     data.X = csr_matrix(counts.astype(np.float32))
     return [
         *found,
         Statistic("zeros_common", float((counts == 0).mean())),
-        dispersion(counts, "dispersion_common"),
+        count_dispersion(counts, "dispersion_common"),
         *mean_variance(counts),
-        *spectrum(normalise(data.X[:, :CORRELATED], TARGET).toarray()),
-        *smoothness(data, "moran_200", sample.grid, 200.0),
+        *correlation_spectrum(normalise(data.X[:, :CORRELATED], TARGET).toarray()),
+        *spatial_smoothness(data, "moran_200", sample.grid, 200.0),
     ]
 
 
@@ -123,13 +124,13 @@ def _block(xy: np.ndarray) -> np.ndarray:
     return np.sort(np.argsort(distance, kind="stable")[:SPOTS])
 
 
-def thin(counts: np.ndarray, depth: int, rng: np.random.Generator) -> np.ndarray:
+def thin_counts(counts: np.ndarray, depth: int, rng: np.random.Generator) -> np.ndarray:
     """Draw `depth` of each spot's counts without putting back, [n, genes]; a spot has at least as many."""
     whole = np.rint(counts).astype(np.int64)
     return np.stack([rng.multivariate_hypergeometric(row, depth, method="marginals") for row in whole])
 
 
-def dispersion(counts: np.ndarray, name: str) -> Statistic:
+def count_dispersion(counts: np.ndarray, name: str) -> Statistic:
     """Dispersion a of variance = mean + a mean^2, the median over genes with a mean of 0.5 counts or more.
 
     a_g = sum_i [(x_ig - mu_ig)^2 n / (n - 1) - mu_ig] / sum_i mu_ig^2, with mu_ig the gene's mean times the spot's
@@ -163,7 +164,7 @@ def mean_variance(counts: np.ndarray) -> list[Statistic]:
     return curve
 
 
-def spectrum(log: np.ndarray) -> list[Statistic]:
+def correlation_spectrum(log: np.ndarray) -> list[Statistic]:
     """Eigenvalues of the genes' correlation matrix, as shares of the variance.
 
     Noise alone gives eigenvalues up to (1 + sqrt(p / n))^2 (Marchenko and Pastur 1967), p genes, n spots.
@@ -191,7 +192,7 @@ def noise_edge(n: int, p: int) -> float:
     return float((1 + np.sqrt(p / n)) ** 2)
 
 
-def smoothness(data: "AnnData", name: str, grid: str, lag: float) -> list[Statistic]:
+def spatial_smoothness(data: "AnnData", name: str, grid: str, lag: float) -> list[Statistic]:
     """Moran's I of the most variable genes over spots `lag` um apart.
 
     ST arrays have a pitch of 200 um, Visium one of 100: only at the same distance do the two compare.

@@ -1,6 +1,6 @@
 """Counts from what is true of spots: RNA of their cells, activity of pathway programmes, donor and site.
 
-A spot's expected share of a gene follows from the profiles of its cell types (`profiles_of`), what active
+A spot's expected share of a gene follows from the profiles of its cell types (`cell_type_profiles`), what active
 programmes add, and ambient RNA of the section. What no picture shows lies on top: the states of cells that look
 alike, unseen programmes, donor, site, the capture of each gene, and the drawing of the counts. The genes stand for
 the whole transcriptome. All numbers are in tables/genes.csv, programmes.csv, content.csv and expression.csv.
@@ -17,7 +17,7 @@ import numpy as np
 
 from seal.errors import SealError
 from seal_atlas import tables
-from seal_atlas.tables import FOLDER, numbered
+from seal_atlas.tables import FOLDER, read_numbered
 
 PARAMETERS = (
     *("median_counts", "depth_sd", "library_sd", "content_power", "ambient", "dispersion", "donor_sd", "site_sd"),
@@ -27,7 +27,7 @@ PARAMETERS = (
 
 
 @dataclass(frozen=True)
-class Truth:
+class SpotTruth:
     """What is true of spots, in the order of `tables.cell_types()` and `tables.programmes()`."""
 
     rna: np.ndarray  # [n, cell types], RNA content by cell type; a fibroblast = 1
@@ -35,7 +35,7 @@ class Truth:
 
 
 @dataclass(frozen=True)
-class Expression:
+class SimulatedCounts:
     """Counts of spots, and their expected shares: what a picture can tell (oracle), what is true (ceiling)."""
 
     counts: np.ndarray  # int32 [n, genes]
@@ -44,7 +44,7 @@ class Expression:
 
 
 @dataclass(frozen=True)
-class Section:
+class SectionEffects:
     """What all spots of a section have in common."""
 
     effect: np.ndarray  # [genes], factor on the shares: donor, site, capture
@@ -52,7 +52,7 @@ class Section:
 
 
 @cache
-def parameters(path: Path = FOLDER / "expression.csv") -> Mapping[str, float]:
+def expression_parameters(path: Path = FOLDER / "expression.csv") -> Mapping[str, float]:
     """Scalars of the model by name; units are in the table.
 
     Raises
@@ -61,7 +61,7 @@ def parameters(path: Path = FOLDER / "expression.csv") -> Mapping[str, float]:
         A name is unknown, missing or twice there, or a value is not a number >= 0.
     """
     values: dict[str, float] = {}
-    for number, row in numbered(path):
+    for number, row in read_numbered(path):
         name, value = row["name"], _number(row["value"], path, number)
         if name not in PARAMETERS or name in values:
             raise _wrong(path, number, name, f"each of {', '.join(PARAMETERS)} once")
@@ -73,7 +73,7 @@ def parameters(path: Path = FOLDER / "expression.csv") -> Mapping[str, float]:
 
 
 @cache
-def content(path: Path = FOLDER / "content.csv") -> np.ndarray:
+def rna_content(path: Path = FOLDER / "content.csv") -> np.ndarray:
     """Mean RNA content of a cell by type, [cell types]; a fibroblast = 1.
 
     Raises
@@ -82,7 +82,7 @@ def content(path: Path = FOLDER / "content.csv") -> np.ndarray:
         The table does not name each cell type once, or a value is not a number >= 0.
     """
     values: dict[str, float] = {}
-    for number, row in numbered(path):
+    for number, row in read_numbered(path):
         if row["cell"] not in tables.cell_types() or row["cell"] in values:
             raise _wrong(path, number, row["cell"], "each cell type of cells.csv once")
         values[row["cell"]] = _number(row["content"], path, number)
@@ -93,8 +93,8 @@ def content(path: Path = FOLDER / "content.csv") -> np.ndarray:
 
 
 @cache
-def shares(path: Path = FOLDER / "genes.csv") -> Mapping[str, np.ndarray]:
-    """Shares of the genes (`genes`) in every programme, each [genes], summing to 1.
+def programme_shares(path: Path = FOLDER / "genes.csv") -> Mapping[str, np.ndarray]:
+    """Shares of the genes (`gene_names`) in every programme, each [genes], summing to 1.
 
     Raises
     ------
@@ -102,7 +102,7 @@ def shares(path: Path = FOLDER / "genes.csv") -> Mapping[str, np.ndarray]:
         A weight is not above 0, a gene is twice in a programme, or a programme is unknown or has no genes.
     """
     found = _weights(path)
-    column = {gene: i for i, gene in enumerate(genes(path))}
+    column = {gene: i for i, gene in enumerate(gene_names(path))}
     made = {}
     for programme, weights in found.items():
         values = np.zeros(len(column))
@@ -112,7 +112,7 @@ def shares(path: Path = FOLDER / "genes.csv") -> Mapping[str, np.ndarray]:
 
 
 @cache
-def genes(path: Path = FOLDER / "genes.csv") -> tuple[str, ...]:
+def gene_names(path: Path = FOLDER / "genes.csv") -> tuple[str, ...]:
     """Symbols of the genes in the order of every array, alphabetical."""
     return tuple(sorted({gene for weights in _weights(path).values() for gene in weights}))
 
@@ -129,7 +129,7 @@ def _weights(path: Path) -> dict[str, dict[str, float]]:
     needed += [f"tumour_{organ.organ}" for organ in tables.organs().values() if organ.parent != "-"]
     optional = [f"tumour_{organ}" for organ in tables.organs()]
     found: dict[str, dict[str, float]] = {}
-    for number, row in numbered(path):
+    for number, row in read_numbered(path):
         gene, programme = row["gene"], row["programme"]
         if programme not in needed and programme not in optional:
             raise _wrong(path, number, programme, f"one of {', '.join(needed)}")
@@ -150,23 +150,28 @@ def _own(organ: str) -> np.ndarray:
     for cell in tables.cell_types():
         parts = {cell: 1.0}
         if cell == "tumour":
-            parent, p = tables.organs()[organ].parent, parameters()
+            parent, p = tables.organs()[organ].parent, expression_parameters()
             parts = {f"tumour_{organ}": p["tumour_organ"], "tumour": p["tumour_common"]}
             parts[parent] = 1 - sum(parts.values())
-        known = {name: share for name, share in parts.items() if name in shares()}  # an organ may lack a parent
-        made.append(sum(share * shares()[name] for name, share in known.items()) / sum(known.values()))
+        # An organ may lack a parent.
+        known = {name: share for name, share in parts.items() if name in programme_shares()}
+        made.append(sum(share * programme_shares()[name] for name, share in known.items()) / sum(known.values()))
     return _fixed(made)
 
 
 @cache
 def _general() -> np.ndarray:
     """What all cells do, [genes], summing to its share of a cell's RNA."""
-    p = parameters()
-    even = np.full(len(genes()), p["basal"] / len(genes()))
-    return _fixed(p["housekeeping"] * shares()["housekeeping"] + p["mitochondrial"] * shares()["mitochondrial"] + even)
+    p = expression_parameters()
+    even = np.full(len(gene_names()), p["basal"] / len(gene_names()))
+    return _fixed(
+        p["housekeeping"] * programme_shares()["housekeeping"]
+        + p["mitochondrial"] * programme_shares()["mitochondrial"]
+        + even
+    )
 
 
-def profiles_of(organ: str) -> np.ndarray:
+def cell_type_profiles(organ: str) -> np.ndarray:
     """Mean expression of each cell type without pathway programmes, [cell types, genes], rows sum to 1.
 
     A tumour cell is a mixture of its parent cell type, what tumours have in common, and its organ's tumour.
@@ -175,7 +180,7 @@ def profiles_of(organ: str) -> np.ndarray:
 
 
 @cache
-def reach() -> np.ndarray:
+def programme_reach() -> np.ndarray:
     """Which cell types (rows) a programme (columns) can be active in, bool [cell types, programmes]."""
     cells = tables.cell_types()
     made = np.zeros((len(cells), len(tables.programmes())), bool)
@@ -193,12 +198,12 @@ def reach() -> np.ndarray:
 
 
 @cache
-def groups_of_genes() -> np.ndarray:
+def gene_groups() -> np.ndarray:
     """Which of a cell type's groups of genes (its states) a gene belongs to, [genes]; by its name's checksum."""
-    return _fixed([crc32(gene.encode()) % int(parameters()["states"]) for gene in genes()])
+    return _fixed([crc32(gene.encode()) % int(expression_parameters()["states"]) for gene in gene_names()])
 
 
-def visible(truth: Truth, state: str) -> Truth:
+def visible_truth(truth: SpotTruth, state: str) -> SpotTruth:
     """The part of the truth that a picture can show: unseen programmes are at the state's mean."""
     activity = truth.activity.copy()
     for column, programme in enumerate(tables.programmes().values()):
@@ -207,8 +212,8 @@ def visible(truth: Truth, state: str) -> Truth:
     return replace(truth, activity=activity)
 
 
-def expected(
-    truth: Truth, organ: str, states: np.ndarray | None = None, effect: np.ndarray | float = 1.0
+def expected_shares(
+    truth: SpotTruth, organ: str, states: np.ndarray | None = None, effect: np.ndarray | float = 1.0
 ) -> np.ndarray:
     """Expected share of each gene in each spot of a section.
 
@@ -235,24 +240,24 @@ def expected(
     if not (total > 0).any():
         raise SealError("no spot of the section has a cell", expected="one or more", do="simulate a larger section")
     own, factors = (1 - _general().sum()) * _own(organ), np.array([p.share for p in tables.programmes().values()])
-    mean = total[:, None] * _general() + (truth.activity * (truth.rna @ reach()) * factors) @ _programmes()
+    mean = total[:, None] * _general() + (truth.activity * (truth.rna @ programme_reach()) * factors) @ _programmes()
     if states is None:
         mean += truth.rna @ own
     else:
         for group in range(states.shape[2]):
-            columns = groups_of_genes() == group
+            columns = gene_groups() == group
             mean[:, columns] += (truth.rna * states[:, :, group]) @ own[:, columns]
     mean *= effect
     section = mean.sum(axis=0) / mean.sum()
-    ambient = parameters()["ambient"] * np.median(total[total > 0])
-    weight = (ambient / (ambient + (1 - parameters()["ambient"]) * total))[:, None]
+    ambient = expression_parameters()["ambient"] * np.median(total[total > 0])
+    weight = (ambient / (ambient + (1 - expression_parameters()["ambient"]) * total))[:, None]
     sums = mean.sum(axis=1, keepdims=True)
     return (1 - weight) * mean / np.where(sums > 0, sums, 1) + weight * section
 
 
 @cache
 def _programmes() -> np.ndarray:
-    return _fixed([shares()[name] for name in programme_names()])
+    return _fixed([programme_shares()[name] for name in programme_names()])
 
 
 def draw_states(rng: np.random.Generator, n: int) -> np.ndarray:
@@ -262,24 +267,26 @@ def draw_states(rng: np.random.Generator, n: int) -> np.ndarray:
     -------
     [n, cell types, groups of genes].
     """
-    sd = parameters()["state_sd"]
-    shape = n, len(tables.cell_types()), int(parameters()["states"])
+    sd = expression_parameters()["state_sd"]
+    shape = n, len(tables.cell_types()), int(expression_parameters()["states"])
     return np.exp(rng.normal(-(sd**2) / 2, sd, shape))
 
 
-def draw_section(rng: np.random.Generator, donor: str, site: str) -> Section:
+def draw_section_effects(rng: np.random.Generator, donor: str, site: str) -> SectionEffects:
     """Draw a section's depth and capture of genes; the same donor or site always has the same effect."""
-    p, n = parameters(), len(genes())
+    p, n = expression_parameters(), len(gene_names())
     z = np.log(p["capture"] / (1 - p["capture"])) + p["capture_sd"] * rng.standard_normal(n)
-    return Section(effects(donor, site) / (1 + np.exp(-z)), float(np.exp(p["depth_sd"] * rng.standard_normal())))
+    return SectionEffects(
+        donor_and_site_effects(donor, site) / (1 + np.exp(-z)), float(np.exp(p["depth_sd"] * rng.standard_normal()))
+    )
 
 
-def effects(donor: str, site: str) -> np.ndarray:
+def donor_and_site_effects(donor: str, site: str) -> np.ndarray:
     """Factors of a donor and a site on genes, [genes]; they follow from the names alone."""
     logs = 0.0
     for kind, name in (("donor", donor), ("site", site)):
         rng = np.random.default_rng(crc32(f"{kind} {name}".encode()))
-        logs = logs + parameters()[f"{kind}_sd"] * rng.standard_normal(len(genes()))
+        logs = logs + expression_parameters()[f"{kind}_sd"] * rng.standard_normal(len(gene_names()))
     return np.exp(logs)
 
 
@@ -299,33 +306,35 @@ def draw_counts(rng: np.random.Generator, share: np.ndarray, rna: np.ndarray, de
     -------
     int32 [n, genes], negative binomial: variance = mean + dispersion mean^2.
     """
-    p = parameters()
+    p = expression_parameters()
     relative = (1 - p["ambient"]) * rna / np.median(rna[rna > 0]) + p["ambient"]
     noise = np.exp(p["library_sd"] * rng.standard_normal(len(rna)))
     mean = (p["median_counts"] * depth * relative ** p["content_power"] * noise)[:, None] * share
     return rng.poisson(mean * rng.standard_gamma(1 / p["dispersion"], mean.shape) * p["dispersion"]).astype(np.int32)
 
 
-def express(rng: np.random.Generator, truth: Truth, organ: str, state: str, donor: str, site: str) -> Expression:
+def simulate_counts(
+    rng: np.random.Generator, truth: SpotTruth, organ: str, state: str, donor: str, site: str
+) -> SimulatedCounts:
     """Draw the counts of a section's spots, with what could be known of them.
 
     Returns
     -------
-    Expression. Its oracle knows the RNA of the cell types (how much each cell holds included, which is a little more
-    than a picture tells) and the seen programmes (`visible`), with ambient RNA as it follows
-    from these; its ceiling knows all but the library sizes and the drawing of counts.
+    SimulatedCounts. Its oracle knows the RNA of the cell types (how much each cell holds included, which is a little
+    more than a picture tells) and the seen programmes (`visible_truth`), with ambient RNA as it follows from these; its
+    ceiling knows all but the library sizes and the drawing of counts.
 
     Raises
     ------
     SealError
         No spot has a cell.
     """
-    section = draw_section(rng, donor, site)
-    ceiling = expected(truth, organ, draw_states(rng, len(truth.rna)), section.effect)
+    section = draw_section_effects(rng, donor, site)
+    ceiling = expected_shares(truth, organ, draw_states(rng, len(truth.rna)), section.effect)
     counts = draw_counts(rng, ceiling, truth.rna.sum(axis=1), section.depth)
-    oracle = expected(visible(truth, state), organ)
+    oracle = expected_shares(visible_truth(truth, state), organ)
     # Rounded, so that the last bit of a sum, which differs between CPUs, is not stored.
-    return Expression(counts, *(share.round(9).astype(np.float32) for share in (oracle, ceiling)))
+    return SimulatedCounts(counts, *(share.round(9).astype(np.float32) for share in (oracle, ceiling)))
 
 
 def _number(text: str, path: Path, number: int) -> float:

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from seal_atlas import tables
-from seal_atlas.growing import layout, tissue
-from seal_atlas.growing.fields import nearest, read
-from seal_atlas.growing.tissue import Morphology, build
+from seal_atlas.growing import grow, layout
+from seal_atlas.growing.fields import nearest_label, read_field
+from seal_atlas.growing.grow import Morphology, grow_tissue
 
 ALL = [(organ, state) for organ in tables.organs() for state in tables.states_of(organ)]
 SIZE = (420.0, 460.0)
@@ -17,7 +17,7 @@ def share(grown, *cells):
 
 @pytest.mark.parametrize(("organ", "state"), ALL)
 def test_every_tissue_grows(organ, state):
-    grown = build([5, 1], organ, state, SIZE)
+    grown = grow_tissue([5, 1], organ, state, SIZE)
     cells = grown.cells
     assert len(cells.kind) > 100
     assert (cells.xy >= 0).all()
@@ -34,12 +34,12 @@ def test_every_tissue_grows(organ, state):
 @pytest.mark.parametrize(("organ", "state"), [("Bowel", "Healthy"), ("Kidney", "Cancer"), ("Lung", "Healthy")])
 def test_the_smallest_sections_grow(organ, state, size):
     for seed in range(5):
-        grown = build([seed], organ, state, size)
+        grown = grow_tissue([seed], organ, state, size)
         assert grown.inside(np.array([[0.0, 0.0]])).shape == (1,)
 
 
 def test_the_same_seed_grows_the_same_and_another_does_not():
-    first, again, other = (build([n], "Breast", "Cancer", SIZE) for n in (1, 1, 2))
+    first, again, other = (grow_tissue([n], "Breast", "Cancer", SIZE) for n in (1, 1, 2))
     np.testing.assert_array_equal(first.cells.xy, again.cells.xy)
     np.testing.assert_array_equal(first.activity, again.activity)
     assert len(first.cells.kind) != len(other.cells.kind)
@@ -53,32 +53,32 @@ def test_organs_hold_the_cells_they_are_made_of():
         "Skin": "keratinocyte", "Uterus": "endometrial",
     }  # fmt: skip
     for organ, cell in own.items():
-        grown = build([3], organ, "Healthy", (700.0, 700.0))
+        grown = grow_tissue([3], organ, "Healthy", (700.0, 700.0))
         assert share(grown, cell) > 0.02, organ
         others = {o: c for o, c in own.items() if c != cell}
         assert all(share(grown, c) == 0 for c in others.values()), organ
 
 
 def test_compartments_follow_the_tables_depths_and_shares():
-    grown = build([4], "Skin", "Healthy", (900.0, 900.0))
+    grown = grow_tissue([4], "Skin", "Healthy", (900.0, 900.0))
     plan, names = grown.layout, [c.compartment for c in grown.architecture.compartments]
     depth = {n: plan.depth[(plan.compartment == i) & (plan.glass < 0)] for i, n in enumerate(names)}
     assert np.median(depth["horny layer"]) < np.median(depth["epidermis"]) < np.median(depth["dermis"])
     assert np.median(depth["dermis"]) < np.median(depth["subcutis"])
     shares = []
     for seed in range(8):
-        plan = build([seed], "Breast", "Healthy", (600.0, 600.0)).layout
+        plan = grow_tissue([seed], "Breast", "Healthy", (600.0, 600.0)).layout
         shares.append((plan.compartment == 0).mean())
     fat = tables.architecture("Breast", "Healthy").compartments[0]
     assert np.mean(shares) == pytest.approx(fat.share, abs=0.03)
 
 
 def test_ring_nuclei_lie_where_the_table_says():
-    grown = build([6], "Prostate", "Healthy", (800.0, 800.0))
+    grown = grow_tissue([6], "Prostate", "Healthy", (800.0, 800.0))
     glands = next(s for s in grown.architecture.structures if s.structure == "gland")
     for cell, at in (("prostate_luminal", glands.basal), ("prostate_basal", 2.5)):
         xy = grown.cells.xy[grown.cells.kind == KINDS.index(cell)]
-        below = -read(grown.layout.distance, xy, layout.STEP)
+        below = -read_field(grown.layout.distance, xy, layout.STEP)
         assert len(xy) > 100
         assert np.median(np.abs(below - at)) < 1.0
 
@@ -89,9 +89,9 @@ def test_single_cells_have_the_tables_density():
     )
     number, area = 0, 0.0
     for seed in range(6):
-        grown = build([seed], "Brain", "Healthy", (800.0, 800.0))
+        grown = grow_tissue([seed], "Brain", "Healthy", (800.0, 800.0))
         cortex = [c.compartment for c in grown.architecture.compartments].index("cortex")
-        where = nearest(grown.layout.compartment, grown.cells.xy, layout.STEP)
+        where = nearest_label(grown.layout.compartment, grown.cells.xy, layout.STEP)
         number += ((grown.cells.kind == KINDS.index("neuron")) & (where == cortex)).sum()
         ground = (grown.layout.compartment == cortex) & (grown.layout.distance > 1.5) & (grown.layout.glass < -3)
         area += ground.sum() * layout.STEP**2 / 1e6
@@ -111,21 +111,21 @@ def test_single_cells_have_the_tables_density():
     ],
 )
 def test_morphology_changes_what_it_says(changed, measure, factor):
-    plain = np.mean([measure(build([n], "Bowel", "Cancer", (600.0, 600.0))) for n in range(4)])
+    plain = np.mean([measure(grow_tissue([n], "Bowel", "Cancer", (600.0, 600.0))) for n in range(4)])
     by = Morphology(**changed)
-    other = np.mean([measure(build([n], "Bowel", "Cancer", (600.0, 600.0), by)) for n in range(4)])
+    other = np.mean([measure(grow_tissue([n], "Bowel", "Cancer", (600.0, 600.0), by)) for n in range(4)])
     assert other > factor * plain
 
 
 def test_glands_that_do_not_form_have_no_lumen():
-    whole = build([1], "Lung", "Cancer", SIZE)
-    solid = build([1], "Lung", "Cancer", SIZE, Morphology(gland=0.2))
+    whole = grow_tissue([1], "Lung", "Cancer", SIZE)
+    solid = grow_tissue([1], "Lung", "Cancer", SIZE, Morphology(gland=0.2))
     assert solid.layout.hollow.sum() < 0.4 * whole.layout.hollow.sum()
 
 
 def test_shifts_move_one_programme_and_seen_ones_show_in_nuclei():
-    plain = build([2], "Breast", "Cancer", SIZE)
-    moved = build([2], "Breast", "Cancer", SIZE, shifts={"proliferation": 3.0})
+    plain = grow_tissue([2], "Breast", "Cancer", SIZE)
+    moved = grow_tissue([2], "Breast", "Cancer", SIZE, shifts={"proliferation": 3.0})
     rows = list(tables.programmes())
     change = (moved.activity - plain.activity).mean(axis=(1, 2))
     assert change[rows.index("proliferation")] > 0.2
@@ -138,15 +138,15 @@ def test_shifts_move_one_programme_and_seen_ones_show_in_nuclei():
 
 def test_what_is_invisible_changes_nothing_but_its_activity():
     unseen = next(name for name, p in tables.programmes().items() if not p.seen)
-    plain = build([2], "Breast", "Cancer", SIZE)
-    moved = build([2], "Breast", "Cancer", SIZE, shifts={unseen: 3.0})
+    plain = grow_tissue([2], "Breast", "Cancer", SIZE)
+    moved = grow_tissue([2], "Breast", "Cancer", SIZE, shifts={unseen: 3.0})
     for name in ("xy", "kind", "length", "ratio", "angle", "chromatin", "goblet"):
         np.testing.assert_array_equal(getattr(plain.cells, name), getattr(moved.cells, name))
     assert not np.array_equal(plain.activity, moved.activity)
 
 
 def test_composition_counts_each_cell_once():
-    grown = build([7], "Liver", "Healthy", SIZE)
+    grown = grow_tissue([7], "Liver", "Healthy", SIZE)
     centres = np.array([[100.0, 100.0], [250.0, 100.0], [250.0, 300.0]])
     found = grown.composition(centres, 27.5)
     for row, centre in zip(found, centres, strict=True):
@@ -155,7 +155,7 @@ def test_composition_counts_each_cell_once():
 
 
 def test_an_outlined_section_ends_within_its_picture():
-    grown = build([8], "Breast", "Cancer", (600.0, 600.0), outlined=True)
+    grown = grow_tissue([8], "Breast", "Cancer", (600.0, 600.0), outlined=True)
     corners = np.array([[2.0, 2.0], [598.0, 2.0], [2.0, 598.0], [598.0, 598.0]])
     assert not grown.inside(corners).any()
     assert grown.inside(np.array([[300.0, 300.0]])).all()
@@ -167,11 +167,11 @@ def test_programmes_have_the_level_of_their_state():
     for state in ("Healthy", "Cancer"):
         level = np.mean(
             [
-                build([n], "Kidney", state, (60.0, 60.0)).activity_at(np.array([[30.0, 30.0]]))[
+                grow_tissue([n], "Kidney", state, (60.0, 60.0)).activity_at(np.array([[30.0, 30.0]]))[
                     0, list(tables.programmes()).index("hypoxia")
                 ]
                 for n in range(200)
             ]
         )
         assert level == pytest.approx(programme.level(state), abs=0.08)
-    assert programme.scale_um / 4 >= tissue.FIELD_STEP
+    assert programme.scale_um / 4 >= grow.FIELD_STEP

@@ -30,7 +30,7 @@ SMALLEST = 12.0  # um2
 
 
 @dataclass(frozen=True)
-class Stains:
+class StainVectors:
     """Unit vectors of optical density in (R, G, B) of haematoxylin and of eosin."""
 
     haematoxylin: np.ndarray
@@ -42,7 +42,7 @@ class Stains:
         return float(np.degrees(np.arccos(np.clip(self.haematoxylin @ self.eosin, -1, 1))))
 
 
-def glass(patches: np.ndarray) -> np.ndarray:
+def glass_intensity(patches: np.ndarray) -> np.ndarray:
     """Intensity of empty glass in each channel, from a section's brightest pixels.
 
     Returns
@@ -61,7 +61,7 @@ def optical_density(patches: np.ndarray, white: np.ndarray) -> np.ndarray:
     patches
         RGB, uint8 [..., 3].
     white
-        I_0 of the three channels, from `glass`.
+        I_0 of the three channels, from `glass_intensity`.
 
     Returns
     -------
@@ -71,7 +71,7 @@ def optical_density(patches: np.ndarray, white: np.ndarray) -> np.ndarray:
     return np.stack([tables[patches[..., c], c] for c in range(3)], axis=-1)
 
 
-def stain_vectors(density: np.ndarray) -> Stains:
+def stain_vectors(density: np.ndarray) -> StainVectors:
     """Find the two stains of a section from its tissue pixels.
 
     Tissue pixels lie near a plane in optical density; the stains are the directions at the 1st and 99th percentile
@@ -84,7 +84,7 @@ def stain_vectors(density: np.ndarray) -> Stains:
 
     Returns
     -------
-    Stains; haematoxylin is the one that takes the larger part of red light.
+    StainVectors; haematoxylin is the one that takes the larger part of red light.
 
     Source: Macenko et al. 2009.
     """
@@ -96,7 +96,7 @@ def stain_vectors(density: np.ndarray) -> Stains:
     vectors = np.abs(plane @ np.array([np.cos(ends), np.sin(ends)])).T
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     eosin, haematoxylin = vectors[np.argsort(vectors[:, 0])]
-    return Stains(haematoxylin, eosin)
+    return StainVectors(haematoxylin, eosin)
 
 
 def label_nuclei(red: np.ndarray, threshold: float, um_per_px: float) -> np.ndarray:
@@ -132,7 +132,7 @@ def label_nuclei(red: np.ndarray, threshold: float, um_per_px: float) -> np.ndar
     return watershed(-distance, seeds, mask=mask)
 
 
-def nuclei(red: np.ndarray, threshold: float, um_per_px: float) -> "pd.DataFrame":
+def measure_nuclei(red: np.ndarray, threshold: float, um_per_px: float) -> "pd.DataFrame":
     """Measure the nuclei of patches.
 
     Those that touch the upper or left edge are left out, so that each is counted in one of neighbouring patches;
@@ -212,7 +212,7 @@ def picture_statistics(patches: np.ndarray, um_per_px: float = 0.5) -> list[Stat
         )
     from skimage.filters import threshold_otsu
 
-    white = glass(patches)
+    white = glass_intensity(patches)
     density = optical_density(patches, white)
     mean = density.mean(axis=-1)
     inside = mean > TISSUE_OD
@@ -220,7 +220,7 @@ def picture_statistics(patches: np.ndarray, um_per_px: float = 0.5) -> list[Stat
         return []
     some = density[inside][:: max(1, int(inside.sum()) // PIXELS)]
     colours = patches[inside][:: max(1, int(inside.sum()) // PIXELS)].astype(np.float32)
-    found = nuclei(density[..., 0], float(threshold_otsu(some[:, 0])), um_per_px)
+    found = measure_nuclei(density[..., 0], float(threshold_otsu(some[:, 0])), um_per_px)
     whole = found[found["whole"]]
     one = {
         "saturation": (1 - colours.min(axis=1) / np.maximum(colours.max(axis=1), 1)).mean(),
@@ -239,7 +239,7 @@ def picture_statistics(patches: np.ndarray, um_per_px: float = 0.5) -> list[Stat
     ]
 
 
-def _stains(stains: Stains) -> dict[str, float]:
+def _stains(stains: StainVectors) -> dict[str, float]:
     vectors = _channels("haematoxylin", stains.haematoxylin) | _channels("eosin", stains.eosin)
     return {**vectors, "stain_angle": stains.angle}
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from seal import paths, profiles
-from seal.data import her2st, hest, sample_files
-from seal.data.hest import Sample
+from seal.data import her2st, sample_files
+from seal.data.samples import Sample, read_samples
 from seal.errors import SealError
 from seal_atlas.realism import mouse
-from seal_atlas.realism.expression import common_genes, expression_statistics
-from seal_atlas.realism.pictures import picture_statistics
-from seal_atlas.realism.statistic import NAMES, Statistic
+from seal_atlas.realism.count_statistics import common_genes, expression_statistics
+from seal_atlas.realism.picture_statistics import picture_statistics
+from seal_atlas.realism.statistic import STATISTICS, Statistic
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,12 +38,12 @@ def real_sections() -> list[Sample]:
     """
     found, said = [], []
     if os.environ.get("SEAL_HER2ST"):
-        found += hest.samples(her2st.prepare(profiles.get("her2st")))
+        found += read_samples(her2st.prepare(profiles.get("her2st")))
     elif (paths.samples("her2st") / "metadata.csv").is_file():
-        found += hest.samples(paths.samples("her2st"))
+        found += read_samples(paths.samples("her2st"))
     said.append(f"{len(found)} of her2st" if found else "none of her2st (set SEAL_HER2ST to a copy)")
     try:
-        found += hest.samples(mouse.prepare())
+        found += read_samples(mouse.prepare())
         said.append("1 of mouse brain")
     except SealError as error:
         said.append(f"none of mouse brain ({error.what})")
@@ -84,7 +84,7 @@ def section_statistics(samples: Sequence[Sample]) -> "pd.DataFrame":
 
 
 def _row(one: Statistic, **where) -> dict:
-    found = {"statistic": one.name, "unit": NAMES[one.name].unit, **where}
+    found = {"statistic": one.name, "unit": STATISTICS[one.name].unit, **where}
     return found | {"x": one.x, "value": one.value, "low": one.low, "high": one.high}
 
 

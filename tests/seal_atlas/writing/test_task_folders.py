@@ -6,23 +6,24 @@ import pytest
 import yaml
 
 from seal_atlas import tables
-from seal_atlas.patients import cohort, oracle, tasks
-from seal_atlas.writing import pathobench, slides
+from seal_atlas.patients import people, tasks
+from seal_atlas.writing import slides, task_folders
+from tests.seal_atlas.patients.truth_of_undrawn import expected_truth
 
 SEED = [7, 40]
 
 
 @pytest.fixture(scope="module")
 def drawn():
-    return cohort.patients(200, SEED)
+    return people.draw_patients(200, SEED)
 
 
 @pytest.fixture(scope="module")
 def root(drawn, tmp_path_factory):
     cells = np.random.default_rng(0).dirichlet(np.ones(len(tables.cell_types())), 200)
-    truth = oracle.expected_truth(drawn, cells, SEED)
+    truth = expected_truth(drawn, cells, SEED)
     folder = tmp_path_factory.mktemp("cohort")
-    pathobench.write(folder, drawn, truth, {p.case: slides.slide_id(p.case) for p in drawn}, SEED)
+    task_folders.write_tasks(folder, drawn, truth, {p.case: slides.slide_id(p.case) for p in drawn}, SEED)
     return folder
 
 
@@ -31,7 +32,7 @@ def read(root, task, split="k=all.tsv"):
     return frame, yaml.safe_load((root / "tasks" / task / "config.yaml").read_text())
 
 
-@pytest.mark.parametrize("task", list(tasks.tasks()))
+@pytest.mark.parametrize("task", list(tasks.slide_tasks()))
 def test_files_have_the_fields_of_patho_bench(root, task):
     frame, config = read(root, task)
     folds = [f"fold_{i}" for i in range(5)]
@@ -46,7 +47,7 @@ def test_files_have_the_fields_of_patho_bench(root, task):
     assert set(frame[folds].to_numpy().ravel()) == {"train", "test"}
 
 
-@pytest.mark.parametrize("task", list(tasks.tasks()))
+@pytest.mark.parametrize("task", list(tasks.slide_tasks()))
 def test_each_case_is_tested_once_and_no_class_is_missing_from_a_fold(root, task):
     frame, config = read(root, task)
     tested = frame[[f"fold_{i}" for i in range(5)]].to_numpy() == "test"
@@ -92,16 +93,16 @@ def test_unseen_sites_are_tested_apart(root, drawn):
 
 def test_list_of_tasks(root):
     table = pd.read_csv(root / "tasks.csv", keep_default_na=False)
-    assert table["task"].tolist() == list(tasks.tasks())
+    assert table["task"].tolist() == list(tasks.slide_tasks())
     assert (table["left_out"] == "").all()
     assert not list(root.glob(".tasks*"))
 
 
 def test_small_cohorts_leave_tasks_out_and_say_why(tmp_path):
-    few = cohort.patients(40, SEED)
+    few = people.draw_patients(40, SEED)
     cells = np.full((40, len(tables.cell_types())), 1 / len(tables.cell_types()))
-    truth = oracle.expected_truth(few, cells, SEED)
-    pathobench.write(tmp_path, few, truth, {p.case: p.case for p in few}, SEED)
+    truth = expected_truth(few, cells, SEED)
+    task_folders.write_tasks(tmp_path, few, truth, {p.case: p.case for p in few}, SEED)
     table = pd.read_csv(tmp_path / "tasks.csv", keep_default_na=False).set_index("task")
     assert "cases of" in table.loc["diagnosis", "left_out"]
     assert not (tmp_path / "tasks" / "diagnosis").exists()
@@ -111,17 +112,7 @@ def test_small_cohorts_leave_tasks_out_and_say_why(tmp_path):
 
 def test_same_seed_same_files(root, drawn, tmp_path):
     cells = np.random.default_rng(0).dirichlet(np.ones(len(tables.cell_types())), 200)
-    truth = oracle.expected_truth(drawn, cells, SEED)
-    pathobench.write(tmp_path, drawn, truth, {p.case: slides.slide_id(p.case) for p in drawn}, SEED)
+    truth = expected_truth(drawn, cells, SEED)
+    task_folders.write_tasks(tmp_path, drawn, truth, {p.case: slides.slide_id(p.case) for p in drawn}, SEED)
     for path in root.rglob("*.tsv"):
         assert (tmp_path / path.relative_to(root)).read_bytes() == path.read_bytes()
-
-
-def test_slides_of_a_case_stay_together():
-    cases = ["a", "b", "c", "d", "e", "f"] * 3
-    strata = np.array([0, 0, 0, 1, 1, 1] * 3)
-    fold = pathobench.folds(cases, strata, 3, np.random.default_rng(0))
-    by_case = {case: {int(f) for f, c in zip(fold, cases, strict=True) if c == case} for case in set(cases)}
-    assert all(len(f) == 1 for f in by_case.values())
-    for label in (0, 1):
-        assert sorted({by_case[c].copy().pop() for c in ("abc", "def")[label]}) == [0, 1, 2]

@@ -13,7 +13,7 @@ import numpy as np
 
 from seal.errors import SealError
 from seal_atlas import tables
-from seal_atlas.tables import numbered, typed
+from seal_atlas.tables import read_numbered, read_typed
 
 LEVEL = "level"  # the value of an alteration that is a standard normal number
 
@@ -115,7 +115,7 @@ def parse_effect(text: str, where: str) -> Effect:
     return Effect(shifts, factors)
 
 
-def known_organs(organs: Iterable[str], where: str) -> None:
+def require_known_organs(organs: Iterable[str], where: str) -> None:
     """Assert that organs are those of the atlas; `where` says where they stand.
 
     Raises
@@ -135,14 +135,14 @@ def known_organs(organs: Iterable[str], where: str) -> None:
 @cache
 def morphology_factors() -> dict[str, Factor]:
     """Quantities of the picture by name, in the table's order."""
-    return {factor.factor: factor for factor in typed(Factor, tables.FOLDER / "morphology.csv")}
+    return {factor.factor: factor for factor in read_typed(Factor, tables.FOLDER / "morphology.csv")}
 
 
 @cache
 def subtypes() -> dict[str, Subtype]:
     """Diagnoses by name, in the order of their labels."""
     path, found = tables.FOLDER / "subtypes.csv", {}
-    for line, row in numbered(path):
+    for line, row in read_numbered(path):
         if row["state"] not in tables.states_of(row["organ"]):
             raise SealError(
                 f"{path}, line {line}: the atlas has no {row['state']} {row['organ']}",
@@ -165,7 +165,7 @@ def alterations() -> dict[str, Alteration]:
     """
     path = tables.FOLDER / "alterations.csv"
     lines: dict[str, list[tuple[int, dict[str, str]]]] = {}
-    for line, row in numbered(path):
+    for line, row in read_numbered(path):
         lines.setdefault(row["alteration"], []).append((line, row))
     found = {}
     for name, rows in lines.items():
@@ -180,7 +180,7 @@ def alterations() -> dict[str, Alteration]:
                 do=f"mend lines {rows[0][0]} to {rows[-1][0]}",
             )
         organs = tuple(tables.organs()) if rows[0][1]["organs"] == "all" else tuple(rows[0][1]["organs"].split())
-        known_organs(organs, f"{path}, line {rows[0][0]}")
+        require_known_organs(organs, f"{path}, line {rows[0][0]}")
         effects = tuple(parse_effect(row["effects"], f"{path}, line {line}") for line, row in rows)
         found[name] = Alteration(name, values, shares, organs, rows[0][1]["states"], effects)
     return found
@@ -189,7 +189,7 @@ def alterations() -> dict[str, Alteration]:
 def _counts(number: int, organs: Iterable[str] | None) -> list[tuple[_Count, int]]:
     """Patients of each diagnosis, in the table's proportions (largest remainders), `number` in all."""
     path = tables.FOLDER / "cohort.csv"
-    rows = list(typed(_Count, path))
+    rows = list(read_typed(_Count, path))
     unknown = [row.subtype for row in rows if row.subtype not in subtypes()]
     if unknown:
         raise SealError(
@@ -203,7 +203,7 @@ def _counts(number: int, organs: Iterable[str] | None) -> list[tuple[_Count, int
         raise SealError(
             f"{path} has no diagnosis of the organs {', '.join(organs or ())}",
             expected="at least one of the profile's organs",
-            do="add organs to AtlasSettings.organs",
+            do="add organs to the source_settings of the profile",
         )
     exact = np.array([row.patients for row in rows], dtype=float)
     exact *= number / exact.sum()
@@ -212,7 +212,9 @@ def _counts(number: int, organs: Iterable[str] | None) -> list[tuple[_Count, int
     return list(zip(rows, whole.tolist(), strict=True))
 
 
-def patients(number: int, seed: Sequence[int], prefix: str = "P", organs: Iterable[str] | None = None) -> list[Patient]:
+def draw_patients(
+    number: int, seed: Sequence[int], prefix: str = "P", organs: Iterable[str] | None = None
+) -> list[Patient]:
     """Draw patients.
 
     Parameters
@@ -237,11 +239,11 @@ def patients(number: int, seed: Sequence[int], prefix: str = "P", organs: Iterab
         deck = (row.sites * (count // len(row.sites) + 1))[: max(count, len(row.sites))]
         sites += [deck[i] for i in rng.permutation(len(deck))[:count]]
     order = rng.permutation(number)
-    of = [subtypes()[kinds[i]] for i in order]
-    values = {name: _values(alteration, of, seed) for name, alteration in alterations().items()}
+    diagnoses = [subtypes()[kinds[i]] for i in order]
+    values = {name: _values(alteration, diagnoses, seed) for name, alteration in alterations().items()}
     spread = np.random.default_rng([*seed, 1]).standard_normal((number, len(morphology_factors())))
     drawn = []
-    for i, subtype in enumerate(of):
+    for i, subtype in enumerate(diagnoses):
         own = {name: column[i] for name, column in values.items() if column[i] is not None}
         shifts, factors = _together(subtype, own, spread[i])
         drawn.append(
@@ -259,11 +261,11 @@ def patients(number: int, seed: Sequence[int], prefix: str = "P", organs: Iterab
     return drawn
 
 
-def _values(alteration: Alteration, of: Sequence[Subtype], seed: Sequence[int]) -> list[str | float | None]:
+def _values(alteration: Alteration, diagnoses: Sequence[Subtype], seed: Sequence[int]) -> list[str | float | None]:
     """An alteration's value in each patient, None where it cannot occur: exact shares, dealt at random."""
     rng = np.random.default_rng([*seed, 2, crc32(alteration.alteration.encode())])
-    able = [i for i, s in enumerate(of) if s.organ in alteration.organs and s.state[0] in alteration.states]
-    column: list[str | float | None] = [None] * len(of)
+    able = [i for i, s in enumerate(diagnoses) if s.organ in alteration.organs and s.state[0] in alteration.states]
+    column: list[str | float | None] = [None] * len(diagnoses)
     if alteration.is_level:
         for i, value in zip(able, rng.standard_normal(len(able)).tolist(), strict=True):
             column[i] = value
@@ -275,7 +277,7 @@ def _values(alteration: Alteration, of: Sequence[Subtype], seed: Sequence[int]) 
 
 
 @cache
-def shown(organ: str, state: str) -> frozenset[str]:
+def shown_factors(organ: str, state: str) -> frozenset[str]:
     """Quantities that a picture of this tissue can show at all: no tumour, no tumour nuclei."""
     tissue = tables.architecture(organ, state)
     needs = {
@@ -304,7 +306,7 @@ def _together(subtype: Subtype, values: dict[str, str | float], spread: np.ndarr
             shifts[name] = shifts.get(name, 0.0) + times * value
         for name, value in effect.factors.items():
             logs[name] += times * float(np.log(value))
-    bounds, shows = morphology_factors(), shown(subtype.organ, subtype.state)
+    bounds, shows = morphology_factors(), shown_factors(subtype.organ, subtype.state)
     factors = {
         n: min(max(float(np.exp(v)), bounds[n].low), bounds[n].high) if n in shows else 1.0 for n, v in logs.items()
     }

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from seal_atlas import tables
-from seal_atlas.growing.fields import lattice, nearest, read, smooth, thin
-from seal_atlas.growing.layout import STEP, Layout, plan
+from seal_atlas.growing.fields import jittered_lattice, nearest_label, read_field, smooth_field, thin_points
+from seal_atlas.growing.layout import STEP, Layout, plan_layout
 from seal_atlas.tables import Architecture, Structure
 
 FIELD_STEP = 16.0  # um between points of an activity field, which changes over 100 um or more
@@ -44,7 +44,7 @@ class Cells:
 
 
 @dataclass(frozen=True)
-class Tissue:
+class GrownTissue:
     """A section: its plan, its cells, and the activity of every programme."""
 
     architecture: Architecture
@@ -59,11 +59,11 @@ class Tissue:
 
     def inside(self, xy: np.ndarray) -> np.ndarray:
         """Whether points (um) lie in the tissue, bool [n]."""
-        return read(self.layout.glass, xy, STEP) < 0
+        return read_field(self.layout.glass, xy, STEP) < 0
 
     def activity_at(self, xy: np.ndarray) -> np.ndarray:
         """Activity of the programmes at points (um), [n, programmes]."""
-        return np.stack([read(field, xy, FIELD_STEP) for field in self.activity], axis=1).astype(float)
+        return np.stack([read_field(field, xy, FIELD_STEP) for field in self.activity], axis=1).astype(float)
 
     def composition(self, centres: np.ndarray, radius: float, weight: np.ndarray | None = None) -> np.ndarray:
         """Cells (or their weights) by type within `radius` um of points that lie farther apart, [n, cell types]."""
@@ -77,7 +77,7 @@ class Tissue:
         return total
 
 
-def build(
+def grow_tissue(
     seed: list[int],
     organ: str,
     state: str,
@@ -85,7 +85,7 @@ def build(
     morphology: Morphology | None = None,
     outlined: bool = False,
     shifts: dict[str, float] | None = None,
-) -> Tissue:
+) -> GrownTissue:
     """Grow a section.
 
     Parameters
@@ -106,10 +106,10 @@ def build(
     """
     morphology = morphology or Morphology()
     architecture = _altered(tables.architecture(organ, state), morphology)
-    layout = plan([*seed, 0], architecture, size, outlined, morphology.gland)
+    layout = plan_layout([*seed, 0], architecture, size, outlined, morphology.gland)
     activity = _activity(np.random.default_rng([*seed, 1]), state, size, shifts or {})
     grower = _Grower(seed, architecture, layout, activity, morphology)
-    return Tissue(architecture, layout, grower.cells(), activity)
+    return GrownTissue(architecture, layout, grower.cells(), activity)
 
 
 def _altered(tissue: Architecture, by: Morphology) -> Architecture:
@@ -135,7 +135,7 @@ def _activity(rng, state: str, size: tuple[float, float], shifts: dict[str, floa
     for name, programme in tables.programmes().items():
         level = min(max(programme.level(state), 1e-3), 1 - 1e-3)
         at = np.log(level / (1 - level)) + shifts.get(name, 0.0) + programme.donor_sd * rng.standard_normal()
-        field = programme.field_sd * smooth(rng, shape, programme.scale_um / FIELD_STEP).astype(np.float64)
+        field = programme.field_sd * smooth_field(rng, shape, programme.scale_um / FIELD_STEP).astype(np.float64)
         fields.append(1 / (1 + np.exp(-at - field)))
     return np.stack(fields)
 
@@ -179,23 +179,25 @@ class _Grower:
     def _slope(self, xy: np.ndarray) -> np.ndarray:
         """Direction in which the distance grows, unit length, [n, 2]."""
         d = self.layout.distance
-        ahead = [read(d, xy + s, STEP) - read(d, xy - s, STEP) for s in np.eye(2) * 2.0]
+        ahead = [read_field(d, xy + s, STEP) - read_field(d, xy - s, STEP) for s in np.eye(2) * 2.0]
         slope = np.stack(ahead, axis=1).astype(float)
         return slope / np.maximum(np.linalg.norm(slope, axis=1, keepdims=True), 1e-6)
 
     def _along(self, xy: np.ndarray) -> np.ndarray:
         """Direction of the fibres at points, radians; a body turns its own."""
         steps = np.eye(2) * 6.0
-        dx, dy = (read(self.layout.flow[0], xy + s, STEP) - read(self.layout.flow[0], xy - s, STEP) for s in steps)
-        turn = self.layout.turn[nearest(self.layout.owner, xy, STEP)]
+        dx, dy = (
+            read_field(self.layout.flow[0], xy + s, STEP) - read_field(self.layout.flow[0], xy - s, STEP) for s in steps
+        )
+        turn = self.layout.turn[nearest_label(self.layout.owner, xy, STEP)]
         return np.arctan2(dy, dx) + np.pi / 2 + np.where(self._in_fibres(xy), turn, 0)
 
     def _in_fibres(self, xy: np.ndarray) -> np.ndarray:
         fibre = np.array([s.fibre > 0 and s.along == "random" for s in self.tissue.structures] or [False])
-        return fibre[self.layout.structure_at(xy)] & (read(self.layout.distance, xy, STEP) < 0)
+        return fibre[self.layout.structure_at(xy)] & (read_field(self.layout.distance, xy, STEP) < 0)
 
     def _mine(self, number: int, xy: np.ndarray) -> np.ndarray:
-        owner = nearest(self.layout.owner, xy, STEP)
+        owner = nearest_label(self.layout.owner, xy, STEP)
         return (self.layout.structure[owner] == number) & (owner > 0)
 
     def _lined(self, number: int, kind: Structure) -> None:
@@ -208,20 +210,20 @@ class _Grower:
 
     def _row(self, number: int, kind: Structure, at: float, step: float, cell: int, pose: str, solid=None) -> None:
         """Nuclei in a row `at` um inside the outline, `step` um apart."""
-        xy = lattice(self.rng, self.layout.size, min(0.45 * step, 6), 0.2)
-        xy = xy[np.abs(read(self.layout.distance, xy, STEP) + at) < max(0.35 * step, 2.5)]
+        xy = jittered_lattice(self.rng, self.layout.size, min(0.45 * step, 6), 0.2)
+        xy = xy[np.abs(read_field(self.layout.distance, xy, STEP) + at) < max(0.35 * step, 2.5)]
         xy = xy[self._mine(number, xy)]
         for _ in range(2):
-            off = read(self.layout.distance, xy, STEP).astype(float) + at
+            off = read_field(self.layout.distance, xy, STEP).astype(float) + at
             xy = xy - off[:, None] * self._slope(xy)
-        owner = nearest(self.layout.owner, xy, STEP)
-        good = np.abs(read(self.layout.distance, xy, STEP) + at) < 1.2
+        owner = nearest_label(self.layout.owner, xy, STEP)
+        good = np.abs(read_field(self.layout.distance, xy, STEP) + at) < 1.2
         if kind.form == "fill":  # an epithelium's basal cells lie on its lower side alone
             good &= self._slope(xy)[:, 1] > 0.3
         if solid is not None:
             good &= self.layout.hollow[owner] != solid
         xy, owner = xy[good], owner[good]
-        xy = xy[thin(xy, 0.82 * step, owner)]
+        xy = xy[thin_points(xy, 0.82 * step, owner)]
         xy = xy + 0.5 * self.rng.standard_normal(xy.shape)
         if self.names[cell] == kind.cell:
             self._add(xy, cell, pose, kind.goblet, self._mixed(kind), kind.nuclei)
@@ -232,25 +234,25 @@ class _Grower:
         return None if kind.mixed == "-" else self.names.index(kind.mixed)
 
     def _filled(self, number: int, kind: Structure, solid=None) -> None:
-        xy = lattice(self.rng, self.layout.size, kind.step, 0.15)
+        xy = jittered_lattice(self.rng, self.layout.size, kind.step, 0.15)
         margin = min(max(kind.basal, 2.5), 0.45 * kind.step + 1)
-        xy = xy[(read(self.layout.distance, xy, STEP) < -margin) & self._mine(number, xy)]
+        xy = xy[(read_field(self.layout.distance, xy, STEP) < -margin) & self._mine(number, xy)]
         if solid is not None:
-            xy = xy[self.layout.hollow[nearest(self.layout.owner, xy, STEP)] != solid]
+            xy = xy[self.layout.hollow[nearest_label(self.layout.owner, xy, STEP)] != solid]
         self._add(xy, self.names.index(kind.cell), kind.pose, kind.goblet, self._mixed(kind), kind.nuclei)
 
     def _ground(self) -> None:
         """Single cells between the bodies, thinned from a dense lattice."""
         spacing = 5.0
-        xy = lattice(self.rng, self.layout.size, spacing, 0.22)
-        xy = xy[(read(self.layout.distance, xy, STEP) > 1.5) & (read(self.layout.glass, xy, STEP) < -3)]
-        where = nearest(self.layout.compartment, xy, STEP)
+        xy = jittered_lattice(self.rng, self.layout.size, spacing, 0.22)
+        xy = xy[(read_field(self.layout.distance, xy, STEP) > 1.5) & (read_field(self.layout.glass, xy, STEP) < -3)]
+        where = nearest_label(self.layout.compartment, xy, STEP)
         number = {c.compartment: i for i, c in enumerate(self.tissue.compartments)}
         immune = self._immune(xy)
         shape, share = self.layout.distance.shape, []
         for row in self.tissue.densities:
-            crowd = row.crowding * smooth(self.rng, shape, 110 / STEP)
-            density = row.per_mm2 * np.exp(read(crowd, xy, STEP).astype(float) - row.crowding**2 / 2)
+            crowd = row.crowding * smooth_field(self.rng, shape, 110 / STEP)
+            density = row.per_mm2 * np.exp(read_field(crowd, xy, STEP).astype(float) - row.crowding**2 / 2)
             density *= np.where(where == number[row.compartment], 1.0, 0.0)
             if tables.cell_types()[row.cell].group == "immune":
                 density = density * immune
@@ -264,7 +266,7 @@ class _Grower:
         factor = np.ones(len(xy))
         for programme, field in zip(tables.programmes().values(), self.activity, strict=True):
             if programme.immune:
-                factor *= 1 + programme.immune * read(field, xy, FIELD_STEP).astype(float)
+                factor *= 1 + programme.immune * read_field(field, xy, FIELD_STEP).astype(float)
         return factor
 
     def _nuclei(self, xy, kind, angle, goblet, size) -> Cells:
@@ -280,7 +282,7 @@ class _Grower:
         moved = np.isin(kind, [i for i, t in enumerate(types) if t.group == "epithelium"])
         for programme, field in zip(tables.programmes().values(), self.activity, strict=True):
             if programme.seen:
-                level = np.where(moved, read(field, xy, FIELD_STEP), 0)
+                level = np.where(moved, read_field(field, xy, FIELD_STEP), 0)
                 length = length * (1 + programme.nucleus_length * level)
                 ratio = ratio * (1 + programme.nucleus_ratio * level)
                 dark = dark * (1 + programme.nucleus_chromatin * level)
