@@ -4,7 +4,7 @@ PROFILE ?= demo
 PYTHON ?= python3
 
 BUILD := build/$(PROFILE)
-NOTEBOOKS := 00_overview 01_dataset 02_seal_omics 03_seal_vision 04_patch_level 08_figures_and_tables
+NOTEBOOKS := 00_overview 01_dataset 02_seal_omics 03_seal_vision 04_patch_level 08_figures_and_tables A1_simulated_atlas
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -71,13 +71,14 @@ lint: | $(ENVIRONMENT)
 	$(PY) -m ruff format --check .
 
 lab: | $(ENVIRONMENT)  ## the notebooks in JupyterLab
-	$(PY) -m jupyterlab $(LAB) notebooks/00_overview.ipynb
+	$(PY) -m jupyterlab --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
+		$(LAB) notebooks/00_overview.ipynb
 
 status: | $(ENVIRONMENT)  ## which figures and tables are drawn, stale, or missing and why
 	@$(PY) -m figures status --profile $(PROFILE)
 
 notebooks:  ## run the demo where needed and put its outputs into notebooks/, for committing
-	@$(MAKE) --no-print-directory figures PROFILE=demo
+	@$(MAKE) --no-print-directory $(NOTEBOOKS:%=build/demo/%.ipynb) PROFILE=demo
 	@$(PY) -m tools.notebook_outputs $(NOTEBOOKS:%=build/demo/%.ipynb)
 	@touch build/demo/.places && sleep 0.1 && touch $(NOTEBOOKS:%=build/demo/%.ipynb)
 
@@ -170,4 +171,5 @@ FORCE:
 $(BUILD)/02_seal_omics.ipynb: $(BUILD)/01_dataset.ipynb
 $(BUILD)/03_seal_vision.ipynb: $(BUILD)/02_seal_omics.ipynb
 $(BUILD)/04_patch_level.ipynb: $(BUILD)/03_seal_vision.ipynb
+$(BUILD)/A1_simulated_atlas.ipynb: $(BUILD)/01_dataset.ipynb
 $(BUILD)/08_figures_and_tables.ipynb: $(BUILD)/00_overview.ipynb $(BUILD)/01_dataset.ipynb $(BUILD)/04_patch_level.ipynb

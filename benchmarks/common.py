@@ -32,6 +32,10 @@ class Patches:
         """uint8 [pairs, size, size, 3], read when asked for."""
         return RowFile(self.path, np.uint8, (self.profile.image_size, self.profile.image_size, 3))
 
+    def digest_of(self, _: str) -> str:
+        """What tokens of these patches follow from."""
+        return self.key
+
 
 def make_patches(path: Path, profile: Profile, n: int) -> Patches:
     """Write n patches; some hundred random ones, again and again."""
