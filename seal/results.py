@@ -5,12 +5,12 @@ import json
 import platform
 import subprocess
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seal import paths, profiles
+from seal import paths
 from seal.errors import SealError
 from seal.files import atomic, digest, read_json, sha256, write_json
 from seal.profiles import Profile
@@ -113,7 +113,7 @@ def stamp(profile: Profile, inputs: dict[str, Any]) -> dict[str, Any]:
     return {
         "profile": profile.name,
         "data": profile.label,
-        "settings": digest(profiles.as_dict(profile)),
+        "settings": digest(asdict(profile)),
         "seeds": list(profile.evaluation.seeds),
         **commit(),
         "inputs": inputs,
