@@ -60,7 +60,7 @@ def info_nce(z_v: Float[Tensor, "batch dim"], z_o: Float[Tensor, "batch dim"], t
     Parameters
     ----------
     z_v, z_o
-        Image and omics embeddings, [B, d]; row i of one belongs to row i of the other.
+        Image and omics embeddings; row i of one belongs to row i of the other.
     temperature
         tau > 0; a number, or a tensor of no dimensions that is learnt and gets its gradient here.
 
@@ -76,31 +76,18 @@ def info_nce(z_v: Float[Tensor, "batch dim"], z_o: Float[Tensor, "batch dim"], t
 
 
 @_in_float32
-def barlow(x_hat: Expression, x: Expression, lambd: float = 0.0) -> Scalar:
+def barlow(x_hat: Expression, x: Expression) -> Scalar:
     """Barlow term: each predicted gene should correlate with its own measurement over the batch.
 
-    c = Z1' Z2 / B of the batch-standardised prediction and target,
-    (1 - lambda) sum_i (1 - c_ii)^2 + lambda sum_ij (c_ij - delta_ij)^2
-
-    Parameters
-    ----------
-    x_hat, x
-        Predicted and measured expression, [B, G], B >= 2.
-    lambd
-        lambda; at 0 only the diagonal of c is needed, and only it is computed.
+    sum_i (1 - c_ii)^2,  c = Z1' Z2 / B of the batch-standardised prediction and target; B >= 2
 
     Returns
     -------
     No unit; summed over genes.
 
-    Source: release (lambda 0).
+    Source: release, where lambda, the weight of the pairs of genes, is 0 by default.
     """
-    z1, z2 = _standardise(x_hat), _standardise(x)
-    if lambd == 0:
-        return ((1 - (z1 * z2).mean(dim=0)) ** 2).sum()
-    c = z1.T @ z2 / len(z1)
-    off = (c - torch.eye(len(c), device=c.device, dtype=c.dtype)) ** 2
-    return (1 - lambd) * torch.diagonal(off).sum() + lambd * off.sum()
+    return ((1 - (_standardise(x_hat) * _standardise(x)).mean(dim=0)) ** 2).sum()
 
 
 def _standardise(x: Tensor) -> Tensor:
@@ -128,27 +115,6 @@ def standardised_mse(x_hat: Expression, x: Expression, mean: PerGene, sd: PerGen
     Source: release.
     """
     return F.mse_loss((x_hat - mean) / sd, (x - mean) / sd)
-
-
-def barlow_mse(x_hat: Expression, x: Expression, mean: PerGene, sd: PerGene) -> dict[str, Tensor]:
-    """L_REC, the default gene loss.
-
-    L_REC = 0.1 (0.05 L_barlow + 5 L_mse)
-
-    Parameters
-    ----------
-    x_hat, x, mean, sd
-        As for `standardised_mse`; B >= 2.
-
-    Returns
-    -------
-    barlow and mse unweighted, and total = L_REC.
-
-    Source: release.
-    """
-    terms = {"barlow": barlow(x_hat, x), "mse": standardised_mse(x_hat, x, mean, sd)}
-    total = GENE_LOSS_SCALE * (BARLOW_WEIGHT * terms["barlow"] + MSE_WEIGHT * terms["mse"])
-    return {**terms, "total": total}
 
 
 @_in_float32
@@ -247,16 +213,14 @@ GENE_LOSSES = ("barlow_mse", "mse", *_RAW)  # legal values of omics.gene_loss in
 
 
 def gene_loss(name: str, x_hat: Expression, x: Expression, mean: PerGene, sd: PerGene) -> dict[str, Tensor]:
-    """L_REC, the gene loss of that name.
+    """L_REC, the gene loss of that name; by default L_REC = 0.1 (0.05 L_barlow + 5 L_mse).
 
     Parameters
     ----------
     name
         One of `GENE_LOSSES`.
-    x_hat, x
-        Predicted and measured expression, log1p of counts per 10,000, [B, G].
-    mean, sd
-        Of each gene over the training spots, [G]; sd > 0.
+    x_hat, x, mean, sd
+        As for `standardised_mse`; B >= 2.
 
     Returns
     -------
@@ -265,11 +229,15 @@ def gene_loss(name: str, x_hat: Expression, x: Expression, mean: PerGene, sd: Pe
     Source: release, where barlow_mse (its default) is called barlow_std_mse and mse standardized_mse; mse stands
     unscaled here, times 10 there.
     """
-    if name == "barlow_mse":
-        return barlow_mse(x_hat, x, mean, sd)
-    loss, scale = (standardised_mse, 1.0) if name == "mse" else _RAW[name]
-    value = loss(x_hat, x, mean, sd) if name == "mse" else loss(x_hat, x)
-    return {name: value, "total": scale * value}
+    if name in _RAW:
+        loss, scale = _RAW[name]
+        value = loss(x_hat, x)
+        return {name: value, "total": scale * value}
+    mse = standardised_mse(x_hat, x, mean, sd)
+    if name == "mse":
+        return {"mse": mse, "total": mse}
+    terms = {"barlow": barlow(x_hat, x), "mse": mse}
+    return {**terms, "total": GENE_LOSS_SCALE * (BARLOW_WEIGHT * terms["barlow"] + MSE_WEIGHT * mse)}
 
 
 @_in_float32
@@ -284,12 +252,7 @@ def flow_kl(
 
     E[log q0(z0) - log|det J| - log p(z_K)],  q0 = N(mu, exp(logvar)),  p = N(0, 1)
 
-    Parameters
-    ----------
-    z, z0, mu, logvar
-        [B, d].
-    log_det
-        Sum of the flows' log-determinants, [B].
+    with log|det J| = `log_det`, the sum of the flows' log-determinants.
 
     Returns
     -------
