@@ -7,7 +7,7 @@ beside an encoder they cost nothing.
 import functools
 import math
 from collections.abc import Callable
-from typing import ParamSpec
+from typing import ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -29,13 +29,13 @@ NEGBIN_CEILING = 20.0  # of x_hat: exp(x_hat) stays finite; no measured x exceed
 
 EPSILON = 1e-6  # beside variances of about 1: keeps a gene that is constant in the batch at zero, not at NaN
 
-P = ParamSpec("P")
+P, R = ParamSpec("P"), TypeVar("R")
 Scalar = Float[Tensor, ""]
 Expression = Float[Tensor, "batch genes"]
 PerGene = Float[Tensor, " genes"]
 
 
-def _in_float32(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
+def _in_float32(loss: Callable[P, R]) -> Callable[P, R]:
     """Cast 16-bit tensors up and switch autocast off around a loss; float64 is left as it is."""
 
     def up(value: object) -> object:
@@ -43,7 +43,7 @@ def _in_float32(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
         return value.float() if half else value
 
     @functools.wraps(loss)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         device = next(value.device for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
         with torch.autocast(device_type=device.type, enabled=False):
             return loss(*map(up, args), **{name: up(value) for name, value in kwargs.items()})
@@ -75,7 +75,6 @@ def info_nce(z_v: Float[Tensor, "batch dim"], z_o: Float[Tensor, "batch dim"], t
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
-@_in_float32
 def barlow(x_hat: Expression, x: Expression) -> Scalar:
     """Barlow term: each predicted gene should correlate with its own measurement over the batch.
 
@@ -95,7 +94,6 @@ def _standardise(x: Tensor) -> Tensor:
     return (x - x.mean(dim=0)) / torch.sqrt(x.var(dim=0, correction=0) + EPSILON)
 
 
-@_in_float32
 def standardised_mse(x_hat: Expression, x: Expression, mean: PerGene, sd: PerGene) -> Scalar:
     """Mean squared error of standardised values.
 
@@ -117,7 +115,6 @@ def standardised_mse(x_hat: Expression, x: Expression, mean: PerGene, sd: PerGen
     return F.mse_loss((x_hat - mean) / sd, (x - mean) / sd)
 
 
-@_in_float32
 def pcc(x_hat: Expression, x: Expression) -> Scalar:
     """One minus the Pearson correlation over genes, averaged over spots.
 
@@ -132,7 +129,6 @@ def pcc(x_hat: Expression, x: Expression) -> Scalar:
     return 1 - F.cosine_similarity(x_hat - x_hat.mean(dim=1, keepdim=True), x - x.mean(dim=1, keepdim=True)).mean()
 
 
-@_in_float32
 def pls(x_hat: Expression, x: Expression) -> Scalar:
     """Minus the size of the covariance between predicted and measured genes, as in partial least squares.
 
@@ -148,7 +144,6 @@ def pls(x_hat: Expression, x: Expression) -> Scalar:
     return -PLS_WEIGHT * torch.linalg.matrix_norm(c)
 
 
-@_in_float32
 def mmd(x_hat: Expression, x: Expression) -> Scalar:
     """Squared maximum mean discrepancy between predicted and measured genes, each a point in the batch's space.
 
@@ -169,24 +164,6 @@ def mmd(x_hat: Expression, x: Expression) -> Scalar:
     return mean_kernel(x_hat, x_hat) + mean_kernel(x, x) - 2 * mean_kernel(x_hat, x)
 
 
-@_in_float32
-def l1(x_hat: Expression, x: Expression) -> Scalar:
-    """Mean absolute error, 1/(B G) sum_bg |x_hat_bg - x_bg|, in units of x. Source: release."""
-    return F.l1_loss(x_hat, x)
-
-
-@_in_float32
-def huber(x_hat: Expression, x: Expression) -> Scalar:
-    """Huber loss, squared for small errors and linear for large ones.
-
-    1/(B G) sum_bg h(x_hat_bg - x_bg),  h(e) = e^2 / 2 if |e| <= 1, else |e| - 1/2
-
-    Source: release.
-    """
-    return F.huber_loss(x_hat, x)
-
-
-@_in_float32
 def negbin(x_hat: Expression, x: Expression) -> Scalar:
     """Negative log-likelihood of a negative binomial, on counts per 10,000.
 
@@ -207,13 +184,17 @@ def negbin(x_hat: Expression, x: Expression) -> Scalar:
 
 
 # Losses of values as they are, with the release's scale of each.
-_RAW = {"pcc": (pcc, 5.0), "pls": (pls, 1.0), "mmd": (mmd, 1.0), "l1": (l1, 10.0), "huber": (huber, 10.0),
-        "negbin": (negbin, 10.0)}  # fmt: skip
+_RAW = {"pcc": (pcc, 5.0), "pls": (pls, 1.0), "mmd": (mmd, 1.0), "negbin": (negbin, 10.0),
+        "l1": (F.l1_loss, 10.0), "huber": (F.huber_loss, 10.0)}  # fmt: skip
 GENE_LOSSES = ("barlow_mse", "mse", *_RAW)  # legal values of omics.gene_loss in seal.profiles
 
 
+@_in_float32
 def gene_loss(name: str, x_hat: Expression, x: Expression, mean: PerGene, sd: PerGene) -> dict[str, Tensor]:
     """L_REC, the gene loss of that name; by default L_REC = 0.1 (0.05 L_barlow + 5 L_mse).
+
+    l1 is 1/(B G) sum_bg |e_bg|, huber 1/(B G) sum_bg h(e_bg) of e = x_hat - x, with h(e) = e^2 / 2 if |e| <= 1, else
+    |e| - 1/2. The others have functions of their own.
 
     Parameters
     ----------
@@ -229,15 +210,16 @@ def gene_loss(name: str, x_hat: Expression, x: Expression, mean: PerGene, sd: Pe
     Source: release, where barlow_mse (its default) is called barlow_std_mse and mse standardized_mse; mse stands
     unscaled here, times 10 there.
     """
-    if name in _RAW:
-        loss, scale = _RAW[name]
-        value = loss(x_hat, x)
-        return {name: value, "total": scale * value}
-    mse = standardised_mse(x_hat, x, mean, sd)
+    if name == "barlow_mse":
+        terms = {"barlow": barlow(x_hat, x), "mse": standardised_mse(x_hat, x, mean, sd)}
+        total = GENE_LOSS_SCALE * (BARLOW_WEIGHT * terms["barlow"] + MSE_WEIGHT * terms["mse"])
+        return {**terms, "total": total}
     if name == "mse":
+        mse = standardised_mse(x_hat, x, mean, sd)
         return {"mse": mse, "total": mse}
-    terms = {"barlow": barlow(x_hat, x), "mse": mse}
-    return {**terms, "total": GENE_LOSS_SCALE * (BARLOW_WEIGHT * terms["barlow"] + MSE_WEIGHT * mse)}
+    loss, scale = _RAW[name]
+    value = loss(x_hat, x)
+    return {name: value, "total": scale * value}
 
 
 @_in_float32

@@ -32,8 +32,8 @@ Shapes = dict[str, tuple[int, ...]]
 def load_omics(path: Path, *, mean: Tensor | None = None, sd: Tensor | None = None) -> SealOmics:
     """Load a released SEAL-omics, `seal_{backbone}_omics.pth`.
 
-    Panel size, latent size, hidden sizes and the number of flows are those of the file's tensors. Neither the
-    order of its genes nor their mean and sd are in it.
+    Its sizes and the number of flows are those of the file's tensors. Neither the order of its genes nor their mean
+    and sd are in it.
 
     Parameters
     ----------
@@ -54,13 +54,13 @@ def load_omics(path: Path, *, mean: Tensor | None = None, sd: Tensor | None = No
     Source: release.
     """
     state = _read(path)
-    linear = {name: value for name, value in state.items() if re.fullmatch(r"encoder\.\d+\.weight", name)}
-    linear = {name: value for name, value in linear.items() if value.ndim == 2}  # the others are batch norms
+    is_linear = re.compile(r"encoder\.(\d+)\.weight").fullmatch
+    linear = {int(m[1]): w for name, w in state.items() if (m := is_linear(name)) and w.ndim == 2}  # 1: batch norms
     latent = state.get("fc_mu.weight")
     if not linear or latent is None or latent.ndim != 2:
         looks = "a SEAL-vision file" if any(name.startswith(ENCODER) for name in state) else f"keys as {_some(state)}"
         raise _misfit(path, "is no SEAL-omics file", "encoder.0.weight and fc_mu.weight", f"it looks like {looks}")
-    hidden = [linear[name] for name in sorted(linear, key=lambda name: int(name.split(".")[1]))]
+    hidden = [linear[i] for i in sorted(linear)]
     genes, dim = hidden[0].shape[1], latent.shape[0]
     flows = len({name.split(".")[1] for name in state if name.startswith("flows.")})
     mean = torch.zeros(genes) if mean is None else mean
@@ -146,28 +146,21 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 def _add_adapters(model: nn.Module, state: dict[str, Tensor], alpha: int) -> None:
     """Put LoRA layers, in place, on the linears for which a state dict has them."""
-    linears = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    ranks = {
-        target: len(value)
-        for name, value in state.items()
-        if name.endswith(LORA_A) and (target := name.removesuffix(LORA_A)) in linears
-    }
-    if ranks:
-        rank = next(iter(ranks.values()))  # one for all; another one's shape would be reported as not fitting
+    linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if targets := [name for name in linears if name + LORA_A in state]:
+        rank = len(state[targets[0] + LORA_A])  # one for all; another one's shape would be reported as not fitting
         with torch.device("meta"):
-            get_peft_model(model, LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(ranks), bias="none"))
+            get_peft_model(model, LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, bias="none"))
 
 
 def _decoder_shapes(state: dict[str, Tensor], dim: int) -> Shapes:
     """Shapes of the gene decoder; hidden size and panel size as its two biases have them."""
-    first, last = (f"{DECODER}decoder.{i}" for i in (0, 3))
-    hidden, genes = (state[f"{n}.bias"].numel() if f"{n}.bias" in state else 0 for n in (first, last))
-    return {
-        f"{first}.weight": (hidden, dim),
-        f"{first}.bias": (hidden,),
-        f"{last}.weight": (genes, hidden),
-        f"{last}.bias": (genes,),
-    }
+    shapes, size = {}, dim
+    for layer in (f"{DECODER}decoder.{i}" for i in (0, 3)):
+        out = state[f"{layer}.bias"].numel() if f"{layer}.bias" in state else 0
+        shapes |= {f"{layer}.weight": (out, size), f"{layer}.bias": (out,)}
+        size = out
+    return shapes
 
 
 def _recognise(body: dict[str, Tensor], tiny: bool) -> str | None:
