@@ -1,7 +1,7 @@
 """The losses of both stages. Each gene loss returns its terms by name; `total` is what is minimised.
 
-All of them compute in float32 whatever they are given: a batch's covariances and exponentials need it, and
-beside an encoder they cost nothing.
+`info_nce`, `gene_loss` and `flow_kl` compute in float32 whatever they are given: a batch's covariances and
+exponentials need it, and beside an encoder they cost nothing.
 """
 
 import functools

@@ -1,6 +1,5 @@
 """The checkpoints that the paper's authors released, read strictly: no key left over, none missing."""
 
-import math
 import re
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
 from seal.errors import SealError
-from seal.models import encoders, weights
+from seal.models import architecture, encoders, weights
 from seal.models.encoders import VisionEncoder
 from seal.models.omics import SealOmics
 from seal.models.registry import REGISTRY
@@ -20,11 +19,6 @@ ENCODER = "encoder.base_model.model."  # where PEFT keeps the module that it wra
 WRAPPER = "model."  # the release wraps some encoders once more
 DECODER = "decoder."
 LORA_A = ".lora_A.default.weight"
-PATCHES = {
-    "timm": "patch_embed.proj.weight",
-    "conch": "trunk.patch_embed.proj.weight",
-    "transformers": "embeddings.patch_embeddings.projection.weight",
-}
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -164,16 +158,12 @@ def _decoder_shapes(state: dict[str, Tensor], dim: int) -> Shapes:
 
 
 def _recognise(body: dict[str, Tensor], tiny: bool) -> str | None:
-    """Name the encoder whose width, depth, patches, registers and kind of positions a state dict has."""
-    depth = len(set(re.findall(r"\b(?:blocks|layer)\.(\d+)\.", " ".join(body))))
+    """Name the encoder whose tensors, adapters aside, a state dict has."""
+    bare = {name.replace(".base_layer.", "."): value for name, value in body.items() if ".lora_" not in name}
     for spec in REGISTRY.values():
-        g = spec.geometry.tiny() if tiny else spec.geometry
-        patch, positions = body.get(PATCHES[spec.family]), body.get(weights.POSITIONS[spec.family])
-        if patch is None or positions is None or patch.shape != (g.width, 3, g.patch, g.patch) or depth != g.depth:
-            continue
-        registers = body["reg_token"].numel() // g.width if "reg_token" in body else 0
-        grid = max(0, positions.numel() // g.width - (1 + registers if g.prefix_positions else 0))
-        if registers == g.registers and math.isqrt(grid) ** 2 == grid:
+        with torch.device("meta"):
+            shapes = _shapes(architecture.plain(spec, spec.image_size, tiny=tiny))
+        if not weights.differences(weights.convert(dict(bare), spec, shapes), shapes):
             return spec.name
     return None
 
