@@ -163,7 +163,7 @@ def _recognise(body: dict[str, Tensor], tiny: bool) -> str | None:
     for spec in REGISTRY.values():
         with torch.device("meta"):
             shapes = _shapes(architecture.plain(spec, spec.image_size, tiny=tiny))
-        if not weights.differences(weights.convert(dict(bare), spec, shapes), shapes):
+        if not weights.differences(weights.convert(bare, spec, shapes), shapes):
             return spec.name
     return None
 

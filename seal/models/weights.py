@@ -137,11 +137,19 @@ def load(model: nn.Module, spec: EncoderSpec, path: Path) -> None:
 
 
 def convert(state: dict[str, Tensor], spec: EncoderSpec, shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """Bring a file's tensors to the names and the image size of a model, whose shapes are given by name."""
-    state, key = _rename(state, spec), POSITIONS[spec.family]
-    if key in state:
-        state[key] = _resample(state[key], shapes[key], spec)
-    return state
+    """Bring a file's tensors to the names and the image size of a model, whose shapes are given by name.
+
+    CONCH's text towers are dropped, transformers' renaming is followed.
+    """
+    if spec.family == "conch":
+        state = {name.removeprefix("module."): value for name, value in state.items()}
+        if any(name.startswith("visual.") for name in state):
+            state = {n.removeprefix("visual."): v for n, v in state.items() if n.startswith("visual.")}
+    if spec.family == "transformers":
+        for pattern, replacement in _DINOV2_RENAMES:
+            state = {re.sub(pattern, replacement, name): value for name, value in state.items()}
+    key = POSITIONS[spec.family]
+    return state | {key: _resample(state[key], shapes[key], spec)} if key in state else state
 
 
 def differences(state: dict[str, Tensor], shapes: dict[str, tuple[int, ...]]) -> str:
@@ -160,18 +168,6 @@ def differences(state: dict[str, Tensor], shapes: dict[str, tuple[int, ...]]) ->
         for problem, names in problems.items()
         if names
     )
-
-
-def _rename(state: dict[str, Tensor], spec: EncoderSpec) -> dict[str, Tensor]:
-    """Bring a file's keys to the model's: drop CONCH's text towers, follow transformers' renaming."""
-    if spec.family == "conch":
-        state = {name.removeprefix("module."): value for name, value in state.items()}
-        if any(name.startswith("visual.") for name in state):
-            return {n.removeprefix("visual."): v for n, v in state.items() if n.startswith("visual.")}
-    if spec.family == "transformers":
-        for pattern, replacement in _DINOV2_RENAMES:
-            state = {re.sub(pattern, replacement, name): value for name, value in state.items()}
-    return state
 
 
 def _resample(positions: Tensor, shape: tuple[int, ...], spec: EncoderSpec) -> Tensor:
