@@ -48,25 +48,21 @@ def _parser() -> argparse.ArgumentParser:
     embed.add_argument("--overlap", type=int, default=0, help="px (default: 0)")
     embed.add_argument("--precision", default="float32", choices=["float32", "bfloat16"], help="default: float32")
     embed.add_argument("--slide-um-per-px", type=float, help="of the slides, where their files do not say")
+    functions = (_profiles, _train, _clean, _doctor, _fetch, _verify, _embed)
+    for command, function in zip(commands.choices.values(), functions, strict=True):
+        command.set_defaults(run=function)
     return parser
 
 
-def _run_command(arguments: argparse.Namespace) -> None:
-    if arguments.command == "profiles":
-        for profile in [profiles.get(arguments.name)] if arguments.name else profiles.PROFILES.values():
-            print(f"PROFILE={profile.name:<8} {profile.label}; {profile.needs}")
-        return
-    alone = {"train": _train, "doctor": _doctor, "fetch": _fetch, "embed": _embed}
-    if arguments.command in alone:
-        alone[arguments.command](arguments)
-        return
-    profile = profiles.get(arguments.profile)
-    if arguments.command == "clean":
-        _clean(profile)
-    else:
-        from seal.data.assemble import verify
+def _profiles(arguments: argparse.Namespace) -> None:
+    for profile in [profiles.get(arguments.name)] if arguments.name else profiles.PROFILES.values():
+        print(f"PROFILE={profile.name:<8} {profile.label}; {profile.needs}")
 
-        print(verify(profile))
+
+def _verify(arguments: argparse.Namespace) -> None:
+    from seal.data.assemble import verify
+
+    print(verify(profiles.get(arguments.profile)))
 
 
 def _train(arguments: argparse.Namespace) -> None:
@@ -146,16 +142,16 @@ def _embed(arguments: argparse.Namespace) -> None:
         print(path)
 
 
-def _clean(profile: Profile) -> None:
+def _clean(arguments: argparse.Namespace) -> None:
     """Delete the folders that hold nothing but what the profile made: never HEST-1k, nor downloads."""
-    places = (paths.embeddings, paths.runs, paths.results, paths.figures)
+    profile = profiles.get(arguments.profile)
+    places = (paths.embeddings, paths.runs, paths.results, paths.figures, paths.pairs)
     folders = [paths.PROJECT / "build" / profile.name, *(place(profile.name) for place in places)]
     folders.append(paths.tokens(profile.name).parent)
-    beside = [paths.pairs(profile.name)]  # and those of other settings, or of an assembly that was killed
+    for other in (f"{profile.name},*", f".{profile.name}[.,]*.part"):  # of other settings; of a killed assembly
+        folders += paths.pairs(profile.name).parent.glob(other)
     if profile.simulated:
         folders += importlib.import_module(profile.source).folders()
-    for path in beside:
-        folders += [path, *path.parent.glob(f"{path.name},*"), *path.parent.glob(f".{path.name}[.,]*.part")]
     for folder in folders:
         if folder.is_dir():
             shutil.rmtree(folder)
@@ -165,7 +161,8 @@ def _clean(profile: Profile) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; a SealError goes to stderr as it is, with exit status 2."""
     try:
-        _run_command(_parser().parse_args(arguments))
+        parsed = _parser().parse_args(arguments)
+        parsed.run(parsed)
     except SealError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

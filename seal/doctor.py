@@ -21,8 +21,9 @@ from seal.models import registry
 from seal.profiles import Profile
 
 BENCH = "MahmoodLab/hest-bench"
+DOWNLOAD = {"source": "{}", "samples": "{} samples", "gb": "{:.3g} GB", "missing_gb": "{:.3g} GB of it to fetch",
+            "note": "{}"}  # fmt: skip
 PATIENCE = 10.0  # s that the hub has for its first answer
-OFFLINE = "the hub cannot be reached"
 
 
 def report() -> dict[str, Any]:
@@ -39,8 +40,8 @@ def report() -> dict[str, Any]:
         download = _plan_download(profile, hub["repositories"]["HEST-1k"])
         obstacles = _find_obstacles(profile, machine, hub["repositories"], download)
         can = "no" if obstacles else "yes" if download.complete else "after the download"
-        row = {"name": profile.name, "label": profile.label, "can_run": can, "why_not": obstacles}
-        rows.append({**row, "needs": profile.needs, "download": asdict(download)})
+        row = {"name": profile.name, "label": profile.label, "needs": profile.needs, "can_run": can}
+        rows.append({**row, "why_not": obstacles, "download": asdict(download)})
     return {"machine": machine, "hub": hub, "profiles": rows}
 
 
@@ -86,42 +87,35 @@ def _list_packages() -> list[str]:
 
 
 def _is_installed(package: str) -> bool:
-    try:
-        return bool(metadata.version(package))
-    except metadata.PackageNotFoundError:
-        return False
+    return next(metadata.distributions(name=package), None) is not None
 
 
 def _ask_hub() -> dict[str, Any]:
     """Whether there is a token, and what keeps this account from each repository, empty if nothing does."""
-    known = [(spec.label, "model", spec.hub) for spec in registry.REGISTRY.values() if spec.hub]
-    known += [("HEST-1k", "dataset", fetch.REPOSITORY), ("HEST-Bench", "dataset", BENCH)]
+    known = {spec.label: ("model", spec.hub) for spec in registry.REGISTRY.values() if spec.hub}
+    known |= {"HEST-1k": ("dataset", fetch.REPOSITORY), "HEST-Bench": ("dataset", BENCH)}
     try:
         from huggingface_hub import HfApi, get_token
         from huggingface_hub.errors import HfHubHTTPError
     except ImportError:
-        return {"token": False, "repositories": {name: "huggingface_hub is not installed" for name, *_ in known}}
+        return {"token": False, "repositories": dict.fromkeys(known, "huggingface_hub is not installed")}
+    token = get_token() is not None
     try:  # once with a limit: the questions of access have none
         HfApi().dataset_info(fetch.REPOSITORY, timeout=PATIENCE)
     except HfHubHTTPError:
         pass  # it answers
     except Exception:  # whatever it is, the hub was not reached
-        return {"token": get_token() is not None, "repositories": {name: OFFLINE for name, *_ in known}}
-    problems = {name: _find_problem(kind, repository) for name, kind, repository in known}
-    return {"token": get_token() is not None, "repositories": problems}
-
-
-def _find_problem(kind: str, repository: str) -> str:
-    """What keeps this account from reading a repository and what to do; empty if nothing does."""
-    from huggingface_hub import HfApi
-
-    try:
-        HfApi().auth_check(repository, repo_type=kind)
-    except Exception as error:  # the client's and its HTTP library's
-        page = f"https://huggingface.co/{'datasets/' if kind == 'dataset' else ''}{repository}"
-        explained = explain_hub_error(error, "", expected="access", address=page)
-        return f"{explained.what.removeprefix(': ')}; {explained.do}"
-    return ""
+        return {"token": token, "repositories": dict.fromkeys(known, "the hub cannot be reached")}
+    problems = {}
+    for name, (kind, repository) in known.items():
+        try:
+            HfApi().auth_check(repository, repo_type=kind)
+            problems[name] = ""
+        except Exception as error:  # the client's and its HTTP library's
+            page = f"https://huggingface.co/{'datasets/' if kind == 'dataset' else ''}{repository}"
+            explained = explain_hub_error(error, name, expected="access", address=page)
+            problems[name] = f"{explained.what.removeprefix(f'{name}: ')}; {explained.do}"
+    return {"token": token, "repositories": problems}
 
 
 @dataclass(frozen=True)
@@ -153,18 +147,17 @@ def _plan_download(profile: Profile, problem: str) -> Download:
 def _plan_hest(profile: Profile, problem: str) -> Download:
     """MAPLE's samples by HEST-1k's table, here or on the hub; sizes by the hub, where this account may read it."""
     root = hest.home()
-    table = find_hest_table(root)
-    if table is None and problem:
+    if table := find_hest_table(root):
+        ids = maple.read_selection(table, profile.selection).samples["id"].tolist()
+    elif problem:
         return Download("HEST-1k", False, f"its table is not in {root}, and the hub cannot be asked for it")
-    with tempfile.TemporaryDirectory() as folder:
-        if table is None:
+    else:
+        with tempfile.TemporaryDirectory() as folder:
             ids = fetch.maple_ids(Path(folder), profile.selection)
-        else:
-            ids = maple.read_selection(table, profile.selection).samples["id"].tolist()
-    there = [id for id in ids if (root / f"st/{id}.h5ad").is_file() and (root / f"patches/{id}.h5").is_file()]
-    note = f"{len(there)} samples are there"
+    there = sum((root / f"st/{id}.h5ad").is_file() and (root / f"patches/{id}.h5").is_file() for id in ids)
+    note = f"{there} samples are there"
     if problem:
-        return Download("HEST-1k", len(there) == len(ids), note, len(ids))
+        return Download("HEST-1k", there == len(ids), note, len(ids))
     plan = fetch.plan(ids, root)
     missing = plan.gb(plan.absent())
     return Download("HEST-1k", missing == 0, note, len(ids), plan.gb(plan.paths), missing)
@@ -216,11 +209,7 @@ def text(report: Mapping[str, Any]) -> str:
     for row in report["profiles"]:
         lines += ["", f"{row['name']} ({row['label']}): {row['can_run']}"]
         lines += [f"  not now: {why}" for why in row["why_not"]]
-        lines += [f"  download: {_describe_download(row['download'])}", f"  needs: {row['needs']}"]
+        known = {name: value for name, value in row["download"].items() if value is not None}
+        download = ", ".join(form.format(known[name]) for name, form in DOWNLOAD.items() if name in known)
+        lines += [f"  download: {download}", f"  needs: {row['needs']}"]
     return "\n".join([*lines, "", "figures and tables of a profile: make status PROFILE=demo", ""])
-
-
-def _describe_download(download: Mapping[str, Any]) -> str:
-    forms = {"samples": "{} samples", "gb": "{:.3g} GB", "missing_gb": "{:.3g} GB of it to fetch"}
-    known = [form.format(download[name]) for name, form in forms.items() if download[name] is not None]
-    return ", ".join([download["source"], *known, download["note"]])

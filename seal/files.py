@@ -54,10 +54,14 @@ def atomic(path: Path) -> Iterator[Path]:
             ) from error
         raise
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+        _remove(temporary)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def swap(new: Path, path: Path) -> None:
@@ -72,10 +76,7 @@ def swap(new: Path, path: Path) -> None:
 def remove_parts(folder: Path) -> None:
     """Delete what a killed process left half-written in a folder: temporary names of `atomic`."""
     for path in Path(folder).glob(".*.part*"):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        _remove(path)
 
 
 def sha256(path: Path) -> str:
@@ -113,9 +114,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise SealError(
-            f"{path} is not valid JSON ({error})",
-            expected="a whole JSON file",
-            do=f"delete {path} and run again",
+            f"{path} is not valid JSON ({error})", expected="a whole JSON file", do=f"delete {path} and run again"
         ) from error
 
 
@@ -140,7 +139,7 @@ def require_room(path: Path, size: int, what: str) -> None:
     Raises
     ------
     SealError
-        Names the folder, the room that is left and the room that is needed.
+        It has less.
     """
     free = shutil.disk_usage(path).free
     if size > free:
@@ -156,15 +155,10 @@ def explain_hub_error(
 ) -> SealError:
     """Say in one message why the Hugging Face hub, or the disk, did not do it; never shows a token.
 
-    The hub's client raises errors of its own, of its HTTP library and of the system, and changes them between
-    versions: they are told apart by status and by name.
-
     Parameters
     ----------
-    what
-        What was tried.
-    expected
-        What should have been there.
+    what, expected
+        What was tried, and what should have been there.
     address
         The repository's page, where access is asked for.
     otherwise
@@ -175,7 +169,11 @@ def explain_hub_error(
 
 
 def _hub_reason(error: BaseException, address: str) -> tuple[str, str]:
-    """Why it was not done, and what to do."""
+    """Why it was not done, and what to do.
+
+    The hub's client raises errors of its own, of its HTTP library and of the system, and changes them between
+    versions: they are told apart by status and by name.
+    """
     chain = [error]
     while (cause := chain[-1].__cause__ or chain[-1].__context__) and cause not in chain:
         chain.append(cause)
@@ -220,7 +218,9 @@ def contents(files: Iterable[Path]) -> list[str]:
 
     files = [Path(path).absolute() for path in files]
     kept = paths.home() / "data" / ".digests.json"
-    known = _known(kept)
+    known: dict[str, list] = {}
+    with suppress(OSError, ValueError):  # nothing kept, or half of it: all is read again
+        known = json.loads(kept.read_text(encoding="utf-8"))
     names = [str(path.relative_to(paths.home())) if path.is_relative_to(paths.home()) else str(path) for path in files]
     facts = [[stat.st_size, stat.st_mtime_ns] for stat in (path.stat() for path in files)]
     new = [i for i, name in enumerate(names) if known.get(name, [])[:2] != facts[i]]
@@ -238,13 +238,6 @@ def contents(files: Iterable[Path]) -> list[str]:
         with suppress(SealError, OSError):  # a home that cannot be written is asked again next time, no more
             write_json(kept, settled)
     return [known[name][2] for name in names]
-
-
-def _known(path: Path) -> dict[str, list]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # nothing kept, or half of it: all is read again
-        return {}
 
 
 @cache
@@ -303,8 +296,11 @@ class Made:
         """
         if stamp.get("key") == self.key:
             return True
-        if changed := self._changed(stamp.get("from", {})):
-            _say(f"{self.what} in {where}: made anew, for these have changed: {_listed(changed)}")
+        old = stamp.get("from") or self._flat  # a stamp that kept none
+        changed = sorted(name for name in {**self._flat, **old} if self._flat.get(name) != old.get(name))
+        if changed:
+            more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
+            _say(f"{self.what} in {where}: made anew, for these have changed: {', '.join(changed[:5])}{more}")
             return False
         answer = os.environ.get(OLD)
         if answer not in ("keep", "anew"):
@@ -315,13 +311,3 @@ class Made:
                 do=f"set one of these and run the same command, for instance {OLD}=keep make figures",
             )
         return answer == "keep"
-
-    def _changed(self, old: Mapping[str, Any]) -> list[str]:
-        if not old:
-            return []
-        return sorted(name for name in {**self._flat, **old} if self._flat.get(name) != old.get(name))
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more

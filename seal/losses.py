@@ -1,13 +1,13 @@
 """The losses of both stages. Each gene loss returns its terms by name; `total` is what is minimised.
 
-All of them compute in float32 whatever they are given: a batch's covariances and exponentials need it, and
-beside an encoder they cost nothing.
+`info_nce`, `gene_loss` and `flow_kl` compute in float32 whatever they are given: a batch's covariances and
+exponentials need it, and beside an encoder they cost nothing.
 """
 
 import functools
 import math
 from collections.abc import Callable
-from typing import ParamSpec
+from typing import ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -29,13 +29,13 @@ NEGBIN_CEILING = 20.0  # of x_hat: exp(x_hat) stays finite; no measured x exceed
 
 EPSILON = 1e-6  # beside variances of about 1: keeps a gene that is constant in the batch at zero, not at NaN
 
-P = ParamSpec("P")
+P, R = ParamSpec("P"), TypeVar("R")
 Scalar = Float[Tensor, ""]
 Expression = Float[Tensor, "batch genes"]
 PerGene = Float[Tensor, " genes"]
 
 
-def _in_float32(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
+def _in_float32(loss: Callable[P, R]) -> Callable[P, R]:
     """Cast 16-bit tensors up and switch autocast off around a loss; float64 is left as it is."""
 
     def up(value: object) -> object:
@@ -43,7 +43,7 @@ def _in_float32(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
         return value.float() if half else value
 
     @functools.wraps(loss)
-    def wrapped(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         device = next(value.device for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
         with torch.autocast(device_type=device.type, enabled=False):
             return loss(*map(up, args), **{name: up(value) for name, value in kwargs.items()})
@@ -60,7 +60,7 @@ def info_nce(z_v: Float[Tensor, "batch dim"], z_o: Float[Tensor, "batch dim"], t
     Parameters
     ----------
     z_v, z_o
-        Image and omics embeddings, [B, d]; row i of one belongs to row i of the other.
+        Image and omics embeddings; row i of one belongs to row i of the other.
     temperature
         tau > 0; a number, or a tensor of no dimensions that is learnt and gets its gradient here.
 
@@ -75,32 +75,18 @@ def info_nce(z_v: Float[Tensor, "batch dim"], z_o: Float[Tensor, "batch dim"], t
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
 
 
-@_in_float32
-def barlow(x_hat: Expression, x: Expression, lambd: float = 0.0) -> Scalar:
+def barlow(x_hat: Expression, x: Expression) -> Scalar:
     """Barlow term: each predicted gene should correlate with its own measurement over the batch.
 
-    c = Z1' Z2 / B of the batch-standardised prediction and target,
-    (1 - lambda) sum_i (1 - c_ii)^2 + lambda sum_ij (c_ij - delta_ij)^2
-
-    Parameters
-    ----------
-    x_hat, x
-        Predicted and measured expression, [B, G], B >= 2.
-    lambd
-        lambda; at 0 only the diagonal of c is needed, and only it is computed.
+    sum_i (1 - c_ii)^2,  c = Z1' Z2 / B of the batch-standardised prediction and target; B >= 2
 
     Returns
     -------
     No unit; summed over genes.
 
-    Source: release (lambda 0).
+    Source: release, where lambda, the weight of the pairs of genes, is 0 by default.
     """
-    z1, z2 = _standardise(x_hat), _standardise(x)
-    if lambd == 0:
-        return ((1 - (z1 * z2).mean(dim=0)) ** 2).sum()
-    c = z1.T @ z2 / len(z1)
-    off = (c - torch.eye(len(c), device=c.device, dtype=c.dtype)) ** 2
-    return (1 - lambd) * torch.diagonal(off).sum() + lambd * off.sum()
+    return ((1 - (_standardise(x_hat) * _standardise(x)).mean(dim=0)) ** 2).sum()
 
 
 def _standardise(x: Tensor) -> Tensor:
@@ -108,7 +94,6 @@ def _standardise(x: Tensor) -> Tensor:
     return (x - x.mean(dim=0)) / torch.sqrt(x.var(dim=0, correction=0) + EPSILON)
 
 
-@_in_float32
 def standardised_mse(x_hat: Expression, x: Expression, mean: PerGene, sd: PerGene) -> Scalar:
     """Mean squared error of standardised values.
 
@@ -130,28 +115,6 @@ def standardised_mse(x_hat: Expression, x: Expression, mean: PerGene, sd: PerGen
     return F.mse_loss((x_hat - mean) / sd, (x - mean) / sd)
 
 
-def barlow_mse(x_hat: Expression, x: Expression, mean: PerGene, sd: PerGene) -> dict[str, Tensor]:
-    """L_REC, the default gene loss.
-
-    L_REC = 0.1 (0.05 L_barlow + 5 L_mse)
-
-    Parameters
-    ----------
-    x_hat, x, mean, sd
-        As for `standardised_mse`; B >= 2.
-
-    Returns
-    -------
-    barlow and mse unweighted, and total = L_REC.
-
-    Source: release.
-    """
-    terms = {"barlow": barlow(x_hat, x), "mse": standardised_mse(x_hat, x, mean, sd)}
-    total = GENE_LOSS_SCALE * (BARLOW_WEIGHT * terms["barlow"] + MSE_WEIGHT * terms["mse"])
-    return {**terms, "total": total}
-
-
-@_in_float32
 def pcc(x_hat: Expression, x: Expression) -> Scalar:
     """One minus the Pearson correlation over genes, averaged over spots.
 
@@ -166,7 +129,6 @@ def pcc(x_hat: Expression, x: Expression) -> Scalar:
     return 1 - F.cosine_similarity(x_hat - x_hat.mean(dim=1, keepdim=True), x - x.mean(dim=1, keepdim=True)).mean()
 
 
-@_in_float32
 def pls(x_hat: Expression, x: Expression) -> Scalar:
     """Minus the size of the covariance between predicted and measured genes, as in partial least squares.
 
@@ -182,7 +144,6 @@ def pls(x_hat: Expression, x: Expression) -> Scalar:
     return -PLS_WEIGHT * torch.linalg.matrix_norm(c)
 
 
-@_in_float32
 def mmd(x_hat: Expression, x: Expression) -> Scalar:
     """Squared maximum mean discrepancy between predicted and measured genes, each a point in the batch's space.
 
@@ -203,24 +164,6 @@ def mmd(x_hat: Expression, x: Expression) -> Scalar:
     return mean_kernel(x_hat, x_hat) + mean_kernel(x, x) - 2 * mean_kernel(x_hat, x)
 
 
-@_in_float32
-def l1(x_hat: Expression, x: Expression) -> Scalar:
-    """Mean absolute error, 1/(B G) sum_bg |x_hat_bg - x_bg|, in units of x. Source: release."""
-    return F.l1_loss(x_hat, x)
-
-
-@_in_float32
-def huber(x_hat: Expression, x: Expression) -> Scalar:
-    """Huber loss, squared for small errors and linear for large ones.
-
-    1/(B G) sum_bg h(x_hat_bg - x_bg),  h(e) = e^2 / 2 if |e| <= 1, else |e| - 1/2
-
-    Source: release.
-    """
-    return F.huber_loss(x_hat, x)
-
-
-@_in_float32
 def negbin(x_hat: Expression, x: Expression) -> Scalar:
     """Negative log-likelihood of a negative binomial, on counts per 10,000.
 
@@ -241,22 +184,24 @@ def negbin(x_hat: Expression, x: Expression) -> Scalar:
 
 
 # Losses of values as they are, with the release's scale of each.
-_RAW = {"pcc": (pcc, 5.0), "pls": (pls, 1.0), "mmd": (mmd, 1.0), "l1": (l1, 10.0), "huber": (huber, 10.0),
-        "negbin": (negbin, 10.0)}  # fmt: skip
+_RAW = {"pcc": (pcc, 5.0), "pls": (pls, 1.0), "mmd": (mmd, 1.0), "negbin": (negbin, 10.0),
+        "l1": (F.l1_loss, 10.0), "huber": (F.huber_loss, 10.0)}  # fmt: skip
 GENE_LOSSES = ("barlow_mse", "mse", *_RAW)  # legal values of omics.gene_loss in seal.profiles
 
 
+@_in_float32
 def gene_loss(name: str, x_hat: Expression, x: Expression, mean: PerGene, sd: PerGene) -> dict[str, Tensor]:
-    """L_REC, the gene loss of that name.
+    """L_REC, the gene loss of that name; by default L_REC = 0.1 (0.05 L_barlow + 5 L_mse).
+
+    l1 is 1/(B G) sum_bg |e_bg|, huber 1/(B G) sum_bg h(e_bg) of e = x_hat - x, with h(e) = e^2 / 2 if |e| <= 1, else
+    |e| - 1/2. The others have functions of their own.
 
     Parameters
     ----------
     name
         One of `GENE_LOSSES`.
-    x_hat, x
-        Predicted and measured expression, log1p of counts per 10,000, [B, G].
-    mean, sd
-        Of each gene over the training spots, [G]; sd > 0.
+    x_hat, x, mean, sd
+        As for `standardised_mse`; B >= 2.
 
     Returns
     -------
@@ -266,9 +211,14 @@ def gene_loss(name: str, x_hat: Expression, x: Expression, mean: PerGene, sd: Pe
     unscaled here, times 10 there.
     """
     if name == "barlow_mse":
-        return barlow_mse(x_hat, x, mean, sd)
-    loss, scale = (standardised_mse, 1.0) if name == "mse" else _RAW[name]
-    value = loss(x_hat, x, mean, sd) if name == "mse" else loss(x_hat, x)
+        terms = {"barlow": barlow(x_hat, x), "mse": standardised_mse(x_hat, x, mean, sd)}
+        total = GENE_LOSS_SCALE * (BARLOW_WEIGHT * terms["barlow"] + MSE_WEIGHT * terms["mse"])
+        return {**terms, "total": total}
+    if name == "mse":
+        mse = standardised_mse(x_hat, x, mean, sd)
+        return {"mse": mse, "total": mse}
+    loss, scale = _RAW[name]
+    value = loss(x_hat, x)
     return {name: value, "total": scale * value}
 
 
@@ -284,12 +234,7 @@ def flow_kl(
 
     E[log q0(z0) - log|det J| - log p(z_K)],  q0 = N(mu, exp(logvar)),  p = N(0, 1)
 
-    Parameters
-    ----------
-    z, z0, mu, logvar
-        [B, d].
-    log_det
-        Sum of the flows' log-determinants, [B].
+    with log|det J| = `log_det`, the sum of the flows' log-determinants.
 
     Returns
     -------

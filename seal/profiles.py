@@ -13,6 +13,7 @@ import difflib
 import hashlib
 import json
 import math
+import operator
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ REQUIRED = dataclasses.MISSING
 
 
 def _set(default: Any, source: str = CHOICE, symbol: str = "", **limits: float) -> Any:
-    """One setting: its default, where that is from, its symbol in the paper, and what `_require_inside` takes."""
+    """One setting: its default, where that is from, its symbol in the paper, and limits by the names of `_LIMITS`."""
     return field(default=default, metadata={"source": source, "symbol": symbol, "limits": limits})
 
 
@@ -40,61 +41,58 @@ class _Checked:
     def __post_init__(self) -> None:
         group = type(self).__name__.removesuffix("Settings").lower()
         for f in dataclasses.fields(self):
-            value = getattr(self, f.name)
+            value, name = getattr(self, f.name), f"{group}.{f.name}"
             try:
                 object.__setattr__(self, f.name, _fitted(value, f.type, f.metadata.get("limits", {})))
             except ValueError as error:
-                name, words = f"{group}.{f.name}", get_args(f.type) if get_origin(f.type) is Literal else ()
+                words = get_args(f.type) if get_origin(f.type) is Literal else ()
                 do = _suggestion(value, words) or f"change {name}"
                 raise SealError(f"{name} is {value!r}", expected=str(error), do=do) from None
 
 
+_TYPES = {int: "a whole number", float: "a number", str: "text", bool: "True or False"}
+_LIMITS = {
+    "least": ("at least", operator.ge),
+    "above": ("above", operator.gt),
+    "most": ("at most", operator.le),
+    "below": ("below", operator.lt),
+    "never": ("not", operator.ne),
+}
+
+
 def _fitted(value: Any, kind: Any, limits: Mapping[str, float]) -> Any:
     """The value as the plain Python value of that type; else a ValueError that says what was expected."""
+    origin, inner = get_origin(kind), get_args(kind)
     if getattr(value, "ndim", None) == 0:  # numpy's numbers
         value = value.item()
-    if get_origin(kind) is Literal:
-        if value in get_args(kind):
-            return value
-        raise ValueError(f"one of {', '.join(get_args(kind))}")
-    if get_origin(kind) is Mapping:  # of a source's settings, which the source checks
+    if origin is Literal:
+        if value not in inner:
+            raise ValueError(f"one of {', '.join(inner)}")
+    elif origin is Mapping:  # of a source's settings, which the source checks
         if not isinstance(value, Mapping):
             raise ValueError("settings by name")
-        return {name: tuple(inner) if isinstance(inner, list) else inner for name, inner in value.items()}
-    if get_origin(kind) is tuple:
-        if isinstance(value, (tuple, list)) and value:
-            return tuple(_fitted(item, get_args(kind)[0], limits) for item in value)
-        raise ValueError("a tuple of one value or more")
-    if kind is float and type(value) is int:
-        value = float(value)
-    if type(value) is not kind:
-        raise ValueError(_TYPES.get(kind) or kind.__name__)
-    if kind in (int, float):
-        _require_inside(value, **limits)
+        return {name: tuple(item) if isinstance(item, list) else item for name, item in value.items()}
+    elif origin is tuple:
+        if not isinstance(value, (tuple, list)) or not value:
+            raise ValueError("a tuple of one value or more")
+        return tuple(_fitted(item, inner[0], limits) for item in value)
+    else:
+        value = float(value) if kind is float and type(value) is int else value
+        if type(value) is not kind:
+            raise ValueError(_TYPES.get(kind) or kind.__name__)
+        if kind in (int, float):
+            _require_inside(value, {"least": 0, **limits})
     return value
 
 
-_TYPES = {int: "a whole number", float: "a number", str: "text", bool: "True or False"}
-
-
-def _require_inside(
-    value: float,
-    least: float = 0,
-    above: float = -math.inf,
-    most: float = math.inf,
-    below: float = math.inf,
-    never: float = math.nan,
-) -> None:
-    if least <= value <= most and above < value < below and value != never:
-        return
-    bounds = {"at least": least, "above": above, "at most": most, "below": below, "not": never}
-    words = [f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound)]
-    raise ValueError(f"a number {', '.join(words)}")
+def _require_inside(value: float, limits: Mapping[str, float]) -> None:
+    if not math.isfinite(value) or not all(_LIMITS[name][1](value, limit) for name, limit in limits.items()):
+        raise ValueError("a number " + ", ".join(f"{_LIMITS[name][0]} {limit:g}" for name, limit in limits.items()))
 
 
 def _suggestion(word: object, known: Iterable[str]) -> str:
     """What was meant, if something of that name is near."""
-    near = difflib.get_close_matches(str(word), list(known), n=1)
+    near = difflib.get_close_matches(str(word), known, n=1)
     return f"did you mean {near[0]!r}?" if near else ""
 
 
@@ -114,9 +112,8 @@ class PanelSettings(_Checked):
     test_genes: int = _set(50, CHOICE, least=1)  # HEST-Bench's number; the paper takes 10 an organ
     min_gene_counts: int = _set(3, RELEASE)
     min_spot_counts: int = _set(1, RELEASE)
-    coverage: float = _set(
-        0.0, CHOICE, most=1
-    )  # share of the training spots whose section must list a gene of the panel
+    # share of the training spots whose section must list a gene of the panel
+    coverage: float = _set(0.0, CHOICE, most=1)
     own_weight: float = _set(0.5, RELEASE, "a", most=1)  # half the spot's own counts, half its neighbours' mean
     target_sum: float = _set(1e4, RELEASE, above=0)
 
@@ -277,14 +274,7 @@ PROFILES = {profile.name: profile for profile in (DEMO, HER2ST, MAPLE)}
 
 
 def get(name: str, **changes: Any) -> Profile:
-    """Look a profile up by name, with some of its values changed.
-
-    Parameters
-    ----------
-    name
-        "demo", "her2st" or "maple".
-    **changes
-        Fields of `Profile`; a nested setting as `group__field`, e.g. ``vision__epochs=2``.
+    """Look a profile up by name, with some of its values `changed`.
 
     Raises
     ------
@@ -292,17 +282,17 @@ def get(name: str, **changes: Any) -> Profile:
         The profile or a changed setting does not exist, or cannot have that value.
     """
     if name not in PROFILES:
+        usual = "write PROFILE=demo (simulated), PROFILE=her2st (real, open) or PROFILE=maple (HEST-1k)"
         raise SealError(
             f"unknown profile {name!r}",
             expected=f"one of {', '.join(PROFILES)}",
-            do=_suggestion(name, PROFILES)
-            or "write PROFILE=demo (simulated), PROFILE=her2st (real, open) or PROFILE=maple (HEST-1k)",
+            do=_suggestion(name, PROFILES) or usual,
         )
     return changed(PROFILES[name], **changes)
 
 
 def changed(profile: Profile, **changes: Any) -> Profile:
-    """Change some values of a profile; nested settings as ``group__field``.
+    """Change some values of a profile; a nested setting as ``group__field``, e.g. ``vision__epochs=2``.
 
     Raises
     ------
@@ -312,10 +302,9 @@ def changed(profile: Profile, **changes: Any) -> Profile:
     names = [*(f.name for f in dataclasses.fields(profile)), *_flat(profile)]
     for key, value in changes.items():
         group, _, leaf = key.rpartition("__")
-        if group and isinstance(getattr(profile, group, None), Mapping):  # its source checks these
-            profile = dataclasses.replace(profile, **{group: {**getattr(profile, group), leaf: value}})
-            continue
-        if key not in names:
+        if group == "source_settings":  # its source checks these
+            change = {group: {**profile.source_settings, leaf: value}}
+        elif key not in names:
             nested = [name for name in names if name.endswith(f"__{key}")]  # the group was forgotten
             near = f"did you mean {' or '.join(nested)}?" if nested else _suggestion(key, names)
             raise SealError(
@@ -323,8 +312,11 @@ def changed(profile: Profile, **changes: Any) -> Profile:
                 expected="a field of seal.profiles.Profile, nested ones as group__field",
                 do=near or "look the name up in seal/profiles.py",
             )
-        target = dataclasses.replace(getattr(profile, group) if group else profile, **{leaf: value})
-        profile = dataclasses.replace(profile, **{group: target}) if group else target
+        elif group:
+            change = {group: dataclasses.replace(getattr(profile, group), **{leaf: value})}
+        else:
+            change = {key: value}
+        profile = dataclasses.replace(profile, **change)
     return profile
 
 
@@ -341,12 +333,11 @@ def difference(profile: Profile, fields: Iterable[str]) -> str:
     "", or for instance "vision__rank=16"; many or long ones end in a digest.
     """
     own = _flat(PROFILES[profile.name]) if profile.name in PROFILES else {}
-    chosen = {
-        name: value
-        for name, value in _flat(profile).items()
+    text = ",".join(
+        f"{name}={value}"
+        for name, value in sorted(_flat(profile).items())
         if value != own.get(name) and any(name == field or name.startswith(f"{field}__") for field in fields)
-    }
-    text = ",".join(f"{name}={value}" for name, value in sorted(chosen.items()))
+    )
     plain = re.sub(r"[^\w=.,+-]+", "-", text)
     if len(plain) <= LONGEST and plain == text:
         return text
@@ -356,25 +347,14 @@ def difference(profile: Profile, fields: Iterable[str]) -> str:
 def _flat(profile: Profile) -> dict[str, Any]:
     """Every setting of a profile, nested ones as ``group__field``."""
     flat: dict[str, Any] = {}
-    for f in dataclasses.fields(profile):
-        value = getattr(profile, f.name)
-        if dataclasses.is_dataclass(value):
-            flat |= {f"{f.name}__{inner.name}": getattr(value, inner.name) for inner in dataclasses.fields(value)}
-        elif isinstance(value, Mapping):
-            flat |= {f"{f.name}__{name}": inner for name, inner in value.items()}
-        else:
-            flat[f.name] = value
+    for group, value in dataclasses.asdict(profile).items():
+        flat |= {f"{group}__{name}": inner for name, inner in value.items()} if type(value) is dict else {group: value}
     return flat
-
-
-def as_dict(profile: Profile) -> dict[str, Any]:
-    """Give a profile as plain values, for stamps and digests."""
-    return dataclasses.asdict(profile)
 
 
 def to_json(profile: Profile) -> str:
     """Give a profile as JSON, which `from_json` reads."""
-    return json.dumps(as_dict(profile), indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(dataclasses.asdict(profile), indent=1, ensure_ascii=False) + "\n"
 
 
 def from_json(text: str) -> Profile:
@@ -386,12 +366,11 @@ def from_json(text: str) -> Profile:
         It is no JSON, a field is unknown or missing, or cannot have its value.
     """
     try:
-        values = json.loads(text)
-    except ValueError as error:
+        return _from_values(Profile, json.loads(text), "profile")
+    except json.JSONDecodeError as error:
         raise SealError(
             f"the profile is not JSON ({error})", expected="what profiles.to_json gives", do="write the file again"
         ) from error
-    return _from_values(Profile, values, "profile")
 
 
 def _from_values(kind: type, values: Any, where: str) -> Any:
@@ -404,14 +383,12 @@ def _from_values(kind: type, values: Any, where: str) -> Any:
             expected=f"exactly the fields of seal.profiles.{kind.__name__}",
             do="write the file again with this version of the package",
         )
-    nested = {
-        name: _from_values(types[name], values[name], name) for name in names if dataclasses.is_dataclass(types[name])
-    }
-    return kind(**{**values, **nested})
+    nested = {n: _from_values(t, values[n], n) for n, t in types.items() if dataclasses.is_dataclass(t)}
+    return kind(**values | nested)
 
 
 def setting_rows(profile: Profile) -> list[dict[str, Any]]:
-    """Every setting of the two stages, the panel and the evaluation, with its source.
+    """Every setting of the two stages, the panel, the computing and the evaluation, with its source.
 
     Returns
     -------
@@ -421,15 +398,8 @@ def setting_rows(profile: Profile) -> list[dict[str, Any]]:
     for stage in ("panel", "omics", "vision", "compute", "evaluation"):
         group = getattr(profile, stage)
         for f in dataclasses.fields(group):
-            value = getattr(group, f.name)
-            rows.append(
-                {
-                    "stage": stage,
-                    "setting": f.name,
-                    "symbol": f.metadata["symbol"],
-                    "value": value,
-                    "default": f.default,
-                    "source": f.metadata["source"] if value == f.default else CHOICE,
-                }
-            )
+            value, about = getattr(group, f.name), f.metadata
+            source = about["source"] if value == f.default else CHOICE
+            row = {"stage": stage, "setting": f.name, "symbol": about["symbol"], "value": value, "default": f.default}
+            rows.append({**row, "source": source})
     return rows

@@ -1,16 +1,16 @@
 """Results: tidy tables, each with a stamp that says where it comes from."""
 
 import datetime
-import json
 import platform
 import subprocess
 from collections.abc import Iterable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from seal import paths, profiles
+from seal import paths
 from seal.errors import SealError
 from seal.files import atomic, digest, read_json, sha256, write_json
 from seal.profiles import Profile
@@ -18,9 +18,10 @@ from seal.profiles import Profile
 if TYPE_CHECKING:
     import pandas as pd
 
-PACKAGES = (
-    *("torch", "torchvision", "timm", "peft", "safetensors", "h5py", "numpy", "scipy"),
-    *("pandas", "scikit-learn", "anndata", "scanpy", "matplotlib"),
+PACKAGES = "torch torchvision timm peft safetensors h5py numpy scipy pandas scikit-learn anndata scanpy matplotlib"
+MEANS = (
+    "task encoder method label kind organ metric mean low high difference difference_low difference_high "
+    "folds donors seeds split dealt resample tested"
 )
 
 
@@ -39,8 +40,7 @@ def _result(notebook: str, columns: str, data: str = "profile") -> Result:
 
 RESULTS = {
     "samples": _result(
-        "01_dataset",
-        "id organ disease_state donor technology spots pairs dataset licence simulated fold",
+        "01_dataset", "id organ disease_state donor technology spots pairs dataset licence simulated fold"
     ),
     "hest_metadata": _result("01_dataset", "id organ disease_state technology spots study donor role", "real"),
     "maple_waterfall": _result(
@@ -58,18 +58,10 @@ RESULTS = {
     "settings": _result("00_overview", "stage setting symbol value source", "none"),
     "training_curves": _result("04_patch_level", "stage method fold seed epoch step term value"),
     "patch_level": _result("04_patch_level", "task encoder method label kind organ fold donor seed metric value"),
-    "patch_level_summary": _result(
-        "04_patch_level",
-        "task encoder method label kind organ metric mean low high difference difference_low difference_high "
-        "folds donors seeds split dealt resample tested",
-    ),
+    "patch_level_summary": _result("04_patch_level", MEANS),
     "patch_level_genes": _result("04_patch_level", "gene organ method label kind fold donor seed metric value"),
     "maps": _result("04_patch_level", "fold donor sample barcode x y gene measured frozen seal"),
-    "ablations": _result(
-        "04_patch_level",
-        "table task encoder method label kind organ metric mean low high difference difference_low difference_high "
-        "folds donors seeds split dealt resample tested",
-    ),
+    "ablations": _result("04_patch_level", f"table {MEANS}"),
     "ablation_shapes": _result(
         "04_patch_level",
         "method label fold effective_rank_train uniformity_train alignment_train recall10_train chance10_train "
@@ -100,11 +92,9 @@ def commit() -> dict[str, Any]:
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that results depend on, those that are installed."""
     found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
+    for package in PACKAGES.split():
+        with suppress(metadata.PackageNotFoundError):
             found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return found
 
 
@@ -113,7 +103,7 @@ def stamp(profile: Profile, inputs: dict[str, Any]) -> dict[str, Any]:
     return {
         "profile": profile.name,
         "data": profile.label,
-        "settings": digest(profiles.as_dict(profile)),
+        "settings": digest(asdict(profile)),
         "seeds": list(profile.evaluation.seeds),
         **commit(),
         "inputs": inputs,
@@ -138,22 +128,20 @@ def _result_entry(name: str) -> Result:
 
 
 def _check_columns(frame: "pd.DataFrame", name: str, origin: str) -> None:
-    missing = [column for column in _result_entry(name).columns if column not in frame.columns]
-    if missing:
+    entry = _result_entry(name)
+    if missing := [column for column in entry.columns if column not in frame.columns]:
         raise SealError(
             f"{origin} lacks the columns {', '.join(missing)}",
-            expected=f"the columns {', '.join(RESULTS[name].columns)}",
-            do=f"run notebook {RESULTS[name].notebook} again",
+            expected=f"the columns {', '.join(entry.columns)}",
+            do=f"run notebook {entry.notebook} again",
         )
 
 
 def write_result(profile: Profile, name: str, frame: "pd.DataFrame", inputs: dict[str, Any]) -> Path:
-    """Write a tidy table as results/PROFILE/NAME.csv with its stamp, NAME.csv.json, beside it.
+    """Write a tidy table of `RESULTS` as results/PROFILE/NAME.csv with its stamp, NAME.csv.json, beside it.
 
     Parameters
     ----------
-    name
-        A key of `RESULTS`.
     inputs
         What the table was made from: names with digests or other plain values.
 
@@ -189,13 +177,9 @@ def read_result(profile: Profile, name: str) -> "pd.DataFrame":
     again = f"run notebook {entry.notebook} with profile {profile.name}"
     if not path.is_file():
         raise SealError(f"{path} is missing", expected=f"the result {name!r}", do=again)
-    stamped = read_json(path.with_suffix(".csv.json"))["sha256"] if path.with_suffix(".csv.json").is_file() else None
-    if stamped not in (None, sha256(path)):
-        raise SealError(
-            f"{path} differs from its stamp, {path.name}.json",
-            expected="the file as its notebook wrote it",
-            do=again,
-        )
+    if read_stamp(profile, name).get("sha256") not in (None, sha256(path)):
+        what = f"{path} differs from its stamp, {path.name}.json"
+        raise SealError(what, expected="the file as its notebook wrote it", do=again)
     try:
         frame = pd.read_csv(path, keep_default_na=False, na_values=[""])  # "NA" can be a gene's or a donor's name
     except ValueError as error:
@@ -215,4 +199,4 @@ def data_label(profile: Profile, names: Iterable[str]) -> str:
 def read_stamp(profile: Profile, name: str) -> dict[str, Any]:
     """The stamp of a result, empty if it has none."""
     path = result_path(profile, name).with_suffix(".csv.json")
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return read_json(path) if path.is_file() else {}

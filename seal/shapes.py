@@ -21,7 +21,7 @@ except ModuleNotFoundError:
 
 @runtime_checkable
 class RowReader(Protocol):
-    """An array [n, ...], or something that reads rows of one: `reader[start:stop]`."""
+    """An array or tensor [n, ...], or something that reads rows of one: `reader[start:stop]`, `reader[positions]`."""
 
     def __len__(self) -> int: ...
 

@@ -12,8 +12,6 @@ from seal.models.registry import EncoderSpec
 def plain(spec: EncoderSpec, image_size: int, *, tiny: bool = False) -> nn.Module:
     """Make the plain module of an encoder, with the start values of its library."""
     g = spec.geometry.tiny() if tiny else spec.geometry
-    if spec.family == "conch":
-        return ConchVisual(g, image_size)
     if spec.family == "transformers":
         from transformers import Dinov2Config, Dinov2Model
 
@@ -29,7 +27,7 @@ def plain(spec: EncoderSpec, image_size: int, *, tiny: bool = False) -> nn.Modul
             )
         )
     swiglu = {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU} if g.swiglu else {}
-    return VisionTransformer(
+    vit = VisionTransformer(
         img_size=image_size,
         patch_size=g.patch,
         embed_dim=g.width,
@@ -43,6 +41,7 @@ def plain(spec: EncoderSpec, image_size: int, *, tiny: bool = False) -> nn.Modul
         global_pool="token" if spec.pooling == "cls" else "",
         **swiglu,
     )
+    return ConchVisual(vit, g) if spec.family == "conch" else vit
 
 
 def random(spec: EncoderSpec, image_size: int, *, tiny: bool = False, seed: int = 0) -> nn.Module:

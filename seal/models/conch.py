@@ -41,18 +41,10 @@ class ConchVisual(nn.Module):
     Source: mahmoodlab/CONCH.
     """
 
-    def __init__(self, geometry: Geometry, image_size: int) -> None:
+    def __init__(self, trunk: VisionTransformer, geometry: Geometry) -> None:
         super().__init__()
         width, out = geometry.width, geometry.pool_width
-        self.trunk = VisionTransformer(
-            img_size=image_size,
-            patch_size=geometry.patch,
-            embed_dim=width,
-            depth=geometry.depth,
-            num_heads=geometry.heads,
-            mlp_ratio=geometry.mlp_ratio,
-            num_classes=0,
-        )
+        self.trunk = trunk
         self.attn_pool_contrast = AttentionPool(width, out, geometry.pool_heads, queries=1)
         self.ln_contrast = nn.LayerNorm(out)
         self.proj_contrast = nn.Parameter(torch.randn(out, out) * width**-0.5)

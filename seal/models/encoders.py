@@ -217,8 +217,6 @@ def build(
 
     Parameters
     ----------
-    name
-        A name in `REGISTRY`.
     weights
         "pretrained", see `seal.models.weights.find`; or "random": the control that keeps the architecture and
         loses what was learnt, see `seal.models.architecture.random`.
@@ -275,19 +273,16 @@ def tabulate_encoders(settings: VisionSettings, used: str) -> "pandas.DataFrame"
     """
     import pandas as pd
 
-    rows = []
-    for spec in REGISTRY.values():
-        with torch.device("meta"):
-            encoder = VisionEncoder(spec, architecture.plain(spec, spec.image_size))
-        fields = ("name", "label", "hub", "dim", "pooling", "precision", "gated", "licence")
-        rows.append(
-            {field: getattr(spec, field) for field in fields}
-            | {"geometry": str(spec.geometry), "mean": str(spec.mean), "std": str(spec.std)}
-            | {"parameters": sum(p.numel() for p in encoder.model.parameters())}
-            | {"trainable": _count_trainable(encoder, settings), "adapter": settings.adapter}
-            | {"used": spec.name == used}
-        )
-    return pd.DataFrame(rows)
+    with torch.device("meta"):
+        encoders = [VisionEncoder(spec, architecture.plain(spec, spec.image_size)) for spec in REGISTRY.values()]
+    fields = ["name", "label", "hub", "dim", "pooling", "precision", "gated", "licence", "geometry", "mean", "std"]
+    table = pd.DataFrame([[getattr(spec, field) for field in fields] for spec in REGISTRY.values()], columns=fields)
+    return table.astype({"geometry": str, "mean": str, "std": str}).assign(
+        parameters=[sum(p.numel() for p in encoder.model.parameters()) for encoder in encoders],
+        trainable=[_count_trainable(encoder, settings) for encoder in encoders],
+        adapter=settings.adapter,
+        used=table["name"] == used,
+    )
 
 
 def _count_trainable(encoder: VisionEncoder, settings: VisionSettings) -> int:

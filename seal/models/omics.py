@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch.nn.utils import parametrize
 
 from seal import losses
 from seal.profiles import OmicsSettings
-from seal.shapes import Float, Int
+from seal.shapes import Float, RowReader
 
 
 class Latent(NamedTuple):
@@ -50,14 +50,7 @@ def start_at_mean(linear: nn.Linear, mean: Float[Tensor, " genes"], sd: Float[Te
     b_i = mean_i,  W_i <- sd_i W_i, so that (x_hat_i - mean_i) / sd_i starts with the same spread for every gene
 
     Without this a rarely expressed gene starts many of its sd away from its mean, and the standardised error of
-    such genes drowns all else.
-
-    Parameters
-    ----------
-    linear
-        The layer that gives x_hat, [B, h] -> [B, G].
-    mean, sd
-        Of each gene over the training spots, log1p of counts per 10,000.
+    such genes drowns all else. Mean and sd are over the training spots, log1p of counts per 10,000.
 
     Source: our choice.
     """
@@ -92,10 +85,7 @@ def in_gene_units(
     Adam moves every weight by about the learning rate, whatever the gene's scale: a step that is small for a gene
     of sd 1 is many sd for a rare one. In these units it is the same for all, as the loss is.
 
-    Parameters
-    ----------
-    mean, sd
-        By which the loss is standardised.
+    Mean and sd are those by which the loss is standardised.
 
     Source: our choice; functions and state-dict keys are those of plain linear layers.
     """
@@ -174,15 +164,10 @@ class SealOmics(nn.Module):
         self.register_buffer("gene_sd", sd.clone())
 
     def encode(self, x: Float[Tensor, "batch genes"]) -> Latent:
-        """Embed expression.
+        """Embed normalised log expression, genes in panel order.
 
         In training z0 is drawn from N(mu, exp(logvar)) and `settings.mask` of the genes are set to zero; in
         evaluation z0 = mu, so an embedding is the same every time (the release samples there too).
-
-        Parameters
-        ----------
-        x
-            Normalised log expression, genes in panel order.
         """
         if self.training and self.settings.mask > 0:
             x = x * (torch.rand_like(x) >= self.settings.mask)  # [B, G]
@@ -223,19 +208,10 @@ class SealOmics(nn.Module):
         return terms
 
 
-@runtime_checkable
-class Rows(Protocol):
-    """Expression by position: a tensor [n, G], or something that reads rows of one, x[positions] -> [B, G]."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, positions: Int[Tensor, " batch"]) -> Float[Tensor, "batch genes"]: ...
-
-
-def gene_statistics(x: Rows) -> tuple[Float[Tensor, " genes"], Float[Tensor, " genes"]]:
+def gene_statistics(x: RowReader) -> tuple[Float[Tensor, " genes"], Float[Tensor, " genes"]]:
     """Gene mean and sd over training spots, on the CPU; a constant gene gets sd 1.
 
-    Two passes in float64 over parts of x, so that memory does not grow with the number of spots.
+    Two passes in float64 over parts of x, [n, G], so that memory does not grow with the number of spots.
     """
     parts = torch.arange(len(x)).split(65_536)
     mean = sum(x[part].double().sum(dim=0) for part in parts) / len(x)  # [G]

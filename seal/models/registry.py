@@ -28,11 +28,8 @@ class Geometry:
     caption_queries: int = 0  # CONCH: queries of the captioning pool, whose weights are carried along
 
     def tiny(self) -> "Geometry":
-        """Shrink width and depth only; patch size, registers, SwiGLU, layer scale and pooling stay.
-
-        Width 48 keeps the SwiGLU hidden sizes even.
-        """
-        small = replace(self, width=48, depth=4, heads=3)
+        """Shrink width and depth only; patch size, registers, SwiGLU, layer scale and pooling stay."""
+        small = replace(self, width=48, depth=4, heads=3)  # 48 keeps the SwiGLU hidden sizes even
         return replace(small, pool_width=32, caption_queries=8) if self.pool_width else small
 
     def __str__(self) -> str:
@@ -56,12 +53,12 @@ class EncoderSpec:
     dim: int  # of the embedding
     image_size: int  # px a side
     pooling: Literal["cls", "cls_mean", "attention"]
-    mean: tuple[float, float, float]  # of RGB in [0, 1]
-    std: tuple[float, float, float]
     precision: Literal["float32", "float16", "bfloat16"]  # that embeddings are usually computed in
     gated: bool
     licence: str
     access: str  # where to read the licence, ask for access, or find the file
+    mean: tuple[float, float, float] = IMAGENET_MEAN  # of RGB in [0, 1]
+    std: tuple[float, float, float] = IMAGENET_STD
     resample: tuple[str, bool] = ("bicubic", True)  # of position embeddings: mode, antialias; timm's default
 
 
@@ -75,12 +72,12 @@ CONCH = EncoderSpec(
     dim=512,
     image_size=448,
     pooling="attention",
-    mean=CLIP_MEAN,
-    std=CLIP_STD,
     precision="float32",
     gated=True,
     licence="CC-BY-NC-ND-4.0",
     access="https://huggingface.co/MahmoodLab/conch",
+    mean=CLIP_MEAN,
+    std=CLIP_STD,
     resample=("bilinear", False),  # as its own loader does
 )
 
@@ -104,12 +101,12 @@ H0_MINI = EncoderSpec(
     dim=1536,
     image_size=224,
     pooling="cls_mean",
-    mean=BIOPTIMUS_MEAN,
-    std=BIOPTIMUS_STD,
     precision="float16",
     gated=True,
     licence="CC-BY-NC-ND-4.0",
     access="https://huggingface.co/bioptimus/H0-mini",
+    mean=BIOPTIMUS_MEAN,
+    std=BIOPTIMUS_STD,
 )
 
 PHIKON_V2 = EncoderSpec(
@@ -122,8 +119,6 @@ PHIKON_V2 = EncoderSpec(
     dim=1024,
     image_size=224,
     pooling="cls",
-    mean=IMAGENET_MEAN,
-    std=IMAGENET_STD,
     precision="float32",
     gated=False,
     licence="Owkin non-commercial",
@@ -151,8 +146,6 @@ UNI2_H = EncoderSpec(
     dim=1536,
     image_size=224,
     pooling="cls",
-    mean=IMAGENET_MEAN,
-    std=IMAGENET_STD,
     precision="bfloat16",
     gated=True,
     licence="CC-BY-NC-ND-4.0",
@@ -178,8 +171,6 @@ VIRCHOW2 = EncoderSpec(
     dim=2560,
     image_size=224,
     pooling="cls_mean",
-    mean=IMAGENET_MEAN,
-    std=IMAGENET_STD,
     precision="float16",
     gated=True,
     licence="CC-BY-NC-ND-4.0",
@@ -196,8 +187,6 @@ DINOV2_S = EncoderSpec(
     dim=384,
     image_size=224,  # our choice, as the pathology encoders; trained at up to 518
     pooling="cls",
-    mean=IMAGENET_MEAN,
-    std=IMAGENET_STD,
     precision="float32",
     gated=False,
     licence="Apache-2.0",

@@ -1,6 +1,5 @@
 """The checkpoints that the paper's authors released, read strictly: no key left over, none missing."""
 
-import math
 import re
 from pathlib import Path
 
@@ -9,7 +8,7 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
 from seal.errors import SealError
-from seal.models import encoders, weights
+from seal.models import architecture, encoders, weights
 from seal.models.encoders import VisionEncoder
 from seal.models.omics import SealOmics
 from seal.models.registry import REGISTRY
@@ -20,11 +19,6 @@ ENCODER = "encoder.base_model.model."  # where PEFT keeps the module that it wra
 WRAPPER = "model."  # the release wraps some encoders once more
 DECODER = "decoder."
 LORA_A = ".lora_A.default.weight"
-PATCHES = {
-    "timm": "patch_embed.proj.weight",
-    "conch": "trunk.patch_embed.proj.weight",
-    "transformers": "embeddings.patch_embeddings.projection.weight",
-}
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -32,8 +26,8 @@ Shapes = dict[str, tuple[int, ...]]
 def load_omics(path: Path, *, mean: Tensor | None = None, sd: Tensor | None = None) -> SealOmics:
     """Load a released SEAL-omics, `seal_{backbone}_omics.pth`.
 
-    Panel size, latent size, hidden sizes and the number of flows are those of the file's tensors. Neither the
-    order of its genes nor their mean and sd are in it.
+    Its sizes and the number of flows are those of the file's tensors. Neither the order of its genes nor their mean
+    and sd are in it.
 
     Parameters
     ----------
@@ -54,13 +48,13 @@ def load_omics(path: Path, *, mean: Tensor | None = None, sd: Tensor | None = No
     Source: release.
     """
     state = _read(path)
-    linear = {name: value for name, value in state.items() if re.fullmatch(r"encoder\.\d+\.weight", name)}
-    linear = {name: value for name, value in linear.items() if value.ndim == 2}  # the others are batch norms
+    is_linear = re.compile(r"encoder\.(\d+)\.weight").fullmatch
+    linear = {int(m[1]): w for name, w in state.items() if (m := is_linear(name)) and w.ndim == 2}  # 1: batch norms
     latent = state.get("fc_mu.weight")
     if not linear or latent is None or latent.ndim != 2:
         looks = "a SEAL-vision file" if any(name.startswith(ENCODER) for name in state) else f"keys as {_some(state)}"
         raise _misfit(path, "is no SEAL-omics file", "encoder.0.weight and fc_mu.weight", f"it looks like {looks}")
-    hidden = [linear[name] for name in sorted(linear, key=lambda name: int(name.split(".")[1]))]
+    hidden = [linear[i] for i in sorted(linear)]
     genes, dim = hidden[0].shape[1], latent.shape[0]
     flows = len({name.split(".")[1] for name in state if name.startswith("flows.")})
     mean = torch.zeros(genes) if mean is None else mean
@@ -146,41 +140,30 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 def _add_adapters(model: nn.Module, state: dict[str, Tensor], alpha: int) -> None:
     """Put LoRA layers, in place, on the linears for which a state dict has them."""
-    linears = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    ranks = {
-        target: len(value)
-        for name, value in state.items()
-        if name.endswith(LORA_A) and (target := name.removesuffix(LORA_A)) in linears
-    }
-    if ranks:
-        rank = next(iter(ranks.values()))  # one for all; another one's shape would be reported as not fitting
+    linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    if targets := [name for name in linears if name + LORA_A in state]:
+        rank = len(state[targets[0] + LORA_A])  # one for all; another one's shape would be reported as not fitting
         with torch.device("meta"):
-            get_peft_model(model, LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(ranks), bias="none"))
+            get_peft_model(model, LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, bias="none"))
 
 
 def _decoder_shapes(state: dict[str, Tensor], dim: int) -> Shapes:
     """Shapes of the gene decoder; hidden size and panel size as its two biases have them."""
-    first, last = (f"{DECODER}decoder.{i}" for i in (0, 3))
-    hidden, genes = (state[f"{n}.bias"].numel() if f"{n}.bias" in state else 0 for n in (first, last))
-    return {
-        f"{first}.weight": (hidden, dim),
-        f"{first}.bias": (hidden,),
-        f"{last}.weight": (genes, hidden),
-        f"{last}.bias": (genes,),
-    }
+    shapes, size = {}, dim
+    for layer in (f"{DECODER}decoder.{i}" for i in (0, 3)):
+        out = state[f"{layer}.bias"].numel() if f"{layer}.bias" in state else 0
+        shapes |= {f"{layer}.weight": (out, size), f"{layer}.bias": (out,)}
+        size = out
+    return shapes
 
 
 def _recognise(body: dict[str, Tensor], tiny: bool) -> str | None:
-    """Name the encoder whose width, depth, patches, registers and kind of positions a state dict has."""
-    depth = len(set(re.findall(r"\b(?:blocks|layer)\.(\d+)\.", " ".join(body))))
+    """Name the encoder whose tensors, adapters aside, a state dict has."""
+    bare = {name.replace(".base_layer.", "."): value for name, value in body.items() if ".lora_" not in name}
     for spec in REGISTRY.values():
-        g = spec.geometry.tiny() if tiny else spec.geometry
-        patch, positions = body.get(PATCHES[spec.family]), body.get(weights.POSITIONS[spec.family])
-        if patch is None or positions is None or patch.shape != (g.width, 3, g.patch, g.patch) or depth != g.depth:
-            continue
-        registers = body["reg_token"].numel() // g.width if "reg_token" in body else 0
-        grid = max(0, positions.numel() // g.width - (1 + registers if g.prefix_positions else 0))
-        if registers == g.registers and math.isqrt(grid) ** 2 == grid:
+        with torch.device("meta"):
+            shapes = _shapes(architecture.plain(spec, spec.image_size, tiny=tiny))
+        if not weights.differences(weights.convert(bare, spec, shapes), shapes):
             return spec.name
     return None
 

@@ -151,15 +151,9 @@ class SealVision(nn.Module):
     ) -> dict[str, Float[Tensor, ""]]:
         """L = w_1 L_INFO(h_v(z_v), h_o(z_o)) + w_2 L_REC,omics + w_3 L_REC,vision.
 
-        h_v and h_o are the projection heads, the identity by default. Every term needs the whole batch: the
-        contrastive one for its negatives, the gene loss for correlations over spots.
-
-        Parameters
-        ----------
-        z_v
-            Embeddings of the patches.
-        x
-            Normalised log expression of the same spots.
+        x is the normalised log expression of the spots of z_v, h_v and h_o are the projection heads, the identity by
+        default. Every term needs the whole batch: the contrastive one for its negatives, the gene loss for
+        correlations over spots.
 
         Returns
         -------

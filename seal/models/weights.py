@@ -50,7 +50,7 @@ def find(spec: EncoderSpec) -> Path:
         )
     if own := _find_own(spec.name):
         return own
-    return dinov2s.fetch() if spec.hub is None else _download(spec, spec.hub)
+    return dinov2s.fetch() if spec.hub is None else _download(spec)
 
 
 def fingerprint(name: str) -> str:
@@ -65,35 +65,29 @@ def _find_own(name: str) -> Path | None:
     return next((path for path in own if path.is_file()), None)
 
 
-def _download(spec: EncoderSpec, hub: str) -> Path:
+def _download(spec: EncoderSpec) -> Path:
     import huggingface_hub
     from huggingface_hub.errors import RemoteEntryNotFoundError
 
+    by_hand = f"put the file, named {spec.name}.safetensors, .bin or .pth, into a folder and set SEAL_WEIGHTS to it"
     for file in spec.files:
         try:
-            return Path(huggingface_hub.hf_hub_download(hub, file))
+            return Path(huggingface_hub.hf_hub_download(spec.hub, file))
         except RemoteEntryNotFoundError:
             continue
         # Whatever the hub's client raises means that there are no weights; the first is kept as the cause.
         except Exception as error:
-            raise _explain(error, spec) from error
+            raise explain_hub_error(
+                error,
+                f"cannot download {spec.label} ({spec.hub})",
+                expected="gated: an account with access and a token" if spec.gated else "open: no token needed",
+                address=spec.access,
+                otherwise=f"or {by_hand}",
+            ) from error
     raise SealError(
-        f"{hub} has none of {', '.join(spec.files)}",
+        f"{spec.hub} has none of {', '.join(spec.files)}",
         expected=f"the weights of {spec.label}",
-        do=f"look at {spec.access}; put the file, named {spec.name}.safetensors, .bin or .pth, into a folder "
-        "and set SEAL_WEIGHTS to it",
-    )
-
-
-def _explain(error: BaseException, spec: EncoderSpec) -> SealError:
-    """Say in one message what to do about a failed download."""
-    return explain_hub_error(
-        error,
-        f"cannot download {spec.label} ({spec.hub})",
-        expected="gated: an account with access and a token" if spec.gated else "open: no token needed",
-        address=spec.access,
-        otherwise=f"or put the file, named {spec.name}.safetensors, .bin or .pth, into a folder and set SEAL_WEIGHTS "
-        "to it",
+        do=f"look at {spec.access}; {by_hand}",
     )
 
 
@@ -105,11 +99,9 @@ def read(path: Path) -> dict[str, Tensor]:
     SealError
         The file is truncated or no state dict.
     """
+    plain = path.suffix == ".safetensors"
     try:
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_file(path) if plain else torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, ValueError, OSError, KeyError, pickle.UnpicklingError) as error:
         raise SealError(
             f"{path} cannot be read ({type(error).__name__})",
@@ -145,11 +137,19 @@ def load(model: nn.Module, spec: EncoderSpec, path: Path) -> None:
 
 
 def convert(state: dict[str, Tensor], spec: EncoderSpec, shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """Bring a file's tensors to the names and the image size of a model, whose shapes are given by name."""
-    state, key = _rename(state, spec), POSITIONS[spec.family]
-    if key in state:
-        state[key] = _resample(state[key], shapes[key], spec)
-    return state
+    """Bring a file's tensors to the names and the image size of a model, whose shapes are given by name.
+
+    CONCH's text towers are dropped, transformers' renaming is followed.
+    """
+    if spec.family == "conch":
+        state = {name.removeprefix("module."): value for name, value in state.items()}
+        if any(name.startswith("visual.") for name in state):
+            state = {n.removeprefix("visual."): v for n, v in state.items() if n.startswith("visual.")}
+    if spec.family == "transformers":
+        for pattern, replacement in _DINOV2_RENAMES:
+            state = {re.sub(pattern, replacement, name): value for name, value in state.items()}
+    key = POSITIONS[spec.family]
+    return state | {key: _resample(state[key], shapes[key], spec)} if key in state else state
 
 
 def differences(state: dict[str, Tensor], shapes: dict[str, tuple[int, ...]]) -> str:
@@ -163,24 +163,11 @@ def differences(state: dict[str, Tensor], shapes: dict[str, tuple[int, ...]]) ->
             if name in state and tuple(state[name].shape) != shape
         ],
     }
-    return "; ".join(_first(*item) for item in problems.items() if item[1])
-
-
-def _first(problem: str, names: list[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{problem}: {', '.join(names[:3])}{more}"
-
-
-def _rename(state: dict[str, Tensor], spec: EncoderSpec) -> dict[str, Tensor]:
-    """Bring a file's keys to the model's: drop CONCH's text towers, follow transformers' renaming."""
-    if spec.family == "conch":
-        state = {name.removeprefix("module."): value for name, value in state.items()}
-        if any(name.startswith("visual.") for name in state):
-            return {n.removeprefix("visual."): v for n, v in state.items() if n.startswith("visual.")}
-    if spec.family == "transformers":
-        for pattern, replacement in _DINOV2_RENAMES:
-            state = {re.sub(pattern, replacement, name): value for name, value in state.items()}
-    return state
+    return "; ".join(
+        f"{problem}: {', '.join(names[:3])}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        for problem, names in problems.items()
+        if names
+    )
 
 
 def _resample(positions: Tensor, shape: tuple[int, ...], spec: EncoderSpec) -> Tensor:

@@ -145,19 +145,6 @@ def _put_coords(file: h5py.File, coords: np.ndarray, described: Grid) -> None:
         data.attrs[name] = value
 
 
-def read_coords(path: Path) -> tuple[np.ndarray, dict[str, Any]]:
-    """Read patch coordinates, int64 [n, 2], and their attributes.
-
-    Raises
-    ------
-    SealError
-        The file is missing, truncated or no file of coordinates.
-    """
-    with _opened(path) as file:
-        coords, attributes = _table(file, "coords", path), dict(file["coords"].attrs)
-    return _whole(path, coords), attributes
-
-
 def read_features(path: Path, dim: int | None = None) -> Features:
     """Read the embeddings of a slide's patches, by TRIDENT or by `write_features`.
 

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seal.models.omics import Rows, SealOmics
+from seal.models.omics import SealOmics
 from seal.models.vision import SealVision
-from seal.shapes import Float, Int
+from seal.shapes import Float, Int, RowReader
 from seal.train import parallel
 from seal.train.loop import Batch, make_seed
 from seal.train.tokens import Request, TokenSource
@@ -42,7 +42,7 @@ class OmicsTask:
     """Stage 1: reconstruct expression, x, [n, G]."""
 
     model: SealOmics
-    x: Rows
+    x: RowReader
     shared: bool = False  # the first process trains it alone
 
     @property
@@ -100,7 +100,7 @@ class VisionTask:
     model: SealVision
     source: TokenSource
     rows: Int[np.ndarray, " pairs"]
-    x: Rows
+    x: RowReader
     precision: str
     gradcache: bool = False
     shared: bool = True

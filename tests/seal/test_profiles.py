@@ -10,7 +10,7 @@ import pytest
 from seal import losses, profiles
 from seal.data import folds
 from seal.errors import SealError
-from seal.train import parallel, token_file
+from seal.train import parallel, tokens
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_what_was_meant_is_asked(changes, meant):
         ("evaluation__folds", -2, "at least 0"),
         ("evaluation__seeds", ("0",), "a whole number"),
         ("evaluation__alphas", (0.0,), "above 0"),
-        ("atlas__seed", "0", "a whole number"),
+        ("panel__genes", "9", "a whole number"),
         ("image_size", 0, "at least 1"),
         ("um_per_px", 0.0, "above 0"),
         ("simulated", "yes", "True or False"),
@@ -155,7 +155,7 @@ def test_equal_values_are_the_same_value():
     """Or settings that are equal would have two digests."""
     made = profiles.get(
         "demo",
-        atlas__seed=np.int64(0),
+        panel__genes=np.int64(9),
         evaluation__seeds=[np.int64(1), 2],
         omics__lr=np.float32(0.5),
         um_per_px=1,
@@ -163,7 +163,7 @@ def test_equal_values_are_the_same_value():
     )
     plain = profiles.get(
         "demo",
-        atlas__seed=0,
+        panel__genes=9,
         evaluation__seeds=(1, 2),
         omics__lr=0.5,
         um_per_px=1.0,
@@ -179,7 +179,7 @@ def test_the_words_of_settings_are_those_that_the_code_knows():
 
     assert words(profiles.OmicsSettings, "gene_loss") == set(losses.GENE_LOSSES)
     assert words(profiles.EvaluationSettings, "split") == {*folds.UNITS, folds.GIVEN}
-    assert words(profiles.ComputeSettings, "token_dtype") == set(token_file.DTYPES)
+    assert words(profiles.ComputeSettings, "token_dtype") == set(tokens.DTYPES)
     assert words(profiles.ComputeSettings, "precision") == set(parallel.PRECISIONS)
 
 
@@ -188,7 +188,7 @@ def test_the_words_of_settings_are_those_that_the_code_knows():
 CHANGES = [
     {},
     {"vision__rank": 3, "vision__lr": 1e-5, "vision__learn_temperature": True},
-    {"omics__hidden": (16, 8), "evaluation__seeds": (7,), "atlas__organs": ("Breast",)},
+    {"omics__hidden": (16, 8), "evaluation__seeds": (7,), "source_settings__organs": ("Breast",)},
     {"encoder": "uni2_h", "image_size": 56, "compute__tokens": "disk"},
 ]
 

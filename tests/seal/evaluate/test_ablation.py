@@ -76,7 +76,7 @@ def ran(small_home, small_profile, tiny_build, tmp_path_factory):
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_variant_changes_what_it_says_and_nothing_else(ran, name):
     variant, run = VARIANTS[name], ran.runs[name]
-    full, own = profiles.as_dict(ran.pairs.profile), profiles.as_dict(run.pairs.profile)
+    full, own = dataclasses.asdict(ran.pairs.profile), dataclasses.asdict(run.pairs.profile)
     groups = [key for key, value in full.items() if isinstance(value, dict)]
     changed = {f"{g}__{k}": v for g in groups for k, v in own[g].items() if v != full[g][k]}
     # fewer pairs, but as many steps
