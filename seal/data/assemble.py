@@ -187,7 +187,8 @@ def _choose_panels(
     folds = left_out(sections, profile.evaluation)
     for name, inside in folds.items():
         home = partial / "folds" / name
-        trained = [s for s in sections if s not in inside]
+        out = set(inside)
+        trained = [s for s in sections if s not in out]
         scored = _scored(trained, sorted({s.organ for s in inside if s.has_image}))
         sums = functools.partial(_sum_donor, partial / "moments", trained)
         panel = panels.select(sums, {s.donor for s in trained}, genes, scored, profile.panel)

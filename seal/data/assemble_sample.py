@@ -82,14 +82,10 @@ def _alias_table(file: AliasFile | None) -> Aliases | None:
 
 
 def count(job: Job) -> dict[str, Any]:
-    """Read a sample's counts, keep the spots that are used, and put them aside.
+    """Read a sample's counts, keep the spots that are used, and put them aside; the numbers spots and nnz, and genes.
 
     Kept are spots with counts of these genes, under tissue and, of a sample with an image, with a patch; genes are
     cleaned, in order of their symbols.
-
-    Returns
-    -------
-    spots, nnz, genes.
 
     Raises
     ------

@@ -112,12 +112,7 @@ _HUMAN = re.compile(r"^(GRCH3[78]|HG19|HG38)_+")
 def clean_genes(symbols: Sequence[str], aliases: Aliases | None = None) -> tuple[list[str], np.ndarray]:
     """Upper-case gene symbols without duplicates, control probes and the human genome's prefix.
 
-    Parameters
-    ----------
-    symbols
-        A table's columns.
-    aliases
-        If given, earlier symbols, aliases and Ensembl ids become the approved symbols they lead to.
+    With `aliases`, earlier symbols, aliases and Ensembl ids become the approved symbols they lead to.
 
     Returns
     -------

@@ -143,14 +143,7 @@ def astray(obs: "pd.DataFrame", kind: str) -> float:
 
 
 def require_places(obs: "pd.DataFrame", kind: str, path: Path) -> None:
-    """Assert that a section's grid positions are its own and belong to its pixel positions.
-
-    Parameters
-    ----------
-    kind
-        "visium" or "square".
-    path
-        Where the positions come from.
+    """Assert that a section's positions on a grid, read from `path`, are its own and belong to its pixel positions.
 
     Raises
     ------

@@ -56,13 +56,7 @@ def read_counts(sample: Sample) -> "AnnData":
 
 
 def check_counts(data: "AnnData", path: Path, normalised: bool = False) -> None:
-    """Assert that counts (CSR) are fit for use; `path` says where they come from.
-
-    Raises
-    ------
-    SealError
-        See `read_counts`.
-    """
+    """Assert that counts (CSR), read from `path`, are fit for use; see `read_counts` for what is not."""
     if problem := _problem(data, normalised):
         raise SealError(
             f"{path}: {problem}",

@@ -77,7 +77,7 @@ def select(
 
 
 def read_selection(root: Path, settings: SelectionSettings | None = None) -> Selection | None:
-    """Select MAPLE from the table of a tree (or a csv), overlaps.csv beside it heeded; None if it is not HEST-1k's own."""
+    """Select MAPLE from the table of a tree (or a csv), and overlaps.csv beside it; None if it is not HEST-1k's own."""
     import pandas as pd
 
     path = find_hest_table(root)
@@ -98,7 +98,5 @@ def select_samples(root: Path, settings: SelectionSettings | None = None) -> lis
     selection = read_selection(root, settings)
     if selection is None:
         return read_samples(root)
-    chosen = selection.samples.set_index("id")
-    frame = read_table(root)
-    frame = frame[frame["id"].isin(chosen.index)]
-    return read_samples(root, frame.assign(**{name: frame["id"].map(chosen[name]) for name in ("donor", "role")}))
+    table = read_table(root).drop(columns=["donor", "role"])
+    return read_samples(root, table.merge(selection.samples[["id", "donor", "role"]], on="id"))

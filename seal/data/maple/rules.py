@@ -73,12 +73,7 @@ RULES = (
 
 
 def apply(frame: "pd.DataFrame") -> "tuple[pd.DataFrame, pd.DataFrame]":
-    """Apply the rules in turn to the whole table.
-
-    Parameters
-    ----------
-    frame
-        HEST-1k's table with study, donor and section (`seal.data.maple.donors.infer`).
+    """Apply the rules in turn to HEST-1k's whole table with study, donor and section (`seal.data.maple.donors.infer`).
 
     Returns
     -------
