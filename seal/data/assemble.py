@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from itertools import groupby
 from pathlib import Path
 
@@ -33,18 +33,20 @@ from seal.profiles import Profile
 VERSION = 1  # counted up when the same samples and settings give other pairs
 _Bytes = tuple[str, int, int, str, str]  # file, first byte, end, SHA-256 and, in words, whose they are
 ROOM = 1.02  # of the bytes that are counted: small files besides
+INDEX = {  # columns of spots.parquet
+    **dict.fromkeys(("sample", "donor", "organ", "barcode"), "string"),
+    **dict.fromkeys(("array_row", "array_col"), "int64"),
+    **dict.fromkeys(("x", "y"), "float64"),
+    "label": "string",
+    "has_image": "bool",
+}
 
 
 def assemble(profile: Profile) -> Pairs:
     """Make the profile's pairs from its source, or read them if they are there and current.
 
-    Runs over Dask: in threads or processes (`ComputeSettings.assembly`), or on the scheduler that SEAL_DASK names. An
-    alias table that SEAL_ALIASES names settles what genes are called. Where another process assembles the same pairs,
-    this one waits for it.
-
-    Returns
-    -------
-    Pairs. The folder appears whole or not at all.
+    An alias table that SEAL_ALIASES names settles what genes are called; `seal.data.cluster` says where it runs. Where
+    another process assembles the same pairs, this one waits for it.
 
     Raises
     ------
@@ -56,11 +58,10 @@ def assemble(profile: Profile) -> Pairs:
     aliases = (table, Aliases.read(table).digest) if table else None
     made = _made_from(profile, samples, aliases[1] if aliases else None)
     folder = folder_of(profile)
-    if _is_current(folder, made):
-        return read(profile)
-    with lock(folder, "assembles"):
-        if not _is_current(folder, made):  # another process may have made them meanwhile
-            _build(folder, profile, samples, made, aliases)
+    if not _is_current(folder, made):
+        with lock(folder, "assembles"):
+            if not _is_current(folder, made):  # another process may have made them meanwhile
+                _build(folder, profile, samples, made, aliases)
     return read(profile)
 
 
@@ -77,22 +78,14 @@ def _is_current(folder: Path, made: Made) -> bool:
 
 def _made_from(profile: Profile, samples: Sequence[Sample], aliases: str | None) -> Made:
     """Everything that the pairs depend on: the samples and their files' contents, the settings, the alias table."""
-    inputs = {
-        f"{s.id} {path.parent.name}": path
-        for s in samples
-        for path in (s.st_path, s.patches_path, s.wsi_path)
-        if path is not None and path.is_file()
-    }
+    paths = [(s.id, path) for s in samples for path in (s.st_path, s.patches_path, s.wsi_path)]
+    inputs = {f"{name} {path.parent.name}": path for name, path in paths if path is not None and path.is_file()}
+    settings = {name: getattr(profile, name) for name in ("image_size", "um_per_px")}
     parts = {
         "sample": {s.id: digest(asdict(s) | {"root": None}) for s in samples},
         "file": dict(zip(inputs, contents(inputs.values()), strict=True)),
         "panel": asdict(profile.panel),
-        "settings": {
-            "image_size": profile.image_size,
-            "um_per_px": profile.um_per_px,
-            "split": profile.evaluation.split,
-            "folds": profile.evaluation.folds,
-        },
+        "settings": settings | {name: getattr(profile.evaluation, name) for name in ("split", "folds")},
         "aliases": aliases,
     }
     return Made("pairs", VERSION, parts)
@@ -100,30 +93,31 @@ def _made_from(profile: Profile, samples: Sequence[Sample], aliases: str | None)
 
 def _build(folder: Path, profile: Profile, samples: Sequence[Sample], made: Made, aliases: AliasFile | None) -> None:
     partial = _prepare(folder, made.key)
-    if (partial / "pairs.json").is_file():  # the last one was killed when all was written
-        _settle(partial, folder)
-        return
-    # Samples with an image first: then row i of the counts belongs to patch i, and what follows is expression alone,
-    # which only stage 1 uses.
-    samples = sorted(samples, key=lambda sample: (not sample.has_image, sample.id))
-    jobs = [Job(partial, s, profile.panel, profile.image_size, profile.um_per_px, aliases) for s in samples]
-    with cluster.open_executor(profile.compute.assembly, len(jobs)) as executor:
-        _fill(folder, partial, profile, jobs, made, executor)
+    if not (partial / "pairs.json").is_file():  # else the last one was killed when all was written
+        # Samples with an image first: then row i of the counts belongs to patch i, and what follows is expression
+        # alone, which only stage 1 uses.
+        samples = sorted(samples, key=lambda sample: (not sample.has_image, sample.id))
+        jobs = [Job(partial, s, profile.panel, profile.image_size, profile.um_per_px, aliases) for s in samples]
+        with cluster.open_executor(profile.compute.assembly, len(jobs)) as executor:
+            _fill(partial, profile, jobs, made, executor)
+    _settle(partial, folder)
 
 
-def _fill(folder: Path, partial: Path, profile: Profile, jobs: Sequence[Job], made: Made, executor: Executor) -> None:
+def _fill(partial: Path, profile: Profile, jobs: Sequence[Job], made: Made, executor: Executor) -> None:
     run = functools.partial(cluster.run_jobs, executor)
-    counts = run(assemble_sample.count, jobs, "counting", [_size(job.sample.st_path) for job in jobs])
-    jobs, plan = _placed(jobs, counts)
-    _make_room(plan, partial)
-    sizes = [12 * found["nnz"] + found["spots"] * 3 * plan.image_size**2 for found in counts]
+    counts = run(assemble_sample.count, jobs, "counting", [job.sample.st_path.stat().st_size for job in jobs])
+    genes = sorted({gene for found in counts for gene in found["genes"]})
+    write_json(partial / "genes.json", genes)
+    jobs = _placed(jobs, counts)
+    sections = [_section(job) for job in jobs]
+    nnz = [found["nnz"] for found in counts]
+    _make_arrays(partial, sections, sum(nnz), profile.image_size)
+    sizes = [12 * n + found["spots"] * 3 * profile.image_size**2 for n, found in zip(nnz, counts, strict=True)]
     run(assemble_sample.place, jobs, "patches and counts", sizes)
-    sections = _sections(jobs)
     _join_spots(jobs, partial / "spots.parquet")
-    folds = _choose_panels(partial, profile, sections, plan)
-    jobs = [replace(job, folds=folds) for job in jobs]
-    run(assemble_sample.write_folds, jobs, "folds", [12 * found["nnz"] for found in counts])
-    _finish(folder, partial, jobs, plan, made, sections)
+    folds = _choose_panels(partial, profile, sections, genes)
+    run(assemble_sample.write_folds, [replace(job, folds=folds) for job in jobs], "folds", [12 * n for n in nnz])
+    _write_record(partial, jobs, made, sections)
 
 
 def _prepare(folder: Path, key: str) -> Path:
@@ -139,62 +133,40 @@ def _prepare(folder: Path, key: str) -> Path:
     return partial
 
 
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.is_file() else 0
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """Sizes of the whole."""
-
-    genes: tuple[str, ...]
-    n_spots: int
-    n_pairs: int
-    nnz: int
-    image_size: int
-
-    @property
-    def arrays(self) -> dict[str, tuple[str, tuple[int, ...]]]:
-        """File -> dtype and shape of what is written in parts."""
-        return {
-            "patches.npy": ("u1", (self.n_pairs, self.image_size, self.image_size, 3)),
-            "counts/data.npy": ("<f4", (self.nnz,)),
-            "counts/indices.npy": ("<i4", (self.nnz,)),
-            "counts/indptr.npy": ("<i8", (self.n_spots + 1,)),
-        }
-
-
-def _placed(jobs: Sequence[Job], counts: Sequence[dict]) -> tuple[list[Job], _Plan]:
-    """Give every sample the place of its rows and stored counts, and sum all up."""
-    genes = sorted({gene for found in counts for gene in found["genes"]})
+def _placed(jobs: Sequence[Job], counts: Sequence[dict]) -> list[Job]:
+    """Give every sample the place of its rows and stored counts."""
     placed, row, nnz = [], 0, 0
     for job, found in zip(jobs, counts, strict=True):
         placed.append(replace(job, start=row, stop=row + found["spots"], nnz=nnz))
         row, nnz = row + found["spots"], nnz + found["nnz"]
-    n_pairs = max((job.stop for job in placed if job.sample.has_image), default=0)
-    return placed, _Plan(tuple(genes), row, n_pairs, nnz, jobs[0].image_size)
+    return placed
 
 
-def _make_room(plan: _Plan, partial: Path) -> None:
-    """Check that all fits on the disk, then make the empty arrays."""
-    needed = sum(math.prod(shape) * np.dtype(dtype).itemsize for dtype, shape in plan.arrays.values())
-    there = sum(path.stat().st_blocks * 512 for name in plan.arrays if (path := partial / name).is_file())
+def _section(job: Job) -> Section:
+    """What the pairs know of a sample, and where its rows are."""
+    values = {**vars(job), **vars(job.sample), "sample": job.sample.id, "has_image": job.sample.has_image}
+    return Section(**{field.name: values[field.name] for field in fields(Section)})
+
+
+def _count_rows(sections: Sequence[Section]) -> dict[str, int]:
+    """Numbers of pairs, which come first, and of all spots."""
+    return {"n_pairs": max((s.stop for s in sections if s.has_image), default=0), "n_spots": sections[-1].stop}
+
+
+def _make_arrays(partial: Path, sections: Sequence[Section], nnz: int, image_size: int) -> None:
+    """Make the empty arrays that are written in parts, once it is sure that all fits on the disk."""
+    rows = _count_rows(sections)
+    arrays = {
+        "patches.npy": ("u1", (rows["n_pairs"], image_size, image_size, 3)),
+        "counts/data.npy": ("<f4", (nnz,)),
+        "counts/indices.npy": ("<i4", (nnz,)),
+        "counts/indptr.npy": ("<i8", (rows["n_spots"] + 1,)),
+    }
+    needed = sum(math.prod(shape) * np.dtype(dtype).itemsize for dtype, shape in arrays.values())
+    there = sum(path.stat().st_blocks * 512 for name in arrays if (path := partial / name).is_file())
     require_room(partial.parent, int(ROOM * needed) - there, "pairs")
-    for name, (dtype, shape) in plan.arrays.items():
+    for name, (dtype, shape) in arrays.items():
         store.create(partial / name, dtype, shape)
-    write_json(partial / "genes.json", list(plan.genes))
-
-
-def _sections(jobs: Sequence[Job]) -> tuple[Section, ...]:
-    """What the pairs know of each sample, and where its rows are."""
-    own = ("start", "stop", "nnz")
-    shared = [field.name for field in fields(Section) if field.name not in ("sample", *own)]
-
-    def section(job: Job) -> Section:
-        values = {n: getattr(job.sample, n) for n in shared} | {n: getattr(job, n) for n in own}
-        return Section(sample=job.sample.id, **values)
-
-    return tuple(section(job) for job in jobs)
 
 
 def _join_spots(jobs: Sequence[Job], path: Path) -> None:
@@ -202,36 +174,28 @@ def _join_spots(jobs: Sequence[Job], path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = pa.schema(
-        [
-            *((name, pa.string()) for name in ("sample", "donor", "organ", "barcode")),
-            *((name, pa.int64()) for name in ("array_row", "array_col")),
-            *((name, pa.float64()) for name in ("x", "y")),
-            ("label", pa.string()),
-            ("has_image", pa.bool_()),
-        ]
-    )
+    schema = pa.schema(list(INDEX.items()))
     with atomic(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
         for job in jobs:
             writer.write_table(pq.read_table(job.part("parquet"), columns=schema.names).cast(schema))
 
 
-def _choose_panels(partial: Path, profile: Profile, sections: Sequence[Section], plan: _Plan) -> tuple[str, ...]:
+def _choose_panels(
+    partial: Path, profile: Profile, sections: Sequence[Section], genes: Sequence[str]
+) -> tuple[str, ...]:
     """Choose each fold's panel on its training donors, and make its empty tables; the names of the folds."""
-    names = []
-    for name, inside in left_out(sections, profile.evaluation).items():
+    folds = left_out(sections, profile.evaluation)
+    for name, inside in folds.items():
         home = partial / "folds" / name
-        out = {s.sample for s in inside}
-        trained = [s for s in sections if s.sample not in out]
+        out = set(inside)
+        trained = [s for s in sections if s not in out]
         scored = _scored(trained, sorted({s.organ for s in inside if s.has_image}))
         sums = functools.partial(_sum_donor, partial / "moments", trained)
-        panel = panels.select(sums, {s.donor for s in trained}, plan.genes, scored, profile.panel)
-        if not (home / "panel.json").is_file() or panels.load(home / "panel.json") != panel:
-            panel.save(home / "panel.json")
-        for table, shape in assemble_sample.fold_tables(panel, plan.n_spots).items():
-            store.create(home / f"{table}.npy", "<f4", shape)
-        names.append(name)
-    return tuple(names)
+        panel = panels.select(sums, {s.donor for s in trained}, genes, scored, profile.panel)
+        panel.save(home / "panel.json")
+        for table, columns in (("context", panel.genes), ("measured", panel.test_genes)):
+            store.create(home / f"{table}.npy", "<f4", (sections[-1].stop, len(columns)))
+    return tuple(folds)
 
 
 def _sum_donor(folder: Path, sections: Sequence[Section], donor: str) -> panels.Moments:
@@ -242,16 +206,13 @@ def _sum_donor(folder: Path, sections: Sequence[Section], donor: str) -> panels.
 def _scored(trained: Sequence[Section], tested: Sequence[str]) -> dict[str, list[str]]:
     """The training donors that choose each test organ's genes: all of them for an organ that no other donor has."""
     everyone = sorted({section.donor for section in trained})
-    own = {organ: sorted({s.donor for s in trained if s.organ == organ}) for organ in tested}
-    return {organ: donors or everyone for organ, donors in own.items()}
+    return {organ: sorted({s.donor for s in trained if s.organ == organ}) or everyone for organ in tested}
 
 
-def _finish(
-    folder: Path, partial: Path, jobs: Sequence[Job], plan: _Plan, made: Made, sections: Sequence[Section]
-) -> None:
-    """Gather the checksums and write the record, then give the folder its name."""
+def _write_record(partial: Path, jobs: Sequence[Job], made: Made, sections: Sequence[Section]) -> None:
+    """Gather the checksums and write the record."""
     parts = [block for job in jobs for step in ("place", "folds") for block in read_json(job.part(f"{step}.json"))]
-    in_parts = {block["file"] for block in parts} | set(plan.arrays)
+    in_parts = {block["file"] for block in parts}
     names = sorted(str(path.relative_to(partial)) for path in partial.rglob("*") if path.is_file())
     left_over = (f"{PARTS}/", "checksums.json")
     whole = [name for name in names if name not in in_parts and not name.startswith(left_over)]
@@ -261,14 +222,9 @@ def _finish(
         "whole": {name: sha256(partial / name) for name in whole},
     }
     write_json(partial / "checksums.json", checksums)
-    record = made.stamp() | {
-        "n_pairs": plan.n_pairs,
-        "n_spots": plan.n_spots,
-        "sections": [asdict(section) for section in sections],
-        "checksums": sha256(partial / "checksums.json"),
-    }
+    record = made.stamp() | _count_rows(sections)
+    record |= {"sections": [asdict(s) for s in sections], "checksums": sha256(partial / "checksums.json")}
     write_json(partial / "pairs.json", record | {"digest": digest(record)})
-    _settle(partial, folder)
 
 
 def _settle(partial: Path, folder: Path) -> None:
@@ -294,10 +250,11 @@ def verify(profile: Profile) -> str:
     record = folder / "checksums.json"
     if not record.is_file() or sha256(record) != stored(folder)["checksums"]:
         raise _altered(record, "is missing or was altered")
-    blocks = list(_list_blocks(folder, read_json(record)))
+    checksums = read_json(record)
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    if strangers := sorted(names - {name for name, *_ in blocks} - {"pairs.json", "checksums.json"}):
-        raise _altered(folder / strangers[0], "is not of these pairs")
+    for name in sorted(names ^ {*checksums["whole"], *checksums["heads"], "pairs.json", "checksums.json"}):
+        raise _altered(folder / name, "is not of these pairs" if name in names else "is missing")
+    blocks = list(_list_blocks(folder, checksums))
 
     def require_unchanged(block: _Bytes) -> None:
         name, start, stop, sha, owner = block
@@ -315,7 +272,7 @@ def _list_blocks(folder: Path, checksums: dict) -> Iterator[_Bytes]:
     ordered = sorted(checksums["parts"], key=lambda part: (part["file"], part["rows"]))
     parts = {name: list(own) for name, own in groupby(ordered, lambda part: part["file"])}
     for name, sha in checksums["whole"].items():
-        yield name, 0, _size(folder / name), sha, ""
+        yield name, 0, (folder / name).stat().st_size, sha, ""
     for name, head in checksums["heads"].items():
         offset, dtype, shape = store.read_layout(folder / name)
         row, reached = math.prod(shape[1:]) * dtype.itemsize, head["bytes"]
@@ -326,7 +283,7 @@ def _list_blocks(folder: Path, checksums: dict) -> Iterator[_Bytes]:
                 raise _altered(folder / name, f"has bytes that no sample wrote, before row {first}")
             begin, reached = reached, offset + last * row
             yield name, begin, reached, part["sha256"], f": sample {part['sample']}, rows {first} to {last}"
-        if reached != _size(folder / name):
+        if reached != (folder / name).stat().st_size:
             raise _altered(folder / name, "has bytes at its end that no sample wrote")
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from seal.data import grid, sample_files
 from seal.data.expression import normalise, spot_context, totals
 from seal.data.genes import Aliases, clean_genes
-from seal.data.panel import Moments, Panel, add_moments, sum_spots
+from seal.data.panel import Moments, add_moments, sum_spots
 from seal.data.panel import load as load_panel
 from seal.data.samples import Sample
 from seal.data.store import Block, write_block
@@ -53,13 +53,14 @@ class Job:
         return self.folder / PARTS / f"{self.sample.id}.{suffix}"
 
 
-def _require_folder(job: Job) -> None:
+def _is_done(job: Job, step: str) -> bool:
     if not (job.folder / PARTS).is_dir():
         raise SealError(
             f"the worker on {socket.gethostname()} does not see {job.folder}",
             expected="the same SEAL_HOME on a disk that all workers share",
             do="start the workers where that disk is mounted under the same name",
         )
+    return job.part(f"{step}.json").is_file()
 
 
 @lru_cache(maxsize=1)
@@ -81,25 +82,20 @@ def _alias_table(file: AliasFile | None) -> Aliases | None:
 
 
 def count(job: Job) -> dict[str, Any]:
-    """Read a sample's counts, keep the spots that are used, and put them aside.
+    """Read a sample's counts, keep the spots that are used, and put them aside; the numbers spots and nnz, and genes.
 
     Kept are spots with counts of these genes, under tissue and, of a sample with an image, with a patch; genes are
     cleaned, in order of their symbols.
-
-    Returns
-    -------
-    spots, nnz, genes.
 
     Raises
     ------
     SealError
         No spot is left, or as `sample_files.read_counts` and `grid.require_places`.
     """
-    _require_folder(job)
-    if job.part("count.json").is_file():
-        return read_json(job.part("count.json"))
     from scipy.sparse import csr_array
 
+    if _is_done(job, "count"):
+        return read_json(job.part("count.json"))
     sample = job.sample
     data = sample_files.read_counts(sample)
     genes, positions = clean_genes(data.var_names, _alias_table(job.aliases))
@@ -124,38 +120,31 @@ def count(job: Job) -> dict[str, Any]:
     with atomic(job.part("counts.npz")) as temporary:
         np.savez(temporary, data=counts.data, indices=counts.indices.astype(np.int32), indptr=counts.indptr)
     _write_spots(job, data.obs[keep])
-    found = {
-        "spots": counts.shape[0],
-        "nnz": int(counts.nnz),
-        "genes": [genes[i] for i in order],
-    }
+    found = {"spots": counts.shape[0], "nnz": int(counts.nnz), "genes": [genes[i] for i in order]}
     write_json(job.part("count.json"), found)
     return found
 
 
 def _write_spots(job: Job, obs) -> None:
     """A sample's rows of spots.parquet."""
-    names = {"pxl_col_in_fullres": "x", "pxl_row_in_fullres": "y"}
-    frame = obs.rename(columns=names).reindex(columns=COLUMNS)
+    frame = obs.rename(columns=dict(zip(grid.PIXELS, ("x", "y"), strict=True))).reindex(columns=COLUMNS)
     frame["label"] = frame["label"].astype("object").where(frame["label"].notna(), None)
-    frame.insert(0, "barcode", obs.index.to_numpy())
-    for name in ("organ", "donor", "id"):
-        frame.insert(0, "sample" if name == "id" else name, getattr(job.sample, name))
+    sample = job.sample
+    frame = frame.assign(sample=sample.id, donor=sample.donor, organ=sample.organ, has_image=sample.has_image)
     with atomic(job.part("parquet")) as temporary:
-        frame.assign(has_image=job.sample.has_image).to_parquet(temporary, index=False)
+        frame.assign(barcode=obs.index.to_numpy()).to_parquet(temporary, index=False)
 
 
-def counted(job: Job, genes: list[str]) -> "tuple[csr_array, np.ndarray]":
-    """A sample's counts over the union of all samples' genes.
+def _read_genes(job: Job) -> np.ndarray:
+    """The union of all samples' genes, in order."""
+    return np.array(read_json(job.folder / "genes.json"), dtype=str)
 
-    Returns
-    -------
-    CSR [spots, genes], and whether the sample lists the gene, bool [genes]; a gene it lacks counts zero.
-    """
+
+def _counted(job: Job, genes: np.ndarray) -> "tuple[csr_array, np.ndarray]":
+    """A sample's counts over all genes, CSR [spots, genes], and whether it lists the gene, bool [genes]."""
     from scipy.sparse import csr_array
 
-    own = read_json(job.part("count.json"))["genes"]
-    columns = np.searchsorted(np.array(genes, dtype=str), np.array(own, dtype=str))
+    columns = np.searchsorted(genes, read_json(job.part("count.json"))["genes"])
     listed = np.zeros(len(genes), dtype=bool)
     listed[columns] = True
     with np.load(job.part("counts.npz")) as part:
@@ -169,31 +158,25 @@ def counted(job: Job, genes: list[str]) -> "tuple[csr_array, np.ndarray]":
 
 def place(job: Job) -> None:
     """Write a sample's counts, patches and moments into the pairs."""
-    _require_folder(job)
-    if job.part("place.json").is_file():
+    if _is_done(job, "place"):
         return
-    genes = read_json(job.folder / "genes.json")
-    counts, listed = counted(job, genes)
+    counts, listed = _counted(job, _read_genes(job))
+    _sum_up(job, counts, listed)
     blocks = [
         write_block(job.folder, "counts/data.npy", job.nnz, counts.data, job.sample.id),
         write_block(job.folder, "counts/indices.npy", job.nnz, counts.indices, job.sample.id),
         write_block(job.folder, "counts/indptr.npy", job.start + 1, counts.indptr[1:] + job.nnz, job.sample.id),
     ]
-    _sum_up(job, counts, listed)
     if job.sample.has_image:
-        blocks.append(_place_patches(job))
+        block = Block(job.folder, "patches.npy", job.start, job.stop, job.sample.id)
+        barcodes = _read_spots(job)["barcode"].tolist()
+        for chunk in sample_files.read_patches(job.sample, barcodes, job.image_size, job.um_per_px):
+            block.write(chunk)
+        blocks.append(block.close())
     write_json(job.part("place.json"), blocks)
 
 
-def _place_patches(job: Job) -> dict[str, Any]:
-    barcodes = _spots(job)["barcode"].tolist()
-    block = Block(job.folder, "patches.npy", job.start, job.stop, job.sample.id)
-    for chunk in sample_files.read_patches(job.sample, barcodes, job.image_size, job.um_per_px):
-        block.write(chunk)
-    return block.close()
-
-
-def _spots(job: Job):
+def _read_spots(job: Job):
     import pandas as pd
 
     return pd.read_parquet(job.part("parquet"))
@@ -216,7 +199,7 @@ def _sum_up(job: Job, counts: "csr_array", listed: np.ndarray) -> None:
 
 
 def _adjacency(job: Job) -> "csr_array":
-    spots = _spots(job)
+    spots = _read_spots(job)
     return grid.neighbours(spots["array_row"].to_numpy(), spots["array_col"].to_numpy(), job.sample.grid)
 
 
@@ -225,40 +208,32 @@ def _adjacency(job: Job) -> "csr_array":
 
 def write_folds(job: Job) -> None:
     """Write a sample's rows of each fold's tables: context and measured."""
-    _require_folder(job)
-    if job.part("folds.json").is_file():
+    if _is_done(job, "folds"):
         return
-    genes = read_json(job.folder / "genes.json")
-    panels = {f"folds/{name}": load_panel(job.folder / "folds" / name / "panel.json") for name in job.folds}
+    genes, columns = _read_genes(job), {}
+    for fold in job.folds:
+        panel = load_panel(job.folder / "folds" / fold / "panel.json")
+        chosen = np.searchsorted(genes, panel.genes)
+        columns |= {f"folds/{fold}/context.npy": chosen, f"folds/{fold}/measured.npy": chosen[panel.test_columns]}
     # Only the genes that a panel has; what the others add to a spot's total was kept.
-    used = sorted({gene for panel in panels.values() for gene in panel.genes})
-    where = {gene: column for column, gene in enumerate(used)}
-    counts = counted(job, genes)[0][:, np.searchsorted(np.array(genes, dtype=str), np.array(used, dtype=str))]
-    columns = {folder: np.array([where[gene] for gene in panel.genes]) for folder, panel in panels.items()}
-    blocks = _write_expression(job, counts, columns, panels)
-    write_json(job.part("folds.json"), blocks)
+    used = np.unique(np.concatenate(list(columns.values())))
+    counts = _counted(job, genes)[0][:, used]
+    columns = {name: np.searchsorted(used, chosen) for name, chosen in columns.items()}
+    write_json(job.part("folds.json"), _write_expression(job, counts, columns))
 
 
-def _write_expression(
-    job: Job, counts: "csr_array", columns: dict[str, np.ndarray], panels: dict[str, Panel]
-) -> list[dict[str, Any]]:
-    """Write context and measured of each fold, some spots at a time."""
+def _write_expression(job: Job, counts: "csr_array", columns: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    """Write these columns of each file, of context or of a spot's own expression, some spots at a time."""
     adjacency, target = _adjacency(job), job.panel.target_sum
-    names = [f"{folder}/{table}.npy" for folder in panels for table in ("context", "measured")]
-    blocks = {name: Block(job.folder, name, job.start, job.stop, job.sample.id) for name in names}
+    blocks = {name: Block(job.folder, name, job.start, job.stop, job.sample.id) for name in columns}
     with np.load(job.part("totals.npz")) as stored:
-        total = {name: stored[name] for name in ("own", "context")}
+        total = dict(stored)
     for start in range(0, counts.shape[0], SPOTS):
         spots = slice(start, start + SPOTS)
         context = spot_context(counts, adjacency, job.panel.own_weight, spots)
-        smooth = normalise(context, target, total["context"][spots])
+        context = normalise(context, target, total["context"][spots])
         own = normalise(counts[spots], target, total["own"][spots])
-        for folder, chosen in columns.items():
-            blocks[f"{folder}/context.npy"].write(smooth[:, chosen].toarray())
-            blocks[f"{folder}/measured.npy"].write(own[:, chosen[panels[folder].test_columns]].toarray())
+        for name, chosen in columns.items():
+            expression = context if name.endswith("context.npy") else own
+            blocks[name].write(expression[:, chosen].toarray())
     return [block.close() for block in blocks.values()]
-
-
-def fold_tables(panel: Panel, n_spots: int) -> dict[str, tuple[int, int]]:
-    """Name -> shape of a fold's tables."""
-    return {"context": (n_spots, len(panel.genes)), "measured": (n_spots, len(panel.test_genes))}

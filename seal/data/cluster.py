@@ -73,11 +73,9 @@ def _keep_environment() -> Iterator[None]:
 def run_jobs(
     executor: Executor, function: Callable[[Any], Any], jobs: Sequence[Any], label: str, sizes: Sequence[int]
 ) -> list[Any]:
-    """Apply a function of a module to each job, with a progress bar in bytes (`sizes`) and time left.
+    """Apply a function of a module to each job, with a progress bar in bytes (`sizes`); the results in their order.
 
-    Returns
-    -------
-    The results in the order of the jobs; what a job raises comes through as it was, and the others are called off.
+    What a job raises comes through as it was, and the others are called off.
     """
     from tqdm import tqdm
 

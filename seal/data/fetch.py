@@ -25,16 +25,13 @@ KINDS = {"st": "h5ad", "patches": "h5", "metadata": "json"}
 
 @dataclass(frozen=True)
 class Plan:
-    """What a fetch would do: the commit, the samples, the paths of their files and of the metadata tables.
-
-    `sizes` has the bytes of every file of the data set.
-    """
+    """What a fetch would do."""
 
     root: Path
     commit: str
     samples: tuple[str, ...]
-    paths: tuple[str, ...]
-    sizes: Mapping[str, int]
+    paths: tuple[str, ...]  # of their files and of the metadata tables
+    sizes: Mapping[str, int]  # bytes of every file of the data set
 
     def absent(self) -> set[str]:
         """Paths that are not on disk in their full size."""
@@ -106,29 +103,22 @@ def _pinned_commit(root: Path) -> str | None:
 
 
 def _require_all(wanted: Mapping[str, list[str]], sizes: Mapping[str, int], commit: str) -> None:
-    lacking = {id: [path for path in paths if path not in sizes] for id, paths in wanted.items()}
-    lacking = {id: paths for id, paths in lacking.items() if paths}
+    lacking = {path: id for id, paths in wanted.items() for path in paths if path not in sizes}
     if lacking:
+        ids = " ".join(dict.fromkeys(lacking.values()))
         raise SealError(
-            f"HEST-1k lacks {', '.join(path for paths in lacking.values() for path in paths)} (commit {commit[:8]})",
+            f"HEST-1k lacks {', '.join(lacking)} (commit {commit[:8]})",
             expected="ids of the column id of HEST_v*.csv, and every file of each sample",
-            do=f"correct the ids, go on without (python -m seal fetch --skip {' '.join(lacking)}), or choose another "
-            "commit with --revision",
+            do=f"correct the ids, go on without (python -m seal fetch --skip {ids}), or choose another commit with "
+            "--revision",
         )
 
 
 def fetch(plan: Plan, workers: int = 8, check: bool = False) -> None:
     """Download what a plan lacks; killed or cut off, the same call keeps the files that came whole.
 
-    A folder that came another way, or from another commit, is verified first: what differs is fetched anew, whether
-    the plan names it or not, so that a folder is of one commit.
-
-    Parameters
-    ----------
-    workers
-        Files at once.
-    check
-        Whether all files that are there are verified.
+    A folder that came another way, or from another commit, is verified first, and any folder with `check`: what differs
+    is fetched anew, whether the plan names it or not, so that a folder is of one commit. `workers` files come at once.
 
     Raises
     ------
@@ -165,13 +155,12 @@ def _download(plan: Plan, wanted: set[str], workers: int) -> None:
     parts.mkdir(exist_ok=True)
     options = {"revision": plan.commit, "allow_patterns": sorted(wanted), "max_workers": max(workers, 1)}
     for _ in range(2):
-        lost = [path for path in sorted(wanted) if not (parts / path).is_file()]
+        lost = [path for path in wanted if not (parts / path).is_file()]
         require_room(parts, round(1e9 * plan.gb(lost)), "HEST-1k")
         snapshot_download(REPOSITORY, repo_type="dataset", local_dir=parts, **options)
         for path in _damaged(parts, plan.commit):
             (parts / path).unlink()
-    lost = [path for path in sorted(wanted) if not (parts / path).is_file()]
-    if lost:
+    if lost := [path for path in sorted(wanted) if not (parts / path).is_file()]:
         raise SealError(
             f"{', '.join(lost[:3])} of HEST-1k came twice with another checksum than the hub lists; it was not kept",
             expected="the bytes whose checksum the hub lists",

@@ -126,12 +126,11 @@ def _folder_name(name: str) -> str:
 
 
 def _deal_into_folds(units: dict[str, list[Section]], number: int) -> dict[str, list[Section]]:
-    names = [f"{i:0{len(str(number))}d}of{number}" for i in range(1, number + 1)]
-    folds: dict[str, list[Section]] = {name: [] for name in names}
     fold_of = deal_units({name: _kind(inside) for name, inside in units.items()}, number)
+    folds: list[list[Section]] = [[] for _ in range(number)]
     for name, inside in units.items():
-        folds[names[fold_of[name]]] += inside
-    return folds
+        folds[fold_of[name]] += inside
+    return {f"{i:0{len(str(number))}d}of{number}": inside for i, inside in enumerate(folds, start=1)}
 
 
 def _kind(sections: Iterable[Section]) -> tuple[str, str]:
@@ -140,10 +139,8 @@ def _kind(sections: Iterable[Section]) -> tuple[str, str]:
     return " and ".join(sorted({s.organ for s in shown})), " and ".join(sorted({s.disease_state for s in shown}))
 
 
-def _require_apart(fold: str, inside: Iterable[Section], sections: Iterable[Section]) -> None:
-    out = {s.sample for s in inside}
-    shared = {s.donor for s in sections if s.sample in out} & {s.donor for s in sections if s.sample not in out}
-    if shared:
+def _require_apart(fold: str, inside: Sequence[Section], sections: Sequence[Section]) -> None:
+    if shared := {s.donor for s in inside} & {s.donor for s in set(sections) - set(inside)}:
         raise SealError(
             f"fold {fold} would test on donor {sorted(shared)[0]} and train on other sections of that donor",
             expected="all sections of a donor on one side",
@@ -152,24 +149,15 @@ def _require_apart(fold: str, inside: Iterable[Section], sections: Iterable[Sect
 
 
 def deal_units(units: Mapping[str, tuple[str, str]], number: int) -> dict[str, int]:
-    """Deal units into folds by a rule that looks at nothing but organ, disease state and name.
+    """Deal units (name -> organ, disease state) into folds: name -> fold, 0 to `number` - 1.
+
+    The rule looks at nothing but organ, disease state and name.
 
     Organs come in order of name; within an organ the state that is rarest over all units comes first, then the name
     decides. Each unit goes to the fold with the fewest units of its organ; among those, of its state; among those,
     of all; among those, to the first. So no two folds differ by more than one in their units of an organ. Then two
     units of an organ change places wherever that evens out the states: wherever it lowers the sum over folds and
     states of the squared number of units, until nothing does.
-
-    Parameters
-    ----------
-    units
-        Name -> organ, disease state.
-    number
-        Of folds.
-
-    Returns
-    -------
-    Name -> fold, 0 to number - 1.
 
     Source: our choice.
     """
@@ -206,16 +194,11 @@ def make_folds(sections: Sequence[Section], settings: EvaluationSettings) -> tup
     """The folds as rows; see `left_out`, whose errors it raises."""
     folds = []
     for name, inside in left_out(sections, settings).items():
-        out = {s.sample for s in inside}
-        outside = [s for s in sections if s.sample not in out]
-        folds.append(
-            Fold(
-                name=name,
-                train=_rows(s for s in outside if s.has_image),
-                test=_rows(s for s in sections if s.sample in out and s.has_image),
-                omics=_rows(outside),
-            )
-        )
+        out = set(inside)
+        outside = [s for s in sections if s not in out]
+        train = _rows(s for s in outside if s.has_image)
+        test = _rows(s for s in sections if s in out and s.has_image)
+        folds.append(Fold(name, train, test, omics=_rows(outside)))
     return tuple(folds)
 
 

@@ -70,11 +70,7 @@ def _read_table(path: Path) -> "pd.DataFrame":
     import pandas as pd
 
     if not path.exists():
-        raise SealError(
-            f"{path} is missing",
-            expected="an alias table such as HGNC's hgnc_complete_set.txt",
-            do="download it from genenames.org (Statistics & download files), or correct the path",
-        )
+        raise _bad(path, "is missing", "an alias table")
     form = {"encoding": "utf-8-sig", "dtype": str, "keep_default_na": False, "engine": "python"}
     wanted = ("symbol", *NAMES, ENSEMBL)  # the engine in Python tells a cell that is not there from an empty one
     try:
@@ -82,23 +78,27 @@ def _read_table(path: Path) -> "pd.DataFrame":
             separator = "\t" if "\t" in file.readline() else ","
         table = pd.read_csv(path, sep=separator, usecols=lambda column: column in wanted, **form)
     except (OSError, ValueError) as error:  # pandas' own are ValueErrors too
-        raise _bad(path, f"{type(error).__name__}: {error}", "a readable table in UTF-8") from error
+        raise _bad(path, f"cannot be read ({type(error).__name__}: {error})", "a readable table in UTF-8") from error
     if lacking := [name for name in ("symbol", *NAMES) if name not in table]:
-        raise _bad(path, f"columns {', '.join(lacking)} are missing", f"columns symbol, {', '.join(NAMES)}")
+        raise _bad(
+            path, f"is no alias table: columns {', '.join(lacking)} are missing", f"columns symbol, {', '.join(NAMES)}"
+        )
     if table.isna().any(axis=None):
-        raise _bad(path, f"row {int(table.isna().any(axis=1).argmax()) + 1} ends early", "all columns in every row")
+        raise _bad(
+            path, f"is cut: row {int(table.isna().any(axis=1).argmax()) + 1} ends early", "all columns in every row"
+        )
     table = table.apply(lambda column: column.str.strip().str.upper())
     table = table[table["symbol"] != ""]
     if table.empty:
-        raise _bad(path, "no gene in it", "a row for each gene")
+        raise _bad(path, "has no gene in it", "a row for each gene")
     return table
 
 
 def _bad(path: Path, problem: str, expected: str) -> SealError:
     return SealError(
-        f"{path}: {problem}",
+        f"{path} {problem}",
         expected=f"{expected}, as in HGNC's hgnc_complete_set.txt",
-        do="download the table again from genenames.org, or correct the file",
+        do="download the table from genenames.org (Statistics & download files), or correct the file or its path",
     )
 
 
@@ -112,12 +112,7 @@ _HUMAN = re.compile(r"^(GRCH3[78]|HG19|HG38)_+")
 def clean_genes(symbols: Sequence[str], aliases: Aliases | None = None) -> tuple[list[str], np.ndarray]:
     """Upper-case gene symbols without duplicates, control probes and the human genome's prefix.
 
-    Parameters
-    ----------
-    symbols
-        A table's columns.
-    aliases
-        If given, earlier symbols, aliases and Ensembl ids become the approved symbols they lead to.
+    With `aliases`, earlier symbols, aliases and Ensembl ids become the approved symbols they lead to.
 
     Returns
     -------

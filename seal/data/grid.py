@@ -143,14 +143,7 @@ def astray(obs: "pd.DataFrame", kind: str) -> float:
 
 
 def require_places(obs: "pd.DataFrame", kind: str, path: Path) -> None:
-    """Assert that a section's grid positions are its own and belong to its pixel positions.
-
-    Parameters
-    ----------
-    kind
-        "visium" or "square".
-    path
-        Where the positions come from.
+    """Assert that a section's positions on a grid, read from `path`, are its own and belong to its pixel positions.
 
     Raises
     ------
@@ -158,14 +151,12 @@ def require_places(obs: "pd.DataFrame", kind: str, path: Path) -> None:
         Two spots at one place of the grid, or more than 5 % of the pairs astray.
     """
     again = obs.duplicated(PLACES)
-    share = 0.0 if again.any() else astray(obs, kind)
-    if not again.any() and share <= ASTRAY:
+    if again.any():
+        what = f"spot {obs.index[again][0]} has the array_row and array_col of another"
+    elif (share := astray(obs, kind)) > ASTRAY:
+        what = f"of the pairs of spots that touch on the {kind} grid or in the image, {share:.0%} do so in one alone"
+    else:
         return
-    what = (
-        f"spot {obs.index[again][0]} has the array_row and array_col of another"
-        if again.any()
-        else f"of the pairs of spots that touch on the {kind} grid or in the image, {share:.0%} do so in one alone"
-    )
     raise SealError(
         f"{path}: {what}",
         expected="array_row and array_col, one place a spot, that belong to pxl_row_in_fullres and pxl_col_in_fullres",

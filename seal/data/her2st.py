@@ -8,7 +8,7 @@ import csv
 import os
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -48,6 +48,11 @@ class SectionFiles:
     labels: Path | None
 
     @property
+    def sample(self) -> str:
+        """The sample's id."""
+        return f"HER2ST-{self.name}"
+
+    @property
     def donor(self) -> str:
         """The patient: the section's letter."""
         return f"HER2ST-{self.name[0]}"
@@ -71,10 +76,10 @@ def local_sections(folder: Path) -> list[SectionFiles]:
     for counts in sorted((folder / FOLDERS["counts"]).glob("*.tsv.gz")):
         name = counts.name.removesuffix(".tsv.gz")
         spots = folder / FOLDERS["spots"] / f"{name}_selection.tsv"
-        images = sorted((folder / FOLDERS["image"] / name[0] / name).glob("*.jpg"))
+        image = min((folder / FOLDERS["image"] / name[0] / name).glob("*.jpg"), default=None)
         labels = next(iter((folder / FOLDERS["labels"]).rglob(f"{name}_labeled_coordinates.tsv")), None)
         if spots.is_file():
-            found.append(SectionFiles(name, counts, spots, images[0] if images else None, labels))
+            found.append(SectionFiles(name, counts, spots, image, labels))
     if not found:
         raise SealError(
             f"{folder} holds no section of her2st",
@@ -85,11 +90,7 @@ def local_sections(folder: Path) -> list[SectionFiles]:
 
 
 def fetch() -> Path:
-    """Download the data set (one archive of its repository) and unpack its tables and images, once.
-
-    Returns
-    -------
-    The folder that stands for the repository's `data`.
+    """Download the data set (one archive of its repository) and unpack it once; the folder that stands for its `data`.
 
     Raises
     ------
@@ -156,7 +157,7 @@ def read_section(section: SectionFiles) -> "tuple[AnnData, float]":
     import pandas as pd
     from scipy.sparse import csr_matrix
 
-    spots, counts = _read_spots(section.spots), _read_table(section.counts, index_col=0)
+    spots, counts = _read_spots(section.spots), _read_table(section.counts, index=0)
     if counts.empty:
         raise _bad(section.counts, f"{len(counts)} spots and {counts.shape[1]} genes", "spots x genes, at least one")
     if not counts.index.is_unique:
@@ -186,22 +187,21 @@ def read_section(section: SectionFiles) -> "tuple[AnnData, float]":
     return data, _um_per_px(spots, section)
 
 
-def _read_table(path: Path, **options: Any) -> "pd.DataFrame":
+def _read_table(path: Path, needed: Sequence[str] = (), index: int | None = None) -> "pd.DataFrame":
     import pandas as pd
 
     try:
         # low_memory reads in pieces, which a table of 16,000 columns pays for with twice the time
-        return pd.read_csv(path, sep="\t", low_memory=False, **options)
+        table = pd.read_csv(path, sep="\t", low_memory=False, index_col=index)
     except Exception as error:  # gzip, zlib, parser and unicode errors, all of them a damaged file
         raise _bad(path, f"{type(error).__name__}: {error}", "a whole tab-separated table") from error
+    if lacking := [column for column in needed if column not in table]:
+        raise _bad(path, f"columns {', '.join(lacking)} are missing", f"columns {', '.join(needed)}")
+    return table
 
 
 def _read_spots(path: Path) -> "pd.DataFrame":
-    spots = _read_table(path)
-    lacking = [column for column in SPOT_COLUMNS if column not in spots]
-    if lacking:
-        raise _bad(path, f"columns {', '.join(lacking)} are missing", f"columns {', '.join(SPOT_COLUMNS)}")
-    spots = _numbers(spots, SPOT_COLUMNS, path)
+    spots = _numbers(_read_table(path, SPOT_COLUMNS), SPOT_COLUMNS, path)
     spots = spots[spots["selected"] == 1]
     names = spots["x"].astype(int).astype(str) + "x" + spots["y"].astype(int).astype(str)
     if not names.is_unique:
@@ -228,11 +228,8 @@ def _bad(path: Path, problem: str, expected: str) -> SealError:
 
 def _labels(path: Path, spots: "pd.DataFrame") -> list[str | None]:
     """A pathologist's label of each spot, joined by new_x, new_y (three decimals), None where there is none."""
-    table = _read_table(path)
-    lacking = [column for column in ("x", "y", "label") if column not in table]
-    if lacking:
-        raise _bad(path, f"columns {', '.join(lacking)} are missing", "columns x, y, label")
-    table = _numbers(table.dropna(subset=["x", "y"]), ("x", "y"), path)
+    table = _read_table(path, ("x", "y", "label")).dropna(subset=["x", "y"])
+    table = _numbers(table, ("x", "y"), path)
     found = {(round(x, 3), round(y, 3)): label for x, y, label in table[["x", "y", "label"]].to_numpy()}
     labels = [found.get((round(x, 3), round(y, 3))) for x, y in spots[["new_x", "new_y"]].to_numpy()]
     return [label if isinstance(label, str) else None for label in labels]
@@ -251,16 +248,9 @@ def _um_per_px(spots: "pd.DataFrame", section: SectionFiles) -> float:
     return PITCH / float(np.median(distances))
 
 
-def _patches(section: SectionFiles, data: "AnnData", um_per_px: float) -> np.ndarray:
-    """Cut 112 um around each spot at the image's own resolution, uint8 [spots, S, S, 3]."""
-    image = SlideImage(section.image)
-    side = round(FIELD / um_per_px)
-    return np.stack([image.region(x, y, side, side) for x, y in data.obsm["spatial"]])
-
-
 def _row(section: SectionFiles, data: "AnnData", um_per_px: float) -> dict[str, Any]:
     return {
-        "id": f"HER2ST-{section.name}",
+        "id": section.sample,
         "organ": "Breast",
         "disease_state": "Cancer",
         "oncotree_code": "IDC",
@@ -283,27 +273,26 @@ def convert(section: SectionFiles, root: Path) -> None:
     """Write one section as a sample, unless it is there, made from the same files."""
     files = {n: getattr(section, n) for n in ("counts", "spots", "image", "labels") if getattr(section, n) is not None}
     made = Made("her2st's samples", VERSION, dict(zip(files, contents(files.values()), strict=True)))
-    if _listed(root, section) and is_made(root, f"HER2ST-{section.name}", made):
+    if _is_listed(root, section) and is_made(root, section.sample, made):
         return
     data, um_per_px = read_section(section)
-    patches = _patches(section, data, um_per_px) if section.image is not None else None
+    patches = None
+    if section.image is not None:
+        image, side = SlideImage(section.image), round(FIELD / um_per_px)
+        patches = np.stack([image.region(x, y, side, side) for x, y in data.obsm["spatial"]])  # [spots, side, side, 3]
     write_sample(root, _row(section, data, um_per_px) | {"made": made.stamp()}, data, patches, um_per_px)
 
 
-def _listed(root: Path, section: SectionFiles) -> bool:
-    ids = read_table(root)["id"].tolist() if (root / "metadata.csv").is_file() else []
-    files = [root / "st" / f"HER2ST-{section.name}.h5ad"]
-    if section.image is not None:
-        files.append(root / "patches" / f"HER2ST-{section.name}.h5")
-    return f"HER2ST-{section.name}" in ids and all(path.is_file() for path in files)
+def _is_listed(root: Path, section: SectionFiles) -> bool:
+    """Say whether a sample's row and files are there."""
+    if not (root / "metadata.csv").is_file() or section.sample not in set(read_table(root)["id"]):
+        return False
+    patches = section.image is None or (root / "patches" / f"{section.sample}.h5").is_file()
+    return patches and (root / "st" / f"{section.sample}.h5ad").is_file()
 
 
 def prepare(profile: Profile) -> Path:
-    """Write every section there is as a sample.
-
-    Returns
-    -------
-    The folder of the samples.
+    """Write every section there is as a sample; the folder of the samples.
 
     Raises
     ------
@@ -313,20 +302,14 @@ def prepare(profile: Profile) -> Path:
     from tqdm import tqdm
 
     local = os.environ.get("SEAL_HER2ST")
-    if local and not Path(local).expanduser().is_dir():
-        raise SealError(f"SEAL_HER2ST={local} is no folder", expected="the `data` folder of her2st", do="correct it")
     sections = local_sections(Path(local).expanduser() if local else fetch())
     root = paths.samples("her2st")
     for section in tqdm(sections, desc="her2st sections", unit="section"):
         convert(section, root)
-    _drop_others(root, (f"HER2ST-{section.name}" for section in sections))
+    # Samples of an earlier, larger copy leave the table, so that results follow from this copy alone.
+    table = read_table(root)
+    wanted = table["id"].isin([section.sample for section in sections])
+    if not wanted.all():
+        with atomic(root / "metadata.csv") as temporary:
+            table[wanted].drop(columns="donor").to_csv(temporary, index=False)
     return root
-
-
-def _drop_others(root: Path, wanted: Iterable[str]) -> None:
-    """Take samples of an earlier, larger copy out of the table, so that results follow from this copy alone."""
-    table, names = read_table(root), set(wanted)
-    if set(table["id"]) <= names:
-        return
-    with atomic(root / "metadata.csv") as temporary:
-        table[table["id"].isin(names)].drop(columns="donor").to_csv(temporary, index=False)

@@ -113,13 +113,11 @@ class Pairs:
         """A section's raw counts, scipy CSR [spots of the section, genes]; the genes stand in genes.json."""
         from scipy.sparse import csr_array
 
-        data, indices, indptr = (
-            RowFile(self.folder / "counts" / f"{name}.npy", dtype, ())
-            for name, dtype in (("data", "<f4"), ("indices", "<i4"), ("indptr", "<i8"))
-        )
-        rows = indptr[section.start : section.stop + 1] - section.nnz
-        own = slice(section.nnz, section.nnz + int(rows[-1]))
-        return csr_array((data[own], indices[own], rows), shape=(len(rows) - 1, len(self.genes_counted)))
+        folder = self.folder / "counts"
+        indptr = RowFile(folder / "indptr.npy", "<i8", ())[section.start : section.stop + 1]
+        own = slice(indptr[0], indptr[-1])
+        data, indices = RowFile(folder / "data.npy", "<f4", ())[own], RowFile(folder / "indices.npy", "<i4", ())[own]
+        return csr_array((data, indices, indptr - indptr[0]), shape=(len(indptr) - 1, len(self.genes_counted)))
 
     @cached_property
     def genes_counted(self) -> list[str]:
@@ -144,14 +142,13 @@ class Pairs:
     def panel(self, fold: Fold) -> Panel:
         """The fold's gene panel; its donors are asserted to be training donors."""
         panel = panels.load(self.folder / "folds" / fold.name / "panel.json").first(self.genes)
-        if self.profile.evaluation.split != "section":
-            leaked = set(panel.donors) & set(self.per_spot("donor")[fold.test])
-            if leaked:
-                raise SealError(
-                    f"the panel of fold {fold.name} was chosen on its test donor {', '.join(sorted(leaked))}",
-                    expected="a panel chosen on training donors only",
-                    do=f"delete {self.folder} and assemble the pairs again",
-                )
+        leaked = set(panel.donors) & set(self.per_spot("donor")[fold.test])
+        if leaked and self.profile.evaluation.split != "section":
+            raise SealError(
+                f"the panel of fold {fold.name} was chosen on its test donor {', '.join(sorted(leaked))}",
+                expected="a panel chosen on training donors only",
+                do=f"delete {self.folder} and assemble the pairs again",
+            )
         return panel
 
     def context(self, fold: Fold) -> np.ndarray:
@@ -217,23 +214,13 @@ def tabulate_samples(pairs: Pairs):
 
     out = left_out(pairs.sections, pairs.profile.evaluation)
     fold_of = {section.sample: name for name, inside in out.items() for section in inside}
-    rows = [
-        {
-            "id": s.sample,
-            "organ": s.organ,
-            "disease_state": s.disease_state,
-            "donor": s.donor,
-            "technology": s.technology,
-            "spots": s.stop - s.start,
-            "pairs": (s.stop - s.start) * s.has_image,
-            "dataset": s.dataset,
-            "licence": s.licence,
-            "simulated": pairs.profile.simulated,
-            "fold": fold_of.get(s.sample),
-        }
-        for s in pairs.sections
-    ]
-    return pd.DataFrame(rows)
+    frame = pd.DataFrame([vars(section) for section in pairs.sections]).rename(columns={"sample": "id"})
+    frame["spots"] = frame["stop"] - frame["start"]
+    frame["pairs"] = frame["spots"] * frame["has_image"]
+    frame["simulated"] = pairs.profile.simulated
+    frame["fold"] = [fold_of.get(name) for name in frame["id"]]
+    of_sample = ["id", "organ", "disease_state", "donor", "technology", "spots", "pairs"]
+    return frame[[*of_sample, "dataset", "licence", "simulated", "fold"]]
 
 
 def tabulate_panel(pairs: Pairs):
@@ -244,9 +231,6 @@ def tabulate_panel(pairs: Pairs):
     for fold in pairs.folds():
         genes = pairs.panel(fold)
         organs = {gene: [o for o, scored in genes.test.items() if gene in scored] for gene in genes.test_genes}
-        rows += [
-            {"fold": fold.name, "rank": rank, "gene": gene, "test": gene in organs}
-            | {"organs": ", ".join(organs.get(gene, []))}
-            for rank, gene in enumerate(genes.genes, start=1)
-        ]
-    return pd.DataFrame(rows)
+        for rank, gene in enumerate(genes.genes, start=1):
+            rows.append((fold.name, rank, gene, gene in organs, ", ".join(organs.get(gene, []))))
+    return pd.DataFrame(rows, columns=["fold", "rank", "gene", "test", "organs"])

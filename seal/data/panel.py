@@ -66,13 +66,7 @@ class Panel:
         return write_json(path, {"version": FORMAT, **asdict(self), "hash": self.hash})
 
     def require(self, other: "Panel", owner: str) -> None:
-        """Assert that `other` is this panel, gene for gene.
-
-        Raises
-        ------
-        SealError
-            Names the first gene that differs, or the lengths.
-        """
+        """Assert that `other` is this panel, gene for gene; see `require_genes`."""
         require_genes(self.genes, other.genes, owner)
 
 
@@ -114,28 +108,24 @@ def load(path: Path) -> Panel:
     stored = read_json(path)
     version = stored.get("version") if isinstance(stored, dict) else None
     if version != FORMAT:
-        raise SealError(
-            f"{path} is no gene panel of format {FORMAT} (its version: {version!r})",
-            expected=f"version {FORMAT}",
-            do="assemble the pairs again (notebook 01), or read it with the seal that wrote it",
-        )
+        raise _bad_panel(path, f"its version is {version!r}", f"version {FORMAT}")
     try:
         test = {organ: tuple(genes) for organ, genes in stored["test"].items()}
-        panel = Panel(tuple(stored["genes"]), test, tuple(stored["donors"]))
-        stored_hash = stored["hash"]
+        panel, stored_hash = Panel(tuple(stored["genes"]), test, tuple(stored["donors"])), stored["hash"]
     except (KeyError, TypeError, AttributeError) as error:
-        raise SealError(
-            f"{path} is not a gene panel ({error} is missing)",
-            expected="genes, test, donors, hash",
-            do="assemble the pairs again (notebook 01)",
-        ) from error
+        raise _bad_panel(path, f"{error} is missing", "genes, test, donors, hash") from error
     if panel.hash != stored_hash:
-        raise SealError(
-            f"{path}: the genes give the hash {panel.hash[:12]}",
-            expected=f"{stored_hash[:12]}, the hash stored in the file",
-            do="the file was edited after it was written; assemble the pairs again (notebook 01)",
-        )
+        problem = f"edited after it was written: its genes give the hash {panel.hash[:12]}"
+        raise _bad_panel(path, problem, f"{stored_hash[:12]}, the hash stored in the file")
     return panel
+
+
+def _bad_panel(path: Path, problem: str, expected: str) -> SealError:
+    return SealError(
+        f"{path} is no gene panel of format {FORMAT} ({problem})",
+        expected=expected,
+        do="assemble the pairs again (notebook 01), or read it with the seal that wrote it",
+    )
 
 
 @dataclass(frozen=True, eq=False)

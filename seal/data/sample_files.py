@@ -1,6 +1,7 @@
 """A sample's counts and patches, read and written in HEST-1k's layout (data/README.md)."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,15 +56,8 @@ def read_counts(sample: Sample) -> "AnnData":
 
 
 def check_counts(data: "AnnData", path: Path, normalised: bool = False) -> None:
-    """Assert that counts (CSR) are fit for use; `path` says where they come from.
-
-    Raises
-    ------
-    SealError
-        See `read_counts`.
-    """
-    problem = _problem(data, normalised)
-    if problem:
+    """Assert that counts (CSR), read from `path`, are fit for use; see `read_counts` for what is not."""
+    if problem := _problem(data, normalised):
         raise SealError(
             f"{path}: {problem}",
             expected="spots with unique barcodes, grid and pixel positions, and raw counts (whole numbers >= 0)",
@@ -76,8 +70,7 @@ def _problem(data: "AnnData", normalised: bool) -> str | None:
         return f"{data.n_obs} spots and {data.n_vars} genes"
     if not data.obs_names.is_unique:
         return f"barcode {data.obs_names[data.obs_names.duplicated()][0]} occurs twice"
-    missing = [column for column in OBS if column not in data.obs]
-    if missing:
+    if missing := [column for column in OBS if column not in data.obs]:
         return f"obs lacks {', '.join(missing)}"
     positions = data.obs[list(OBS)].to_numpy(dtype=float)
     if not np.isfinite(positions).all():
@@ -95,23 +88,25 @@ def _problem(data: "AnnData", normalised: bool) -> str | None:
     return None
 
 
-def _open_patches(path: Path) -> h5py.File:
+@contextmanager
+def _open_patches(path: Path) -> Iterator[tuple[h5py.File, dict[str, int]]]:
+    """A file of patches, checked, and the row of each barcode in it."""
     try:
         file = h5py.File(path, "r")
     except OSError as error:
         raise _bad_patches(path, str(error)) from error
-    lacking = [name for name in ("img", "barcode") if name not in file]
-    problem = f"lacks {', '.join(lacking)}" if lacking else _misshapen(file["img"], file["barcode"])
-    if problem:
-        file.close()
-        raise _bad_patches(path, problem)
-    return file
-
-
-def _misshapen(img: h5py.Dataset, barcode: h5py.Dataset) -> str | None:
-    if img.dtype != np.uint8 or img.ndim != 4 or img.shape[1:] != (img.shape[1], img.shape[1], 3):
-        return f"img is {img.dtype} {img.shape}"
-    return None if len(img) == len(barcode) else f"{len(img)} patches and {len(barcode)} barcodes"
+    with file:
+        if lacking := [name for name in ("img", "barcode") if name not in file]:
+            raise _bad_patches(path, f"lacks {', '.join(lacking)}")
+        img = file["img"]
+        if img.dtype != np.uint8 or img.ndim != 4 or img.shape[1:] != (img.shape[1], img.shape[1], 3):
+            raise _bad_patches(path, f"img is {img.dtype} {img.shape}")
+        names = [b.decode() if isinstance(b, bytes) else str(b) for b in file["barcode"][:].ravel()]
+        if len(img) != len(names):
+            raise _bad_patches(path, f"{len(img)} patches and {len(names)} barcodes")
+        if len(set(names)) != len(names):
+            raise _bad_patches(path, "a barcode occurs twice")
+        yield file, {name: i for i, name in enumerate(names)}
 
 
 def _bad_patches(path: Path, problem: str) -> SealError:
@@ -122,19 +117,11 @@ def _bad_patches(path: Path, problem: str) -> SealError:
     )
 
 
-def _patch_index(file: h5py.File, path: Path) -> dict[str, int]:
-    names = [b.decode() if isinstance(b, bytes) else str(b) for b in file["barcode"][:].ravel()]
-    index = {name: i for i, name in enumerate(names)}
-    if len(index) != len(names):
-        raise _bad_patches(path, "a barcode occurs twice")
-    return index
-
-
 def patch_barcodes(sample: Sample) -> list[str]:
     """Barcodes of the spots that have a patch; with an image only, all those in tissue."""
     if sample.patches_path.is_file():
-        with _open_patches(sample.patches_path) as file:
-            return list(_patch_index(file, sample.patches_path))
+        with _open_patches(sample.patches_path) as (_, index):
+            return list(index)
     obs = read_counts(sample).obs
     inside = obs["in_tissue"].astype(bool) if "in_tissue" in obs else np.ones(len(obs), dtype=bool)
     return obs.index[inside].tolist()
@@ -157,15 +144,13 @@ def read_patches(sample: Sample, barcodes: Sequence[str], size: int, um_per_px: 
     """
     field = size * um_per_px
     if sample.patches_path.is_file():
-        with _open_patches(sample.patches_path) as file:
-            yield from _stored(file, sample, barcodes, size, field)
+        with _open_patches(sample.patches_path) as (file, index):
+            yield from _stored(file, sample, _positions(index, barcodes, sample.patches_path), size, field)
     else:
         yield from _cropped(sample, barcodes, size, field)
 
 
-def _stored(file: h5py.File, sample: Sample, barcodes: Sequence[str], size: int, field: float):
-    index = _patch_index(file, sample.patches_path)
-    rows = _positions(index, barcodes, sample.patches_path)
+def _stored(file: h5py.File, sample: Sample, rows: np.ndarray, size: int, field: float) -> Iterator[np.ndarray]:
     stored = file["img"].shape[1]
     side = round(field / float(file.attrs.get("um_per_px", FIELD / stored)))
     if side > stored:
@@ -202,13 +187,7 @@ def _resized(patches: np.ndarray, size: int) -> np.ndarray:
 
 
 def require_um_per_px(sample: Sample) -> None:
-    """Assert that the scale of a sample's full-resolution image is known.
-
-    Raises
-    ------
-    SealError
-        It is missing or not above 0.
-    """
+    """Assert that the scale of a sample's full-resolution image is known: above 0."""
     if not np.isfinite(sample.um_per_px) or sample.um_per_px <= 0:
         raise SealError(
             f"sample {sample.id}: pixel_size_um_estimated is {sample.um_per_px}",
@@ -217,7 +196,7 @@ def require_um_per_px(sample: Sample) -> None:
         )
 
 
-def _cropped(sample: Sample, barcodes: Sequence[str], size: int, field: float):
+def _cropped(sample: Sample, barcodes: Sequence[str], size: int, field: float) -> Iterator[np.ndarray]:
     from seal.slides.image import SlideImage
 
     if sample.wsi_path is None:
@@ -237,8 +216,7 @@ def _cropped(sample: Sample, barcodes: Sequence[str], size: int, field: float):
 
 
 def _positions(index: Mapping[str, int], barcodes: Sequence[str], path: Path) -> np.ndarray:
-    lacking = [name for name in barcodes if name not in index]
-    if lacking:
+    if lacking := [name for name in barcodes if name not in index]:
         raise SealError(
             f"{path} lacks {len(lacking)} of {len(barcodes)} spots, first {lacking[0]}",
             expected="every barcode that is asked for",

@@ -90,15 +90,13 @@ def read_table(root: Path) -> "pd.DataFrame":
         frame = pd.read_csv(path, encoding="utf-8-sig", dtype={"id": str, "patient": str, "subseries": str})
     except (ValueError, OSError) as error:
         raise SealError(f"{path} cannot be read ({error})", expected="a csv table", do="fetch it again") from error
-    missing = [column for column in COLUMNS if column not in frame]
-    if missing:
+    if missing := [column for column in COLUMNS if column not in frame]:
         raise SealError(
             f"{path} lacks the columns {', '.join(missing)}",
             expected=", ".join(COLUMNS),
             do="take HEST-1k's own metadata table, or write one with these columns",
         )
-    twice = frame.loc[frame["id"].duplicated(), "id"].tolist()
-    if twice:
+    if twice := frame.loc[frame["id"].duplicated(), "id"].tolist():
         raise SealError(f"{path} names {twice[0]} twice", expected="unique ids", do="remove one of the rows")
     return _completed(frame)
 
@@ -109,12 +107,8 @@ def _completed(frame: "pd.DataFrame") -> "pd.DataFrame":
 
     square = frame["st_technology"].isin(["Spatial Transcriptomics", "Visium HD"])  # HD's bins have four neighbours
     study = "study: " + frame["dataset_title"].fillna(frame["id"]).astype(str)
-    ours = {
-        "grid": square.map({True: "square", False: "visium"}),
-        "simulated": False,
-        "normalised": False,
-        "role": "train",
-    }
+    grid = square.map({True: "square", False: "visium"})
+    ours = {"grid": grid, "simulated": False, "normalised": False, "role": "train"}
     for name, value in ours.items():  # a table may hold them for some of its samples only
         frame[name] = frame[name].where(frame[name].notna(), value) if name in frame else value
     if "pixel_size_um_estimated" in frame:  # what is no number is missing, and named where it is needed
@@ -136,12 +130,7 @@ def _version(path: Path) -> list[int]:
 
 
 def read_samples(root: Path, frame: "pd.DataFrame | None" = None) -> list[Sample]:
-    """The samples of a tree whose counts are there, sorted by id.
-
-    Parameters
-    ----------
-    frame
-        Rows of `read_table` for those that are wanted; all of the tree's where None.
+    """The samples of a tree whose counts are there, of these rows of its table or (None) of all, sorted by id.
 
     Raises
     ------

@@ -120,10 +120,8 @@ class RowFile:
         for first, length in zip(firsts, lengths, strict=True):
             runs.append((whole[begin : begin + length * size], offset + first * size))
             begin += length * size
-        if hasattr(os, "posix_fadvise"):
-            for left, place in runs:
-                with suppress(OSError):  # not every file system takes advice
-                    os.posix_fadvise(self._reading.fileno(), place, len(left), os.POSIX_FADV_WILLNEED)
+        for left, place in runs:
+            _advise(self._reading, place, len(left), "POSIX_FADV_WILLNEED")
         for left, place in runs:
             while left:
                 got = os.preadv(self._reading.fileno(), [left], place)
@@ -147,9 +145,7 @@ class RowFile:
         except OSError as error:
             raise self._full(error) from error
         begin = max(self._layout[0], place - BEHIND)
-        if hasattr(os, "posix_fadvise") and place > begin:
-            with suppress(OSError):
-                os.posix_fadvise(self._writing.fileno(), begin, place - begin, os.POSIX_FADV_DONTNEED)
+        _advise(self._writing, begin, place - begin, "POSIX_FADV_DONTNEED")
 
     def sync(self) -> None:
         """Return when all that was written is on the disk."""
@@ -180,6 +176,11 @@ class RowFile:
     @cached_property
     def _writing(self) -> FileIO:
         return FileIO(self.path, "r+")
+
+
+def _advise(file: FileIO, place: int, length: int, advice: str) -> None:
+    with suppress(OSError, AttributeError):  # not every system and file system takes advice
+        os.posix_fadvise(file.fileno(), place, length, getattr(os, advice))
 
 
 def _bytes_of(values: np.ndarray) -> memoryview:

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 OVERLAPS = "overlaps.csv"  # beside HEST-1k's table: sections that `tools.hest_audit` found twice in the files
-COLUMNS = {"st_technology": "technology", "spots_under_tissue": "spots"}
 
 
 @dataclass(frozen=True)
@@ -68,22 +67,17 @@ def select(
     """
     inferred = donors.infer(frame, overlaps)
     left, waterfall = rules.apply(frame.drop(columns="donor", errors="ignore").merge(inferred, on="id"))
-    samples = left.rename(columns=COLUMNS)
-    tested = set(testset.choose(samples, settings or SelectionSettings()))
+    samples = left.rename(columns={"st_technology": "technology", "spots_under_tissue": "spots"})
+    tested = testset.choose(samples, settings or SelectionSettings())
     samples = samples.assign(role=samples["donor"].isin(tested).map({True: "test", False: "train"}))
     kept = ["id", "organ", "disease_state", "technology", "spots", "study", "donor", "section", "basis", "role"]
-    samples = samples[[*kept, "license", "dataset_title"]].sort_values("id").reset_index(drop=True)
+    samples = samples[[*kept, "license", "dataset_title"]].sort_values("id", ignore_index=True)
     audit.require_apart(samples)
     return Selection(samples, waterfall)
 
 
 def read_selection(root: Path, settings: SelectionSettings | None = None) -> Selection | None:
-    """Select MAPLE from the table of a tree (or a csv), if that is HEST-1k's own; overlaps.csv beside it is heeded.
-
-    Returns
-    -------
-    None where there is no table, or another one.
-    """
+    """Select MAPLE from the table of a tree (or a csv), and overlaps.csv beside it; None if it is not HEST-1k's own."""
     import pandas as pd
 
     path = find_hest_table(root)
@@ -104,7 +98,5 @@ def select_samples(root: Path, settings: SelectionSettings | None = None) -> lis
     selection = read_selection(root, settings)
     if selection is None:
         return read_samples(root)
-    chosen = selection.samples.set_index("id")
-    frame = read_table(root)
-    frame = frame[frame["id"].isin(chosen.index)]
-    return read_samples(root, frame.assign(**{name: frame["id"].map(chosen[name]) for name in ("donor", "role")}))
+    table = read_table(root).drop(columns=["donor", "role"])
+    return read_samples(root, table.merge(selection.samples[["id", "donor", "role"]], on="id"))

@@ -10,12 +10,7 @@ if TYPE_CHECKING:
 
 
 def require_apart(samples: "pd.DataFrame") -> None:
-    """Assert that training and test share no donor and no section, and that HEST-Bench is in neither.
-
-    Parameters
-    ----------
-    samples
-        id, donor, section and role of the samples of a split.
+    """Assert that training and test (`role`) share no donor and no section, and that HEST-Bench's `id` is in neither.
 
     Raises
     ------

@@ -16,7 +16,7 @@ Source: our choice; the gaps and the known cases: HEST-1k's table v1.1.0 and the
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -112,22 +112,25 @@ def infer(frame: "pd.DataFrame", overlaps: "pd.DataFrame | None" = None) -> "pd.
     alone = {name: donors.find(name) for name in ids}
     for names in linked:
         donors.join(names)
-    parts: dict[str, set[str]] = {}
-    for name in ids:
-        parts.setdefault(donors.find(name), set()).add(alone[name])
-    joined = {name for name in ids if len(parts[donors.find(name)]) > 1}
-    return pd.DataFrame(
-        {
-            "id": ids,
-            "study": _named(ids, studies),
-            "donor": [f"donor {name}" for name in _named(ids, donors)],
-            "section": _named(ids, sections),
-            "basis": [
-                "joined by a code, a section or what is known" if name in joined else basis[name] for name in ids
-            ],
-        },
-        index=frame.index,
-    )
+    for names in _group((donors.find(name), name) for name in ids):
+        if len({alone[name] for name in names}) > 1:
+            basis |= dict.fromkeys(names, "joined by a code, a section or what is known")
+    columns = {
+        "id": ids,
+        "study": _named(ids, studies),
+        "donor": [f"donor {name}" for name in _named(ids, donors)],
+        "section": _named(ids, sections),
+        "basis": [basis[name] for name in ids],
+    }
+    return pd.DataFrame(columns, index=frame.index)
+
+
+def _group(named: Iterable[tuple[Hashable, str]]) -> list[list[str]]:
+    """Names with equal keys, together."""
+    groups: dict[Hashable, list[str]] = {}
+    for key, name in named:
+        groups.setdefault(key, []).append(name)
+    return list(groups.values())
 
 
 def _named(ids: Sequence[str], groups: Groups) -> list[str]:
@@ -145,19 +148,17 @@ def text(value: object) -> str:
 
 def _studies(rows: Sequence[dict]) -> Groups:
     studies = Groups(row["id"] for row in rows)
-    by_key: dict[tuple, list[str]] = {}
-    for row in rows:
-        title = text(row["dataset_title"])
-        stem = _STEM.split(title)[0].strip().casefold() or title.casefold()
-        link = text(row["study_link"]).split("?")[0].split("#")[0].rstrip("/")
-        keys = [("title", title.casefold()), ("stem", stem, row["organ"])]
-        if link.startswith("http"):
-            keys.append(("link", link))
-        for key in keys:
-            by_key.setdefault(key, []).append(row["id"])
-    for names in by_key.values():
+    for names in _group((key, row["id"]) for row in rows for key in _study_keys(row)):
         studies.join(names)
     return studies
+
+
+def _study_keys(row: dict) -> list[tuple]:
+    title = text(row["dataset_title"]).casefold()
+    stem = _STEM.split(title)[0].strip() or title
+    link = text(row["study_link"]).split("?")[0].split("#")[0].rstrip("/")
+    keys = [("title", title), ("stem", stem, row["organ"])]
+    return [*keys, ("link", link)] if link.startswith("http") else keys
 
 
 def patients(row: dict) -> set[str]:
@@ -171,24 +172,14 @@ def patients(row: dict) -> set[str]:
 
 
 def _within_studies(rows: Sequence[dict], studies: Groups) -> tuple[Groups, dict[str, str]]:
-    donors = Groups(row["id"] for row in rows)
-    members: dict[str, list[dict]] = {}
-    for row in rows:
-        members.setdefault(studies.find(row["id"]), []).append(row)
-    basis = {}
-    for study in members.values():
-        named = {row["id"]: patients(row) for row in study}
-        if not all(named.values()):
-            donors.join(list(named))
-            basis.update(dict.fromkeys(named, "study: not every sample names its patient"))
-            continue
-        by_patient: dict[str, list[str]] = {}
-        for name, found in named.items():
-            for patient in found:
-                by_patient.setdefault(patient, []).append(name)
-        for names in by_patient.values():
+    named = {row["id"]: patients(row) for row in rows}
+    donors, basis = Groups(named), {}
+    for study in _group((studies.find(name), name) for name in named):
+        whole = not all(named[name] for name in study)
+        for names in [study] if whole else _group((patient, name) for name in study for patient in named[name]):
             donors.join(names)
-        basis.update(dict.fromkeys(named, "patient, named by the table"))
+        why = "study: not every sample names its patient" if whole else "patient, named by the table"
+        basis |= dict.fromkeys(study, why)
     return donors, basis
 
 
@@ -201,11 +192,9 @@ def codes(subseries: str) -> set[str]:
 
 def _codes(rows: Sequence[dict], studies: Groups) -> list[list[str]]:
     """Samples of different studies that bear one donor's code; within a study rule 2 knows better."""
-    by_code: dict[tuple, list[str]] = {}
-    for row in rows:
-        for code in codes(text(row["subseries"])):
-            by_code.setdefault((row["species"], row["organ"], code), []).append(row["id"])
-    return [names for names in by_code.values() if len({studies.find(name) for name in names}) > 1]
+    coded = [(row, code) for row in rows for code in codes(text(row["subseries"]))]
+    groups = _group(((row["species"], row["organ"], code), row["id"]) for row, code in coded)
+    return [names for names in groups if len({studies.find(name) for name in names}) > 1]
 
 
 def _repeated(frame: "pd.DataFrame") -> list[list[str]]:

@@ -52,19 +52,9 @@ def _first_of_section(frame: "pd.DataFrame") -> "pd.Series":
 
 RULES = (
     Rule("human", "the paper trains on human tissue", "paper", lambda f: f["species"].eq("Homo sapiens")),
-    Rule(
-        "Visium, Visium HD",
-        "the paper's technologies",
-        "paper",
-        lambda f: f["st_technology"].isin(TECHNOLOGIES),
-    ),
+    Rule("Visium, Visium HD", "the paper's technologies", "paper", lambda f: f["st_technology"].isin(TECHNOLOGIES)),
     Rule("14 organs", "the paper's organs", "paper", lambda f: f["organ"].isin(ORGANS)),
-    Rule(
-        "not in HEST-Bench",
-        "the benchmark is tested on",
-        "paper",
-        lambda f: ~f["id"].isin(bench.samples()),
-    ),
+    Rule("not in HEST-Bench", "the benchmark is tested on", "paper", lambda f: ~f["id"].isin(bench.samples())),
     Rule(
         "no donor of HEST-Bench",
         "another section of a benchmark's donor would leak into training",
@@ -83,12 +73,7 @@ RULES = (
 
 
 def apply(frame: "pd.DataFrame") -> "tuple[pd.DataFrame, pd.DataFrame]":
-    """Apply the rules in turn to the whole table.
-
-    Parameters
-    ----------
-    frame
-        HEST-1k's table with study, donor and section (`seal.data.maple.donors.infer`).
+    """Apply the rules in turn to HEST-1k's whole table with study, donor and section (`seal.data.maple.donors.infer`).
 
     Returns
     -------
@@ -109,7 +94,6 @@ def apply(frame: "pd.DataFrame") -> "tuple[pd.DataFrame, pd.DataFrame]":
 
 
 def _step(name: str, reason: str, source: str, out: "pd.DataFrame", left: "pd.DataFrame") -> dict[str, object]:
-    named = sorted(out["id"], key=in_order) if len(out) <= 40 else []
     return {
         "rule": name,
         "reason": reason,
@@ -118,5 +102,5 @@ def _step(name: str, reason: str, source: str, out: "pd.DataFrame", left: "pd.Da
         "spots_out": int(out["spots_under_tissue"].sum()),
         "samples_left": len(left),
         "spots_left": int(left["spots_under_tissue"].sum()),
-        "out": " ".join(named),
+        "out": " ".join(sorted(out["id"], key=in_order)) if len(out) <= 40 else "",
     }

@@ -23,12 +23,7 @@ TRAINED_ON = 2 / 3  # of an organ's spots, at least
 
 
 def choose(samples: "pd.DataFrame", settings: SelectionSettings) -> list[str]:
-    """Choose MAPLE-Test's donors.
-
-    Parameters
-    ----------
-    samples
-        organ, donor and spots of the samples that the rules leave.
+    """Choose MAPLE-Test's donors from organ, donor and spots of the samples that the rules leave.
 
     Raises
     ------

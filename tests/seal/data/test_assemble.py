@@ -87,6 +87,7 @@ def test_equals_the_plain_assembly_on_samples_of_different_genes(tree):
     pairs = assemble(TREE)
     assert [s.sample for s in pairs.sections] == ["S0", "S1", "S3", "S2"], "with an image first"
     assert (pairs.n_pairs, pairs.n_spots) == (23, 31)
+    assert {s.um_per_px for s in pairs.sections} == {0.5}, "of the image, not of the patches"
     require_equal(pairs, assembled(read_samples(tree), TREE, pairs.sections))
 
 

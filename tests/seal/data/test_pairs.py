@@ -91,7 +91,7 @@ def test_assembled_once_and_anew_when_a_setting_changes(pairs, small):
 def test_a_failed_assembly_is_not_taken_for_whole(small, monkeypatch):
     shutil.rmtree(folder_of(small))
     with monkeypatch.context() as patch:
-        patch.setattr(assembly, "_finish", lambda *_: 1 / 0)
+        patch.setattr(assembly, "_write_record", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             assemble(small)
     assert not folder_of(small).exists()
