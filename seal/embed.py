@@ -28,7 +28,7 @@ from seal.slides import patches as patching
 from seal.slides import trident
 from seal.slides.patches import Patches, PatchSettings
 from seal.train import parallel, runs, tokens
-from seal.train.runs import VisionRun
+from seal.train.runs import Run
 from seal.train.tokens import CHUNK, TokenSource
 
 # One file a slide; of a DICOM slide, which is many, name one.
@@ -380,7 +380,7 @@ def embed_all(pairs: Pairs, source: TokenSource) -> Embeddings:
     return embed_runs(pairs, source, runs.list_runs(pairs))
 
 
-def embed_runs(pairs: Pairs, source: TokenSource, chosen: Sequence[VisionRun]) -> Embeddings:
+def embed_runs(pairs: Pairs, source: TokenSource, chosen: Sequence[Run]) -> Embeddings:
     """Embed the pairs with trained runs, and with the frozen encoder; what is there and current is left alone.
 
     The runs of a fold share one pass over the trunk's tokens.
@@ -432,6 +432,6 @@ def _embed_random(pairs: Pairs, seed: int) -> np.ndarray:
 
 
 @torch.no_grad()
-def _embed_expression(omics: SealOmics, run: VisionRun, rows: slice) -> np.ndarray:
+def _embed_expression(omics: SealOmics, run: Run, rows: slice) -> np.ndarray:
     x = torch.from_numpy(np.array(run.pairs.context(run.fold)[rows]))  # [spots, genes]
     return omics(x.to(next(omics.parameters()).device)).cpu().numpy()

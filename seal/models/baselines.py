@@ -27,7 +27,7 @@ def colour_statistics(patches: RowReader) -> Float[np.ndarray, "patches 6"]:
 
     Source: our choice.
     """
-    if patches.dtype != np.uint8 or patches.ndim != 4 or patches.shape[-1] != 3:
+    if patches.dtype != np.uint8 or len(patches.shape) != 4 or patches.shape[-1] != 3:
         raise SealError(
             f"patches are {patches.dtype} {list(patches.shape)}",
             expected="uint8 [n, S, S, 3]",

@@ -32,7 +32,7 @@ def test_tokens_equal_the_plain_way(pairs):
     encoder = encoders.build(pairs.profile.encoder, image_size=56)
     assert source.views == 1
     plain = embed_patches(encoder, pairs.patches)
-    np.testing.assert_allclose(tokens.embed_tokens(encoder, source), plain, atol=1e-5)
+    np.testing.assert_allclose(tokens.embed({"": encoder}, source)[""], plain, atol=1e-5)
     rows = np.array([3, 40])
     view = augmented(pairs.patches.read(rows), rows, 1, tokens.AUGMENTATION_SEED)
     with torch.no_grad():
@@ -103,7 +103,7 @@ def test_several_tails_share_one_pass(pairs, monkeypatch):
             if "lora_B" in name:
                 parameter.data.normal_(std=0.1 + i)
         tails[f"seal{i}"] = model.encoder
-    alone = {name: tokens.embed_tokens(encoder, source) for name, encoder in tails.items()}
+    alone = {name: tokens.embed({name: encoder}, source)[name] for name, encoder in tails.items()}
     passes, plain = [], source.plain
     monkeypatch.setattr(source, "plain", lambda: passes.append(1) or plain())
     together = tokens.embed(tails, source)
