@@ -88,7 +88,7 @@ def _train(arguments: argparse.Namespace) -> None:
         for seed in arguments.seed or profile.evaluation.seeds:
             runs.train_vision(pairs, fold, seed, source, arguments.method)
             if parallel.is_main():
-                print(runs.run_folder(pairs, fold, seed, arguments.method))
+                print(runs.Run(pairs, fold, seed, arguments.method).folder)
 
 
 def _read_profile(arguments: argparse.Namespace) -> Profile:

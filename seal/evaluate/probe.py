@@ -13,21 +13,11 @@ GROUPS = 5  # at most so many fits to choose alpha
 
 @dataclass(frozen=True)
 class Validation:
-    """How alpha is judged on the training spots.
+    """How alpha is judged on the training spots, see `validation`."""
 
-    Attributes
-    ----------
-    groups
-        What is left out together, [n].
-    parts
-        Within what a correlation is taken, [n]: donors if there are several, see `validation`.
-    columns
-        Part -> columns of the target that count in it; a part that is not named counts all.
-    """
-
-    groups: np.ndarray
-    parts: np.ndarray
-    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    groups: np.ndarray  # what is left out together, [n]
+    parts: np.ndarray  # within what a correlation is taken, [n]
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)  # part -> those of the target that count in it
 
 
 def ridge_probe(

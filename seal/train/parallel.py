@@ -54,12 +54,7 @@ def gpus_to_share() -> int:
 
 
 def start_training(profile: Profile, folds: Sequence[str], seeds: Sequence[int], method: str, processes: int) -> None:
-    """Run `python -m seal train` in so many processes of this machine and wait for them.
-
-    Parameters
-    ----------
-    folds, seeds
-        Names and numbers; none: all of the profile's.
+    """Run `python -m seal train` in so many processes of this machine and wait for them; no fold or seed means all.
 
     Raises
     ------
@@ -90,8 +85,7 @@ def require_same(number: int, what: str) -> None:
     SealError
         They do not: they see different disks.
     """
-    rows = torch.tensor([[number]], device=device())
-    found = gather_rows(rows, [1] * state().num_processes).unique().tolist()
+    found = gather_rows(torch.tensor([[number]], device=device()), [1] * state().num_processes).unique().tolist()
     if len(found) > 1:
         raise explain_other_disk(f"{what} differs between processes: {found}")
 
@@ -161,12 +155,9 @@ def own_random_state(start: int | None = None) -> Iterator[None]:
 
 
 def gather_rows(rows: Tensor, counts: list[int]) -> Tensor:
-    """Stack the rows of all processes in their order: [n_k, d] of process k -> [sum n_k, d], without gradients.
+    """Stack the rows of all processes in their order, without gradients: [n_k, d] of process k -> [sum n_k, d].
 
-    Parameters
-    ----------
-    counts
-        n_k of every process; collectives need equal shapes, so shorter ones are padded meanwhile.
+    `counts` are all n_k: collectives need equal shapes, so shorter ones are padded meanwhile.
     """
     if not is_one_of_many():
         return rows

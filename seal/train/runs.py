@@ -37,25 +37,9 @@ OMICS = (*stored_pairs.SETTINGS, "encoder", "omics")
 VISION = (*tokens.SETTINGS, *OMICS, "vision")
 
 
-def run_folder(pairs: Pairs, fold: Fold, seed: int, stage: str) -> Path:
-    """Where a run lives, apart from runs of other settings; `stage` is "omics" or a method of stage 2."""
-    other = [
-        difference(pairs.profile, OMICS if stage == "omics" else VISION),
-        "" if pairs.genes is None else f"genes={pairs.genes}",
-        "" if fold.share == 1 else f"share={fold.share:g}",
-    ]
-    home = paths.runs(pairs.profile.name, ",".join(word for word in other if word))
-    return home / fold.name / f"seed{seed}" / stage
-
-
 def _seed(seed: int, *words: str) -> int:
     """One integer from a seed and words, so that stages and methods draw independent numbers."""
     return int(digest([seed, *words])[:8], 16)
-
-
-def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The log of a finished run: one dict a step."""
-    return read_json(folder / "log.json")
 
 
 def load_weights(path: Path, like: Mapping[str, Tensor], owner: str) -> dict[str, Tensor]:
@@ -267,8 +251,14 @@ class Run(NamedTuple):
 
     @property
     def folder(self) -> Path:
-        """See `run_folder`."""
-        return run_folder(self.pairs, self.fold, self.seed, self.method)
+        """Where it lies, apart from runs of other settings."""
+        other = [
+            difference(self.pairs.profile, OMICS if self.method == "omics" else VISION),
+            "" if self.pairs.genes is None else f"genes={self.pairs.genes}",
+            "" if self.fold.share == 1 else f"share={self.fold.share:g}",
+        ]
+        home = paths.runs(self.pairs.profile.name, ",".join(word for word in other if word))
+        return home / self.fold.name / f"seed{self.seed}" / self.method
 
     @property
     def record(self) -> Path:
@@ -279,6 +269,10 @@ class Run(NamedTuple):
     def stage_1(self) -> "Run":
         """The run whose SEAL-omics it starts from."""
         return self._replace(method="omics")
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """Read the log of a finished run: one dict a step."""
+        return read_json(self.folder / "log.json")
 
     def is_trained(self, source: TokenSource) -> bool:
         """Say whether both stages are there and current."""
@@ -343,7 +337,7 @@ def tabulate_training(pairs: Pairs):
                 run = Run(pairs, fold, seed, name)
                 if not run.record.is_file():
                     continue
-                log = pd.DataFrame(read_log(run.folder)).drop(columns="lr")
+                log = pd.DataFrame(run.read_log()).drop(columns="lr")
                 long = log.melt(["epoch", "step"], var_name="term")
                 stage, method = ("omics", "seal") if name == "omics" else ("vision", name)
                 frames.append(long.assign(stage=stage, method=method, fold=fold.name, seed=seed))

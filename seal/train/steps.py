@@ -83,25 +83,14 @@ class Share:
 class VisionTask:
     """Stage 2: align and reconstruct, on trunk tokens.
 
-    Parameters
-    ----------
-    source
-        Where tokens come from.
-    rows
-        Row of each training pair in the source.
-    x
-        Expression that each training pair gets, [n, G].
-    precision
-        Of the tail, "float32" or "bfloat16"; losses are computed in float32.
-    gradcache
-        Whether blocks are embedded twice, so that only one at a time keeps what its gradient needs.
+    With `gradcache` blocks are embedded twice, so that only one at a time keeps what its gradient needs.
     """
 
     model: SealVision
     source: TokenSource
-    rows: Int[np.ndarray, " pairs"]
-    x: Rows
-    precision: str
+    rows: Int[np.ndarray, " pairs"]  # of each training pair in the source
+    x: Rows  # expression that each training pair gets, [n, G]
+    precision: str  # of the tail, "float32" or "bfloat16"; losses are computed in float32
     gradcache: bool = False
     shared: bool = True
 
@@ -149,8 +138,7 @@ class VisionTask:
                 self._embed(*block).backward(gradient)
         elif blocks:
             torch.autograd.backward(local, own)
-        if parallel.is_one_of_many():
-            self._reduce()
+        self._reduce()
         return terms
 
     def _embed(self, tokens: Float[Tensor, "block tokens width"], seed: int) -> Float[Tensor, "block dim"]:
