@@ -72,7 +72,7 @@ RESULTS = {
     ),
     "ablation_shapes": _result(
         "04_patch_level",
-        "method fold effective_rank_train uniformity_train alignment_train recall10_train chance10_train "
+        "method label fold effective_rank_train uniformity_train alignment_train recall10_train chance10_train "
         "effective_rank_test uniformity_test alignment_test recall10_test chance10_test",
     ),
 }

@@ -4,7 +4,6 @@ A run's folder holds, when it is whole, run.json (settings and the key of all it
 weights as safetensors and log.json. Stage 2 adds the adapter in PEFT's format.
 """
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +19,7 @@ from seal.data import pairs as stored_pairs
 from seal.data import panel as panels
 from seal.data.pairs import Fold, Pairs
 from seal.errors import SealError
-from seal.files import Made, atomic, digest, read_json
+from seal.files import Made, atomic, digest, find_partial, read_json
 from seal.models.omics import SealOmics, gene_statistics, in_gene_units
 from seal.models.vision import SealVision
 from seal.models.weights import differences
@@ -35,6 +34,71 @@ METHODS = ("seal", "seal_shuffled")
 # Of a profile, what each stage depends on.
 OMICS = (*stored_pairs.SETTINGS, "encoder", "omics")
 VISION = (*tokens.SETTINGS, *OMICS, "vision")
+
+
+class Run(NamedTuple):
+    """One training: the pairs under its settings, the fold that it learns from, its seed and method.
+
+    The method "omics" is stage 1 alone. `variant` names what was changed, if anything was: in the name of the run's
+    embeddings, instead of the method.
+    """
+
+    pairs: Pairs
+    fold: Fold
+    seed: int
+    method: str = "seal"
+    variant: str = ""
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies, apart from runs of other settings."""
+        other = [
+            difference(self.pairs.profile, OMICS if self.method == "omics" else VISION),
+            "" if self.pairs.genes is None else f"genes={self.pairs.genes}",
+            "" if self.fold.share == 1 else f"share={self.fold.share:g}",
+        ]
+        home = paths.runs(self.pairs.profile.name, ",".join(word for word in other if word))
+        return home / self.fold.name / f"seed{self.seed}" / self.method
+
+    @property
+    def record(self) -> Path:
+        """Its run.json."""
+        return self.folder / "run.json"
+
+    @property
+    def stage_1(self) -> "Run":
+        """The run whose SEAL-omics it starts from."""
+        return self._replace(method="omics")
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """Read the log of a finished run: one dict a step."""
+        return read_json(self.folder / "log.json")
+
+    def is_trained(self, source: TokenSource) -> bool:
+        """Say whether both stages are there and current."""
+        if not _omics_made_from(self.stage_1, source.encoder.dim).is_current(self.stage_1.record):
+            return False
+        return _vision_made_from(self, source).is_current(self.record)
+
+    def model(self, source: TokenSource) -> SealVision:
+        """Read its model, or train it if it is not there; see `train_vision`."""
+        return train_vision(self.pairs, self.fold, self.seed, source, self.method)
+
+    def key(self, source: TokenSource) -> str:
+        """Give the key of the trained run.
+
+        Raises
+        ------
+        SealError
+            It is not trained yet, or on other inputs.
+        """
+        if not self.is_trained(source):
+            raise SealError(
+                f"{self.folder} holds no run of these settings and inputs",
+                expected="a trained model",
+                do="train it first: seal.train.runs.train_runs, or notebook 04 from its beginning",
+            )
+        return read_json(self.record)["key"]
 
 
 def _seed(seed: int, *words: str) -> int:
@@ -134,13 +198,10 @@ def train_vision(pairs: Pairs, fold: Fold, seed: int, source: TokenSource, metho
     return model
 
 
-def _train(run: "Run", made: Made, task: OmicsTask | VisionTask) -> None:
+def _train(run: Run, made: Made, task: OmicsTask | VisionTask) -> None:
     """Train in a folder of a hidden name, where a killed run goes on, and give it its name when it is whole."""
     folder, model, settings = run.folder, task.model, task.model.settings
-    partial = folder.with_name(f".{folder.name}.{made.key[:12]}.part")
-    for other in folder.parent.glob(f".{folder.name}.*.part"):
-        if other != partial and parallel.is_main():  # left of a run on other inputs
-            shutil.rmtree(other, ignore_errors=True)
+    partial = find_partial(folder, made.key[:12])
     vision = isinstance(model, SealVision)
     draw = _seed(run.seed, "vision loop" if vision else "omics loop")
     schedule = Schedule(settings.epochs, settings.batch, settings.lr, settings.weight_decay, draw)
@@ -159,7 +220,7 @@ def _statistics(x: Expression, current: bool) -> tuple[Tensor, Tensor]:
     return gene_statistics(x)
 
 
-def _omics_made_from(run: "Run", dim: int) -> Made:
+def _omics_made_from(run: Run, dim: int) -> Made:
     """Everything that a run of stage 1 depends on: what is computed, not how fast."""
     parts = {
         "expression": run.pairs.digest_of(f"folds/{run.fold.name}/context.npy"),
@@ -172,7 +233,7 @@ def _omics_made_from(run: "Run", dim: int) -> Made:
     return Made("SEAL-omics", VERSION, parts)
 
 
-def _vision_made_from(run: "Run", source: TokenSource) -> Made:
+def _vision_made_from(run: Run, source: TokenSource) -> Made:
     """Everything that a run of stage 2 depends on; its stage 1 must be there."""
     parts = {
         "stage 1": read_json(run.stage_1.record)["key"],
@@ -207,7 +268,7 @@ def _own_state(model: SealVision) -> dict[str, Tensor]:
     return {n: value for n, value in model.state_dict().items() if n in names and not n.startswith("omics.")}
 
 
-def _save(run: "Run", model: SealOmics | SealVision, folder: Path) -> None:
+def _save(run: Run, model: SealOmics | SealVision, folder: Path) -> None:
     if isinstance(model, SealVision):
         if model.peft is not None:
             with atomic(folder / "adapter") as temporary:
@@ -218,7 +279,7 @@ def _save(run: "Run", model: SealOmics | SealVision, folder: Path) -> None:
     run.pairs.panel(run.fold).save(folder / "panel.json")
 
 
-def _load(run: "Run", model: SealOmics | SealVision) -> None:
+def _load(run: Run, model: SealOmics | SealVision) -> None:
     folder = run.folder
     run.pairs.panel(run.fold).require(panels.load(folder / "panel.json"), str(folder))
     if isinstance(model, SealVision):
@@ -234,71 +295,6 @@ def _load(run: "Run", model: SealOmics | SealVision) -> None:
 
 
 # ---- all runs of a profile ---------------------------------------------------------------------------------
-
-
-class Run(NamedTuple):
-    """One training: the pairs under its settings, the fold that it learns from, its seed and method.
-
-    The method "omics" is stage 1 alone. `variant` names what was changed, if anything was: in the name of the run's
-    embeddings, instead of the method.
-    """
-
-    pairs: Pairs
-    fold: Fold
-    seed: int
-    method: str = "seal"
-    variant: str = ""
-
-    @property
-    def folder(self) -> Path:
-        """Where it lies, apart from runs of other settings."""
-        other = [
-            difference(self.pairs.profile, OMICS if self.method == "omics" else VISION),
-            "" if self.pairs.genes is None else f"genes={self.pairs.genes}",
-            "" if self.fold.share == 1 else f"share={self.fold.share:g}",
-        ]
-        home = paths.runs(self.pairs.profile.name, ",".join(word for word in other if word))
-        return home / self.fold.name / f"seed{self.seed}" / self.method
-
-    @property
-    def record(self) -> Path:
-        """Its run.json."""
-        return self.folder / "run.json"
-
-    @property
-    def stage_1(self) -> "Run":
-        """The run whose SEAL-omics it starts from."""
-        return self._replace(method="omics")
-
-    def read_log(self) -> list[dict[str, Any]]:
-        """Read the log of a finished run: one dict a step."""
-        return read_json(self.folder / "log.json")
-
-    def is_trained(self, source: TokenSource) -> bool:
-        """Say whether both stages are there and current."""
-        if not _omics_made_from(self.stage_1, source.encoder.dim).is_current(self.stage_1.record):
-            return False
-        return _vision_made_from(self, source).is_current(self.record)
-
-    def model(self, source: TokenSource) -> SealVision:
-        """Read its model, or train it if it is not there; see `train_vision`."""
-        return train_vision(self.pairs, self.fold, self.seed, source, self.method)
-
-    def key(self, source: TokenSource) -> str:
-        """Give the key of the trained run.
-
-        Raises
-        ------
-        SealError
-            It is not trained yet, or on other inputs.
-        """
-        if not self.is_trained(source):
-            raise SealError(
-                f"{self.folder} holds no run of these settings and inputs",
-                expected="a trained model",
-                do="train it first: seal.train.runs.train_runs, or notebook 04 from its beginning",
-            )
-        return read_json(self.record)["key"]
 
 
 def list_runs(
@@ -330,16 +326,11 @@ def tabulate_training(pairs: Pairs):
     """Give the loss terms of every finished run: stage, method, fold, seed, epoch, step, term, value."""
     import pandas as pd
 
-    frames = []
-    for fold in pairs.folds():
-        for seed in pairs.profile.evaluation.seeds:
-            for name in ("omics", *METHODS):
-                run = Run(pairs, fold, seed, name)
-                if not run.record.is_file():
-                    continue
-                log = pd.DataFrame(run.read_log()).drop(columns="lr")
-                long = log.melt(["epoch", "step"], var_name="term")
-                stage, method = ("omics", "seal") if name == "omics" else ("vision", name)
-                frames.append(long.assign(stage=stage, method=method, fold=fold.name, seed=seed))
+    seeds, frames = pairs.profile.evaluation.seeds, []
+    for run in (Run(pairs, f, s, method) for f in pairs.folds() for s in seeds for method in ("omics", *METHODS)):
+        if run.record.is_file():
+            log = pd.DataFrame(run.read_log()).drop(columns="lr").melt(["epoch", "step"], var_name="term")
+            stage, method = ("omics", "seal") if run.method == "omics" else ("vision", run.method)
+            frames.append(log.assign(stage=stage, method=method, fold=run.fold.name, seed=run.seed))
     columns = ["stage", "method", "fold", "seed", "epoch", "step", "term", "value"]
     return pd.concat(frames, ignore_index=True)[columns]

@@ -11,7 +11,6 @@ done.npy says which parts are there.
 """
 
 import math
-import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,7 +28,7 @@ from seal.data.augment import augmented
 from seal.data.pairs import Pairs
 from seal.data.store import RowFile, create, read_layout
 from seal.errors import SealError
-from seal.files import Made, read_json, require_room, swap, write_json
+from seal.files import Made, find_partial, read_json, require_room, swap, write_json
 from seal.models import encoders, weights
 from seal.models.encoders import VisionEncoder
 from seal.profiles import difference
@@ -128,15 +127,13 @@ class RecomputedTokens(TokenSource):
     @torch.no_grad()
     def trunk(self, images: Tensor) -> Tensor:
         """Tokens of uint8 images, [B, T, D], rounded as keeping them does, in the dtype that the tail computes in."""
-        profile, parts = self.pairs.profile, []
+        compute, parts = self.pairs.profile.compute, []
         self.encoder.eval()
         for part in images.split(CHUNK[parallel.device().type]):
-            with parallel.autocast(profile.compute.precision):
+            with parallel.autocast(compute.precision):
                 part = self.encoder.preprocess(part.to(parallel.device(), non_blocking=True))  # [B, 3, S, S]
-                tokens = self._run(part, profile.vision.blocks)
-            parts.append(
-                tokens.to(DTYPES[profile.compute.token_dtype]).to(parallel.PRECISIONS[profile.compute.precision])
-            )
+                tokens = self._run(part, self.pairs.profile.vision.blocks)
+            parts.append(tokens.to(DTYPES[compute.token_dtype]).to(parallel.PRECISIONS[compute.precision]))
         return torch.cat(parts)
 
     @cached_property
@@ -174,8 +171,7 @@ def build(pairs: Pairs) -> TokenSource:
     SealError
         Tokens that overflow their dtype; a full disk.
     """
-    profile = pairs.profile
-    made = _made_from(pairs)
+    profile, made = pairs.profile, _made_from(pairs)
     maker, kind = RecomputedTokens(pairs, made.key), choose(pairs)
     if kind == "recompute":
         return maker
@@ -279,22 +275,20 @@ def write_tokens(
     dtype: str,
     stream: Stream,
 ) -> TokenFile:
-    """Write tokens unless they are there and current; goes on where a killed run stopped.
+    """Write what `stream` makes unless it is there and current; goes on where a killed run stopped.
 
     Parameters
     ----------
     shape, token_shape
         Views (the plain one among them) and pairs; what gives T and D, asked only if something must be written.
-    stream
-        Makes tokens; asked for parts of `CHUNK` rows, a share of them in each process.
     """
     if made.is_current(folder / "tokens.json"):
         return TokenFile(folder, dtype)
     size = CHUNK[parallel.device().type]
-    partial = folder.with_name(f".{folder.name}.{made.key[:12]}.{size}.part")
     with parallel.main_first() as main:
+        partial = find_partial(folder, f"{made.key[:12]}.{size}")
         if main:
-            _prepare(folder, partial, (*shape, *token_shape()), dtype, size)
+            _prepare(partial, (*shape, *token_shape()), dtype, size)
     if partial.is_dir():  # it is not where a process sees another disk
         _fill(TokenFile(partial, dtype), stream, size)
     parallel.state().wait_for_everyone()
@@ -308,13 +302,8 @@ def write_tokens(
     return TokenFile(folder, dtype)
 
 
-def _prepare(folder: Path, partial: Path, shape: tuple[int, ...], dtype: str, size: int) -> None:
-    """Make room; what was half-made from something else goes, whole tokens stay until the new are."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for other in folder.parent.glob(f".{folder.name}.*.part"):
-        if other != partial:
-            shutil.rmtree(other, ignore_errors=True)
-    partial.mkdir(exist_ok=True)
+def _prepare(partial: Path, shape: tuple[int, ...], dtype: str, size: int) -> None:
+    partial.mkdir(parents=True, exist_ok=True)
     if (partial / "done.npy").is_file():
         return
     require_room(partial, math.prod(shape) * DTYPES[dtype].itemsize, "tokens; see compute.tokens='recompute'")
