@@ -305,7 +305,7 @@ class Embeddings:
         self,
         made: Mapping[str, Made],
         pieces: Iterable[Mapping[str, np.ndarray]],
-        omics: Mapping[str, Callable[[slice], np.ndarray]] | None = None,
+        omics: Mapping[str, Callable[[slice], np.ndarray]],
     ) -> None:
         """Write embeddings under several names, each section as soon as it is whole.
 
@@ -325,7 +325,7 @@ class Embeddings:
             coords = np.rint(frame[["x", "y"]].to_numpy()[rows] - half)
             for name, z in features.items():
                 tables = {"barcodes": np.array(frame["barcode"].iloc[rows], dtype="S")}
-                tables |= {"omics": omics[name](rows)} if omics and name in omics else {}
+                tables |= {"omics": omics[name](rows)} if name in omics else {}
                 path, attributes = self.folder(name) / f"{section.sample}.h5", {"made": json.dumps(made[name].stamp())}
                 trident.write_features(path, z, coords, name, attributes=attributes, tables=tables)
 
@@ -347,7 +347,7 @@ def embed_all(pairs: Pairs, source: TokenSource) -> Embeddings:
     for name, (parts, compute) in controls.items():
         made = Made("embeddings", VERSION, parts)
         if not store.is_current(name, made):
-            store.write({name: made}, [{name: compute()}])
+            store.write({name: made}, [{name: compute()}], omics={})
     return embed_runs(pairs, source, runs.list_runs(pairs))
 
 

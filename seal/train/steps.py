@@ -74,10 +74,6 @@ class Share:
     seeds: list[int]
     counts: list[int]
 
-    def blocks(self) -> Iterator[tuple[Float[Tensor, "block tokens width"], int]]:
-        """Tokens and seed of each block."""
-        return zip(self.tokens.split(BLOCK), self.seeds, strict=True)
-
 
 @dataclass(frozen=True)
 class VisionTask:
@@ -122,7 +118,7 @@ class VisionTask:
     def backward(self, inputs: Share) -> dict[str, Float[Tensor, ""]]:
         """Gradients of L over the whole batch, on every process the same."""
         model, again = self.model, self.gradcache
-        blocks = list(inputs.blocks()) if inputs.seeds else []
+        blocks = list(zip(inputs.tokens.split(BLOCK), inputs.seeds, strict=True)) if inputs.seeds else []
         with torch.set_grad_enabled(not again):
             local = [self._embed(*block) for block in blocks]  # [BLOCK, d] each
         nothing = torch.zeros(0, model.encoder.dim, device=parallel.device())  # more processes than blocks

@@ -71,10 +71,6 @@ class TokenSource(ABC):
     def stream(self, requests: Sequence[Request]) -> Iterator[Tensor]:
         """Tokens of each request in turn, [B, T, D] on this process's device, read ahead."""
 
-    def batch(self, views: np.ndarray, rows: np.ndarray) -> Tensor:
-        """Tokens of one request."""
-        return next(iter(self.stream([(views, rows)])))
-
     def plain(self, rows: np.ndarray | None = None) -> Iterator[Tensor]:
         """Tokens of plain patches, all of them by default, in pieces."""
         rows = np.arange(self.pairs.n_pairs) if rows is None else rows

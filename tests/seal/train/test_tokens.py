@@ -37,7 +37,7 @@ def test_tokens_equal_the_plain_way(pairs):
     view = augmented(pairs.patches.read(rows), rows, 1, tokens.AUGMENTATION_SEED)
     with torch.no_grad():
         expected = encoder.trunk(encoder.preprocess(view), 1)
-    torch.testing.assert_close(source.batch(np.array([1, 1]), rows), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(next(iter(source.stream([(np.array([1, 1]), rows)]))), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
@@ -123,6 +123,7 @@ def test_compiled_or_not_is_the_same(small):
     with pytest.MonkeyPatch.context() as patch:
         # compiling takes half a minute; what is tested is that the setting is followed
         patch.setattr(torch, "compile", lambda f: called.append(f) or f)
-        torch.testing.assert_close(compiled.batch(*request), plain.batch(*request))
+        found, expected = (next(iter(source.stream([request]))) for source in (compiled, plain))
+        torch.testing.assert_close(found, expected)
     assert len(called) == 1
     assert torch.compile is real
