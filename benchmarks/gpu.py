@@ -206,7 +206,7 @@ def streamed(setup: Setup) -> dict:
     forget(setup.patches.path)
     busy, n = Busy(), setup.pairs
     with (
-        mock.patch.object(tokens, "trunk", busy.wrap(tokens.trunk)),
+        mock.patch.object(tokens.RecomputedTokens, "trunk", busy.wrap(tokens.RecomputedTokens.trunk)),
         mock.patch.object(VisionTask, "backward", busy.wrap(VisionTask.backward)),
         watched() as seen,
     ):

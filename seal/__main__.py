@@ -78,13 +78,12 @@ def _train(arguments: argparse.Namespace) -> None:
         return
     with parallel.main_first():
         pairs = assemble(profile)
-    folds = [pairs.fold(name) for name in arguments.fold] if arguments.fold else pairs.folds()
+    folds = [pairs.fold(name) for name in arguments.fold or ()]
     source = tokens.build(pairs)
-    for fold in folds:
-        for seed in arguments.seed or profile.evaluation.seeds:
-            runs.train_vision(pairs, fold, seed, source, arguments.method)
-            if parallel.is_main():
-                print(runs.run_folder(pairs, fold, seed, arguments.method))
+    for run in runs.list_runs(pairs, [arguments.method], folds, arguments.seed):
+        run.model(source)
+        if parallel.is_main():
+            print(run.folder)
 
 
 def _read_profile(arguments: argparse.Namespace) -> Profile:

@@ -7,9 +7,9 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,7 +28,7 @@ from seal.slides import patches as patching
 from seal.slides import trident
 from seal.slides.patches import Patches, PatchSettings
 from seal.train import parallel, runs, tokens
-from seal.train.runs import VisionRun
+from seal.train.runs import Run
 from seal.train.tokens import CHUNK, TokenSource
 
 # One file a slide; of a DICOM slide, which is many, name one.
@@ -41,33 +41,14 @@ TRAINED = "{encoder}_{method}_{fold}_seed{seed}"
 AGAIN = "embed the pairs: run notebook 04 from its beginning (seal.embed.embed_all)"
 
 
-@dataclass(frozen=True)
-class Model:
-    """An encoder that slides are embedded with, loaded when it is first needed.
+class Model(NamedTuple):
+    """An encoder that slides are embedded with."""
 
-    Attributes
-    ----------
-    name
-        Embeddings lie in features_{name}.
-    key
-        Digest of what tells it from others, of the same name too.
-    folder
-        Of a saved model.
-    image_size, um_per_px
-        Of the images it was trained on, px and um/px; None: of any.
-    """
-
-    name: str
-    key: str
-    folder: Path | None = None
-    image_size: int | None = None
+    name: str  # embeddings lie in features_{name}
+    key: str  # digest of what tells it from others, of the same name too
+    load: Callable[[], VisionEncoder]
+    image_size: int | None = None  # px, of the images that a saved model was trained on
     um_per_px: float | None = None
-
-    @cached_property
-    def encoder(self) -> VisionEncoder:
-        """The encoder on this process's device."""
-        built = encoders.build(self.name) if self.folder is None else load.load(self.folder).model
-        return built.to(parallel.device()).eval()
 
 
 def find_model(name_or_folder: str | Path) -> Model:
@@ -80,7 +61,7 @@ def find_model(name_or_folder: str | Path) -> Model:
     """
     name = str(name_or_folder)
     if name in encoders.REGISTRY:
-        return Model(name, digest([name, weights.fingerprint(name)]))
+        return Model(name, digest([name, weights.fingerprint(name)]), partial(encoders.build, name))
     folder = Path(name_or_folder)
     if not folder.is_dir():
         if name.count("/") != 1:
@@ -91,7 +72,8 @@ def find_model(name_or_folder: str | Path) -> Model:
             )
         folder = load.fetch(name)
     record = load.read_record(folder)
-    return Model(f"{record['encoder']['name']}_seal", digest(record), folder, record["image_size"], record["um_per_px"])
+    name, trained = f"{record['encoder']['name']}_seal", (record["image_size"], record["um_per_px"])
+    return Model(name, digest(record), lambda: load.load(folder).model, *trained)
 
 
 def find_slides(paths: Sequence[Path]) -> list[Path]:
@@ -137,18 +119,14 @@ def embed(
 
     Parameters
     ----------
-    slides
-        Slides or folders of slides.
-    settings
-        Which patches; those of `PatchSettings` by default.
-    model
-        See `find_model`.
+    slides, model
+        See `find_slides` and `find_model`.
     out
         Here come {mag}x_{px}px_{overlap}px_overlap/patches/SLIDE_patches.h5 and .../features_{name}/SLIDE.h5.
     slide_um_per_px
         Of the slides whose files do not say it.
     precision
-        "float32" or "bfloat16", see `seal.train.parallel.autocast`.
+        See `seal.train.parallel.autocast`.
 
     Returns
     -------
@@ -168,14 +146,14 @@ def embed(
     folder = trident.features_folder(out, scale, chosen.name)
     _require_same_model(folder, chosen)
     own = {"model": chosen.key, "precision": precision, "patches": asdict(settings)}
-    read = zip(paths, contents(paths), strict=True)
-    made = {path: Made("embeddings", VERSION, own | {"slide": content}) for path, content in read}
     done = {path: folder / f"{path.stem}.h5" for path in paths}
+    made = [Made("embeddings", VERSION, own | {"slide": content}) for content in contents(paths)]
+    made = dict(zip(paths, made, strict=True))
     missing = [path for path in paths if not _is_current(done[path], made[path], slide_um_per_px)]
     if not missing:
         return list(done.values())
     parallel.autocast(precision)  # an unknown one is no slide's fault
-    encoder, failed = chosen.encoder, {}
+    encoder, failed = chosen.load(), {}
     for path in tqdm(missing, desc="slides", unit="slide"):
         try:
             patches, tissue, scale_of = patching.extract(path, settings, slide_um_per_px)
@@ -191,22 +169,16 @@ def embed(
         attributes = {"model": chosen.key, "made": json.dumps(made[path].stamp())}
         attributes |= {"stated_um_per_px": scale_of} if scale_of == slide_um_per_px else {}
         trident.write_features(done[path], features, patches.coords, chosen.name, described, attributes)
-    _report(failed, len(paths))
+    if failed:
+        raise _join_errors(failed, len(paths))
     return list(done.values())
 
 
 @torch.no_grad()
 def embed_patches(encoder: VisionEncoder, patches: Patches | np.ndarray, precision: str = "float32") -> np.ndarray:
-    """Embed patches with the whole encoder; a slide's are read while the batch before is embedded.
+    """Embed patches with the whole encoder: a slide's, read while the batch before is embedded, or an array's.
 
-    Parameters
-    ----------
-    patches
-        Of a slide, or uint8 [n, S, S, 3].
-
-    Returns
-    -------
-    float32 [n, d].
+    Shapes: uint8 [n, S, S, 3] -> float32 [n, d].
     """
     from tqdm import tqdm
 
@@ -233,7 +205,7 @@ def _require_scale(model: Model, settings: PatchSettings) -> None:
     seen = settings.um_per_px * settings.size / size
     if abs(seen - own) > SAME_SCALE * own:
         raise SealError(
-            f"{model.folder} would see patches of {settings.size * settings.um_per_px:g} um, at {seen:g} um/px",
+            f"{model.name} would see patches of {settings.size * settings.um_per_px:g} um, at {seen:g} um/px",
             expected=f"patches of {size * own:g} um, which it takes at {own:g} um/px, as it was trained",
             do=f"use --um-per-px {own:g} --size {size}, or another scale with the same product",
         )
@@ -261,13 +233,12 @@ def _is_current(path: Path, made: Made, stated: float | None = None) -> bool:
     return attributes.get("stated_um_per_px", stated) == stated
 
 
-def _report(failed: dict[Path, SealError], number: int) -> None:
-    if not failed:
-        return
+def _join_errors(failed: dict[Path, SealError], number: int) -> SealError:
+    """One error of those of some of so many slides."""
     first = next(iter(failed.values()))
     if number == 1:
-        raise first
-    raise SealError(
+        return first
+    return SealError(
         f"{len(failed)} of {number} slides were not embedded: " + "; ".join(error.what for error in failed.values()),
         expected=first.expected,
         do=f"{first.do}; the other slides are there, and the same command goes on from here",
@@ -320,16 +291,11 @@ class Embeddings:
             found.append(trident.read_table(path, table))  # [spots, d]
             made.add(trident.attributes_of(path).get("made"))
             rows, spots = len(found[-1]), section.stop - section.start
-            if rows != spots or len(made) > 1:
-                what = f"has {rows} rows" if rows != spots else "is of another run than the files before"
-                raise SealError(f"{path} {what}", expected=f"{spots} rows, all files of one run", do=AGAIN)
+            if rows != spots:
+                raise SealError(f"{path} has {rows} rows", expected=f"{spots}, one a spot", do=AGAIN)
+            if len(made) > 1:
+                raise SealError(f"{path} is of another run than the files before", expected="one run", do=AGAIN)
         return np.concatenate(found)
-
-    def keep(self, name: str, parts: Mapping[str, Any], compute: Callable[[], np.ndarray]) -> None:
-        """Write what is computed for all pairs, [pairs, d], unless it is there and follows from the same parts."""
-        made = Made("embeddings", VERSION, parts)
-        if not self.is_current(name, made):
-            self.write({name: made}, [{name: compute()}])
 
     def is_current(self, name: str, made: Made) -> bool:
         """Say whether every section is embedded, and from the same."""
@@ -339,7 +305,7 @@ class Embeddings:
         self,
         made: Mapping[str, Made],
         pieces: Iterable[Mapping[str, np.ndarray]],
-        omics: Mapping[str, Callable[[slice], np.ndarray]] | None = None,
+        omics: Mapping[str, Callable[[slice], np.ndarray]],
     ) -> None:
         """Write embeddings under several names, each section as soon as it is whole.
 
@@ -359,7 +325,7 @@ class Embeddings:
             coords = np.rint(frame[["x", "y"]].to_numpy()[rows] - half)
             for name, z in features.items():
                 tables = {"barcodes": np.array(frame["barcode"].iloc[rows], dtype="S")}
-                tables |= {"omics": omics[name](rows)} if omics and name in omics else {}
+                tables |= {"omics": omics[name](rows)} if name in omics else {}
                 path, attributes = self.folder(name) / f"{section.sample}.h5", {"made": json.dumps(made[name].stamp())}
                 trident.write_features(path, z, coords, name, attributes=attributes, tables=tables)
 
@@ -372,15 +338,20 @@ def embed_all(pairs: Pairs, source: TokenSource) -> Embeddings:
     SealError
         A run is not trained yet.
     """
-    profile, store, own = pairs.profile, Embeddings(pairs), {"patches": pairs.digest_of("patches.npy")}
-    store.keep(store.name("colour"), own, partial(colour_statistics, pairs.patches))
-    own |= {"encoder": profile.encoder, "image_size": profile.image_size, "precision": profile.compute.precision}
+    profile, store = pairs.profile, Embeddings(pairs)
+    patches = {"patches": pairs.digest_of("patches.npy")}
+    own = {"encoder": profile.encoder, "image_size": profile.image_size, "precision": profile.compute.precision}
+    controls = {store.name("colour"): (patches, partial(colour_statistics, pairs.patches))}
     for seed in profile.evaluation.seeds[: profile.evaluation.random_encoders]:
-        store.keep(store.name("random", seed=seed), own | {"seed": seed}, partial(_embed_random, pairs, seed))
+        controls[store.name("random", seed=seed)] = patches | own | {"seed": seed}, partial(_embed_random, pairs, seed)
+    for name, (parts, compute) in controls.items():
+        made = Made("embeddings", VERSION, parts)
+        if not store.is_current(name, made):
+            store.write({name: made}, [{name: compute()}], omics={})
     return embed_runs(pairs, source, runs.list_runs(pairs))
 
 
-def embed_runs(pairs: Pairs, source: TokenSource, chosen: Sequence[VisionRun]) -> Embeddings:
+def embed_runs(pairs: Pairs, source: TokenSource, chosen: Sequence[Run]) -> Embeddings:
     """Embed the pairs with trained runs, and with the frozen encoder; what is there and current is left alone.
 
     The runs of a fold share one pass over the trunk's tokens.
@@ -432,6 +403,6 @@ def _embed_random(pairs: Pairs, seed: int) -> np.ndarray:
 
 
 @torch.no_grad()
-def _embed_expression(omics: SealOmics, run: VisionRun, rows: slice) -> np.ndarray:
+def _embed_expression(omics: SealOmics, run: Run, rows: slice) -> np.ndarray:
     x = torch.from_numpy(np.array(run.pairs.context(run.fold)[rows]))  # [spots, genes]
     return omics(x.to(next(omics.parameters()).device)).cpu().numpy()

@@ -73,6 +73,15 @@ def swap(new: Path, path: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def find_partial(folder: Path, key: str) -> Path:
+    """Where a folder of this key lies until it is whole, so that a killed process's work goes on; other keys' goes."""
+    partial = folder.with_name(f".{folder.name}.{key}.part")
+    for other in folder.parent.glob(f".{folder.name}.*.part"):
+        if other != partial:
+            shutil.rmtree(other, ignore_errors=True)
+    return partial
+
+
 def remove_parts(folder: Path) -> None:
     """Delete what a killed process left half-written in a folder: temporary names of `atomic`."""
     for path in Path(folder).glob(".*.part*"):

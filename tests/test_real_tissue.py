@@ -56,9 +56,9 @@ def test_from_sections_to_figures(her2st, monkeypatch):
     assert set(donors[pairs.n_pairs :]) == {"HER2ST-A", "HER2ST-D"}
     source = tokens.build(pairs)
     runs.train_all(pairs, source)
-    ablation.train_all(pairs, source)
+    runs.train_runs(ablation.list_runs(pairs), source)
     evaluation = patch.Evaluation(pairs, embed.embed_all(pairs, source), methods.find_methods(pairs)).run()
-    ablated = ablation.Ablation(pairs, ablation.embed_all(pairs, source)).run()
+    ablated = ablation.Ablation(pairs, embed.embed_runs(pairs, source, ablation.list_runs(pairs))).run()
     tables = {
         "samples": tabulate_samples(pairs),
         "panel": tabulate_panel(pairs),
@@ -95,7 +95,7 @@ def test_nothing_of_the_test_donor_reaches_a_model(her2st):
         pairs = assemble(her2st)
         fold = pairs.fold("HER2ST-B")
         runs.train_vision(pairs, fold, 0, tokens.build(pairs))
-        folder = runs.run_folder(pairs, fold, 0, "seal")
+        folder = runs.Run(pairs, fold, 0, "seal").folder
         return pairs.panel(fold), load_file(folder / "adapter" / "adapter_model.safetensors")
 
     import anndata

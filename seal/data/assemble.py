@@ -121,11 +121,8 @@ def _fill(partial: Path, profile: Profile, jobs: Sequence[Job], made: Made, exec
 
 
 def _prepare(folder: Path, key: str) -> Path:
-    """The folder that is filled; what was half-made from something else goes, whole pairs stay until the new are."""
-    partial = folder.with_name(f".{folder.name}.{key[:12]}.part")
-    for other in folder.parent.glob(f".{folder.name}.*.part"):
-        if other != partial:
-            shutil.rmtree(other, ignore_errors=True)
+    """The folder that is filled; whole pairs stay until the new are."""
+    partial = files.find_partial(folder, key[:12])
     for name in (PARTS, "moments"):
         (partial / name).mkdir(parents=True, exist_ok=True)
     for place in (partial, *(path for path in partial.rglob("*") if path.is_dir())):

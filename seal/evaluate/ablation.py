@@ -4,40 +4,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from seal import profiles
 from seal.data.pairs import Fold, Pairs
-from seal.embed import Embeddings, embed_runs
 from seal.evaluate import geometry
 from seal.evaluate.methods import Method, predict_by_probe
 from seal.evaluate.patch import Evaluation
 from seal.evaluate.scoring import summary
-from seal.train.runs import VisionRun, train_runs
-from seal.train.tokens import TokenSource
+from seal.train.runs import Run
 
 FULL, FROZEN = "full", "frozen"
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One row of a table of ablations.
+    """One row of a table of ablations."""
 
-    Attributes
-    ----------
-    table
-        The table it stands in, T51 to T54.
-    changes
-        Settings that differ from the profile's, as `seal.profile` takes them.
-    genes, pairs
-        Share of the gene panel and of the training rows that is used.
-    """
-
-    table: str
+    table: str  # T51 to T54
     label: str
-    changes: Mapping[str, Any] = field(default_factory=dict)
-    genes: float = 1.0
-    pairs: float = 1.0
+    changes: Mapping[str, Any] = field(default_factory=dict)  # of the profile's settings, as `seal.profile` takes them
+    genes: float = 1.0  # share of the panel
+    pairs: float = 1.0  # share of the training rows
 
 
 VARIANTS = {
@@ -100,25 +86,15 @@ def choose_folds(pairs: Pairs) -> tuple[Fold, ...]:
     return pairs.folds()[: pairs.profile.evaluation.ablation_folds or None]
 
 
-def list_runs(pairs: Pairs) -> list[VisionRun]:
+def list_runs(pairs: Pairs) -> list[Run]:
     """List what the ablations compare: the full method and its variants, each with the profile's first seed."""
     seed, runs = pairs.profile.evaluation.seeds[0], []
     for fold in choose_folds(pairs):
-        runs.append(VisionRun(pairs, fold, seed))
+        runs.append(Run(pairs, fold, seed))
         for name, variant in VARIANTS.items():
             part = fold if variant.pairs == 1 else fold.part(variant.pairs, seed)
-            runs.append(VisionRun(vary(pairs, name), part, seed, variant=name))
+            runs.append(Run(vary(pairs, name), part, seed, variant=name))
     return runs
-
-
-def train_all(pairs: Pairs, source: TokenSource) -> None:
-    """Train what of `list_runs` is not trained yet."""
-    train_runs(list_runs(pairs), source)
-
-
-def embed_all(pairs: Pairs, source: TokenSource) -> Embeddings:
-    """Embed the pairs with every one of `list_runs`, a fold's in one pass over the trunk's tokens."""
-    return embed_runs(pairs, source, list_runs(pairs))
 
 
 def vary(pairs: Pairs, name: str) -> Pairs:
@@ -168,8 +144,8 @@ def _shape(ablation: Ablation, fold: Fold, method: Method) -> dict[str, Any]:
     for where, rows in (("train", geometry.sample(fold.train)), ("test", geometry.sample(fold.test))):
         row[f"effective_rank_{where}"] = geometry.effective_rank(z_v[rows])
         row[f"uniformity_{where}"] = geometry.uniformity(z_v[rows])
-        known = z_o is not None
-        row[f"alignment_{where}"] = geometry.alignment(z_v[rows], z_o[rows]) if known else np.nan
-        row[f"recall10_{where}"] = geometry.recall(z_v[rows], z_o[rows], 10) if known else np.nan
-        row[f"chance10_{where}"] = min(1.0, 10 / len(rows)) if known else np.nan
+        if z_o is not None:
+            row[f"alignment_{where}"] = geometry.alignment(z_v[rows], z_o[rows])
+            row[f"recall10_{where}"] = geometry.recall(z_v[rows], z_o[rows], 10)
+            row[f"chance10_{where}"] = min(1.0, 10 / len(rows))
     return row

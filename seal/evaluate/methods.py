@@ -5,8 +5,9 @@ label and kind from the columns of the results, and its place from the order of 
 """
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 
@@ -21,42 +22,22 @@ Kind = Literal["encoder", "adapted", "control", "baseline", "truth"]
 Seeded = Literal["none", "all", "random_encoders"]
 
 
-class Predict(Protocol):
-    """Predict the expression of a fold's test spots."""
-
-    def __call__(self, pairs: Pairs, fold: Fold, embedding: np.ndarray | None) -> np.ndarray:
-        """Predict the test genes of all test organs, [pairs, d] -> [test spots, test genes], normalised log expression.
-
-        Parameters
-        ----------
-        embedding
-            Of all pairs, [pairs, d], by the encoder of this fold and seed; None if the method's `embedding` is None.
-            Of `pairs.measured(fold)` only the rows of `fold.train` may be looked at.
-        """
+# Predicts the test genes of all test organs, [test spots, test genes], normalised log expression, from pairs, a fold
+# and the embeddings of all pairs, [pairs, d], by the encoder of this fold and seed (None if the method names none).
+# Of `pairs.measured(fold)` only the rows of `fold.train` may be looked at.
+Predict = Callable[[Pairs, Fold, np.ndarray | None], np.ndarray]
 
 
 @dataclass(frozen=True)
 class Method:
-    """One way to predict expression.
+    """One way to predict expression."""
 
-    Attributes
-    ----------
-    name
-        In the column `method` of the results, and of the method's embeddings.
-    label
-        In figures and tables.
-    seeded
-        Which of the profile's seeds it runs with, see `seeds`.
-    embedding
-        Name of the embeddings that it predicts from, see `seal.embed.Embeddings`; None: it predicts directly.
-    """
-
-    name: str
-    label: str
+    name: str  # in the column `method` of the results, and of the method's embeddings
+    label: str  # in figures and tables
     kind: Kind
     seeded: Seeded
     predict: Predict
-    embedding: str | None = None
+    embedding: str | None = None  # those that it predicts from, see `seal.embed.Embeddings`; None: it predicts directly
 
     def seeds(self, settings: EvaluationSettings) -> tuple[int, ...]:
         """Choose the seeds that it runs with."""

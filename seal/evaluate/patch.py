@@ -36,24 +36,13 @@ def parts(pairs: Pairs, fold: Fold) -> list[Part]:
 
 @dataclass
 class Evaluation:
-    """Predictions of one profile, gathered run by run; `seal.evaluate.scoring` makes the tables from them.
-
-    Attributes
-    ----------
-    embeddings
-        Read, never made: see `seal.embed.embed_all`.
-    methods
-        In the order of the results' rows.
-    reference
-        Name of the method that all others are compared with.
-    predictions
-        (method, fold, seed) -> predicted expression of the test genes of all organs, [test spots, test genes].
-    """
+    """Predictions of one profile, gathered run by run; `seal.evaluate.scoring` makes the tables from them."""
 
     pairs: Pairs
-    embeddings: Embeddings
-    methods: tuple[Method, ...] = METHODS
-    reference: str = "frozen"
+    embeddings: Embeddings  # read, never made: see `seal.embed.embed_all`
+    methods: tuple[Method, ...] = METHODS  # in the order of the results' rows
+    reference: str = "frozen"  # name of the method that all others are compared with
+    # (method, fold, seed) -> predicted expression of the test genes of all organs, [test spots, test genes]
     predictions: dict[tuple[str, str, int], np.ndarray] = field(default_factory=dict)
 
     def folds(self) -> tuple[Fold, ...]:
@@ -70,9 +59,7 @@ class Evaluation:
 
         jobs = [(fold, method, seed) for fold in self.folds() for method in self.methods for seed in self.seeds(method)]
         for fold, method, seed in tqdm(jobs, desc="methods x folds x seeds", unit="run"):
-            embedding = None
-            if method.embedding is not None:
-                embedding = self.embeddings.read(method.embedding, fold.name, seed)
+            embedding = method.embedding and self.embeddings.read(method.embedding, fold.name, seed)
             self.predictions[method.name, fold.name, seed] = method.predict(self.pairs, fold, embedding)
         return self
 

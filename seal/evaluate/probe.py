@@ -13,21 +13,11 @@ GROUPS = 5  # at most so many fits to choose alpha
 
 @dataclass(frozen=True)
 class Validation:
-    """How alpha is judged on the training spots.
+    """How alpha is judged on the training spots, see `validation`."""
 
-    Attributes
-    ----------
-    groups
-        What is left out together, [n].
-    parts
-        Within what a correlation is taken, [n]: donors if there are several, see `validation`.
-    columns
-        Part -> columns of the target that count in it; a part that is not named counts all.
-    """
-
-    groups: np.ndarray
-    parts: np.ndarray
-    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
+    groups: np.ndarray  # what is left out together, [n]
+    parts: np.ndarray  # within what a correlation is taken, [n]
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)  # part -> those of the target that count in it
 
 
 def ridge_probe(
@@ -147,18 +137,11 @@ def validation(
 
     Source: our choice.
     """
-    parts = _parts(donors, sections, position)
+    strips = np.searchsorted(np.quantile(position, [0.2, 0.4, 0.6, 0.8]), position)
+    parts = next((labels for labels in (donors, sections) if len(np.unique(labels)) > 1), strips)
     names, first = np.unique(parts, return_index=True)
     columns = {name: genes[organs[row]] for name, row in zip(names, first, strict=True)} if genes else {}
     if len(names) <= GROUPS:
         return Validation(parts, parts, columns)
     group_of = deal_units({name: (organs[row], states[row]) for name, row in zip(names, first, strict=True)}, GROUPS)
     return Validation(np.array([group_of[part] for part in parts]), parts, columns)
-
-
-def _parts(donors: np.ndarray, sections: np.ndarray, position: np.ndarray) -> np.ndarray:
-    for labels in (donors, sections):
-        if len(np.unique(labels)) > 1:
-            return labels
-    edges = np.quantile(position, [0.2, 0.4, 0.6, 0.8])
-    return np.searchsorted(edges, position)

@@ -24,26 +24,19 @@ class Separability:
 
 
 def deal_groups(second: np.ndarray, groups: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Deal groups into folds so that each fold holds both classes and no group is split.
+    """Deal groups into folds so that each fold holds both classes and no group is split; int [n], each patch's fold.
 
     Parameters
     ----------
-    second
-        Whether a patch is of the second class, bool [n].
-    groups
-        Names of sections, donors or other units that must not be on both sides, [n].
-
-    Returns
-    -------
-    int [n], the fold of each patch.
+    second, groups
+        See `measure_separability`.
 
     Raises
     ------
     SealError
         A group holds both classes, or a class has fewer than two groups.
     """
-    rng = np.random.default_rng(seed)
-    names = [np.unique(groups[second == side]) for side in (False, True)]
+    rng, names = np.random.default_rng(seed), _names_by_class(second, groups)
     both = np.intersect1d(*names)
     if len(both) or min(map(len, names)) < 2:
         raise SealError(
@@ -54,6 +47,10 @@ def deal_groups(second: np.ndarray, groups: np.ndarray, seed: int = 0) -> np.nda
     folds = min(FOLDS, *map(len, names))
     fold = {name: i % folds for side in names for i, name in enumerate(rng.permutation(side))}
     return np.array([fold[name] for name in groups])
+
+
+def _names_by_class(second: np.ndarray, groups: np.ndarray) -> list[np.ndarray]:
+    return [np.unique(groups[second == side]) for side in (False, True)]
 
 
 def measure_separability(features: np.ndarray, second: np.ndarray, groups: np.ndarray, seed: int = 0) -> Separability:
@@ -69,7 +66,7 @@ def measure_separability(features: np.ndarray, second: np.ndarray, groups: np.nd
     second
         Whether a patch is of the second class, bool [n].
     groups
-        What must not be on both sides, [n].
+        Names of sections, donors or other units that must not be on both sides, [n].
 
     Raises
     ------
@@ -106,15 +103,15 @@ def _auc(scores: np.ndarray, second: np.ndarray) -> float:
 
 
 def _accuracy(scores: np.ndarray, second: np.ndarray) -> float:
-    return float(((scores > 0.5) == second)[second].mean() + ((scores > 0.5) == second)[~second].mean()) / 2
+    right = (scores > 0.5) == second
+    return float(right[second].mean() + right[~second].mean()) / 2
 
 
 def _bootstrap(scores: np.ndarray, second: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
     """AUC and accuracy of each draw of groups, [2, repeats]; NaN where there are too few groups."""
-    names = [np.unique(groups[second == side]) for side in (False, True)]
+    rng, names = np.random.default_rng(seed), _names_by_class(second, groups)
     if min(map(len, names)) < ENOUGH:
         return np.full((2, 1), np.nan)
-    rng = np.random.default_rng(seed)
     rows = {name: np.flatnonzero(groups == name) for side in names for name in side}
     drawn = []
     for _ in range(REPEATS):
@@ -129,10 +126,7 @@ def energy_distance(first: np.ndarray, second: np.ndarray) -> float:
 
     1 - (E|X - X'| + E|Y - Y'|) / (2 E|X - Y|): 0 for one distribution, 1 for two points.
 
-    Parameters
-    ----------
-    first, second
-        [n, d] and [m, d]; each feature is divided by its sd over both.
+    Shapes: [n, d], [m, d]; each feature is divided by its sd over both.
 
     Source: Szekely and Rizzo 2013, normalised; without the pairs of a patch with itself.
     """

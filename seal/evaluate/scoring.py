@@ -1,9 +1,11 @@
 """From predictions to tables: scores of single donors, means with intervals, and what they say in words."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from seal.data.pairs import Fold
 from seal.evaluate.methods import Method
 from seal.evaluate.metrics import cluster_means, interval, mean_pearson, pearson, resamples
 from seal.evaluate.patch import Evaluation, Part, parts
@@ -21,6 +23,16 @@ def _columns(evaluation: Evaluation, method: Method) -> dict[str, str]:
     return {"task": f"{profile.name} expression", "encoder": profile.encoder, **_labels(method)}
 
 
+def _score_inputs(evaluation: Evaluation) -> Iterator[tuple[Fold, Method, Part, int, np.ndarray, np.ndarray]]:
+    """Each part as each method and seed predicts it, and its truth, [spots, genes]."""
+    for fold in evaluation.folds():
+        measured, of_fold = evaluation.pairs.measured(fold)[fold.test], parts(evaluation.pairs, fold)
+        for method in evaluation.methods:
+            for part in of_fold:
+                for seed, prediction in evaluation.runs(method.name, fold.name):
+                    yield fold, method, part, seed, part.take(prediction), part.take(measured)
+
+
 def scores(evaluation: Evaluation):
     """One row a method, fold, test donor and seed: mean Pearson correlation over genes, and mean squared error.
 
@@ -34,17 +46,10 @@ def scores(evaluation: Evaluation):
     import pandas as pd
 
     rows = []
-    for fold in evaluation.folds():
-        measured, of_fold = evaluation.pairs.measured(fold)[fold.test], parts(evaluation.pairs, fold)
-        for method in evaluation.methods:
-            for part in of_fold:
-                truth = part.take(measured)
-                labels = _columns(evaluation, method)
-                labels |= {"organ": part.organ, "fold": fold.name, "donor": part.donor}
-                for seed, prediction in evaluation.runs(method.name, fold.name):
-                    mine = part.take(prediction)
-                    values = {"pcc": float(mean_pearson(mine, truth)), "mse": float(np.mean((mine - truth) ** 2))}
-                    rows += [labels | {"seed": seed, "metric": m, "value": value} for m, value in values.items()]
+    for fold, method, part, seed, prediction, truth in _score_inputs(evaluation):
+        labels = _columns(evaluation, method) | {"organ": part.organ, "fold": fold.name, "donor": part.donor}
+        values = {"pcc": float(mean_pearson(prediction, truth)), "mse": float(np.mean((prediction - truth) ** 2))}
+        rows += [labels | {"seed": seed, "metric": metric, "value": value} for metric, value in values.items()]
     return pd.DataFrame(rows)
 
 
@@ -58,16 +63,11 @@ def gene_scores(evaluation: Evaluation):
     import pandas as pd
 
     frames = []
-    for fold in evaluation.folds():
-        measured, of_fold = evaluation.pairs.measured(fold)[fold.test], parts(evaluation.pairs, fold)
-        genes = np.array(evaluation.pairs.panel(fold).test_genes)
-        for method in evaluation.methods:
-            for part in of_fold:
-                truth = part.take(measured)
-                frame = pd.DataFrame({"gene": genes[part.columns], "organ": part.organ, **_labels(method)})
-                frame = frame.assign(fold=fold.name, donor=part.donor)
-                for seed, prediction in evaluation.runs(method.name, fold.name):
-                    frames.append(frame.assign(seed=seed, metric="pcc", value=pearson(part.take(prediction), truth)))
+    for fold, method, part, seed, prediction, truth in _score_inputs(evaluation):
+        genes = np.array(evaluation.pairs.panel(fold).test_genes)[part.columns]
+        frame = pd.DataFrame({"gene": genes, "organ": part.organ, **_labels(method)})
+        frame = frame.assign(fold=fold.name, donor=part.donor, seed=seed, metric="pcc")
+        frames.append(frame.assign(value=pearson(prediction, truth)))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -90,7 +90,7 @@ class _Means:
         return float(np.mean(np.array(self.point[method])[chosen]))
 
     def resampled(self, method: str, chosen: np.ndarray) -> np.ndarray:
-        """The mean in each resample, the same resamples for every method, [bootstrap]."""
+        """The mean in each resample, [bootstrap]; the resamples are the same for every method."""
         if self.drawn:
             return np.mean(np.array(self.drawn[method])[chosen], axis=0)
         donors = np.array([self.parts[i].donor for i in chosen])
@@ -98,17 +98,11 @@ class _Means:
 
     def row(self, method: str, chosen: np.ndarray, against: str) -> dict[str, float]:
         """Mean and paired difference to another method, each with its 95 % interval."""
-        drawn = self.resampled(method, chosen)
-        low, high = interval(drawn)
-        difference_low, difference_high = interval(drawn - self.resampled(against, chosen))
-        return {
-            "mean": self.mean(method, chosen),
-            "low": low,
-            "high": high,
-            "difference": self.mean(method, chosen) - self.mean(against, chosen),
-            "difference_low": difference_low,
-            "difference_high": difference_high,
-        }
+        drawn, other = self.resampled(method, chosen), self.resampled(against, chosen)
+        values = {"mean": self.mean(method, chosen)}
+        values |= zip(("low", "high"), interval(drawn), strict=True)
+        values["difference"] = values["mean"] - self.mean(against, chosen)
+        return values | dict(zip(("difference_low", "difference_high"), interval(drawn - other), strict=True))
 
 
 def _means(evaluation: Evaluation) -> _Means:
@@ -189,14 +183,11 @@ def verdicts(evaluation: Evaluation) -> list[str]:
         word = word if np.isfinite(low) else "no interval against"
         lines.append(f"{method}: {word} {against} ({row['difference']:+.3f}, {low:+.3f} to {high:+.3f})")
     if {"oracle", "ceiling"} <= set(names):
-        lines.append(_reached({name: means.mean(name, everything) for name in names}))
+        mean = {name: means.mean(name, everything) for name in names}
+        seal, frozen = (f"{100 * mean[name] / mean['oracle']:.0f} %" for name in ("seal", "frozen"))
+        truth = f"the oracle {mean['oracle']:.3f}, the ceiling {mean['ceiling']:.3f}"
+        lines.append(f"SEAL reaches {seal} of the oracle's PCC, the frozen encoder {frozen}; {truth}")
     return lines
-
-
-def _reached(mean: dict[str, float]) -> str:
-    seal, frozen = (f"{100 * mean[name] / mean['oracle']:.0f} %" for name in ("seal", "frozen"))
-    truth = f"the oracle {mean['oracle']:.3f}, the ceiling {mean['ceiling']:.3f}"
-    return f"SEAL reaches {seal} of the oracle's PCC, the frozen encoder {frozen}; {truth}"
 
 
 def maps(evaluation: Evaluation, genes: int = 3):

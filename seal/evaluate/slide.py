@@ -32,12 +32,12 @@ class SlideLabels:
 
 @dataclass(frozen=True)
 class SlideScore:
-    """A task's score with its 95 % interval, and the value of guessing."""
+    """A task's score."""
 
     value: float
-    low: float
+    low: float  # of the 95 % interval
     high: float
-    chance: float
+    chance: float  # the value of guessing
     slides: int
 
     @property
@@ -47,18 +47,14 @@ class SlideScore:
 
 
 def deal_cases(cases: Sequence[str], strata: np.ndarray, number: int, rng: np.random.Generator) -> np.ndarray:
-    """Deal slides to folds by case, evenly within strata.
+    """Deal slides to folds by case, evenly within strata; int [n], the fold in which each slide is tested.
 
     Parameters
     ----------
     cases
         The case of each slide; a case's slides stay together, in the stratum of its first.
     strata
-        Label, or bin of the label, of each slide, [n]; see `strata_of_labels`.
-
-    Returns
-    -------
-    The fold in which each slide is tested, int [n].
+        See `strata_of_labels`, [n].
     """
     first = dict(zip(reversed(cases), strata[::-1].tolist(), strict=True))
     fold, dealt = {}, int(rng.integers(number))
@@ -109,15 +105,13 @@ def score_slides(features: np.ndarray, labels: SlideLabels, fold: np.ndarray) ->
     Folds are scored apart, as Patho-Bench does: held-out predictions pooled over folds would go against the labels
     where there is no signal, because a fold with high labels is predicted from folds with low ones.
     """
-    held_out = [np.flatnonzero(fold == number) for number in range(FOLDS)]
-    guesses = []
-    for test in held_out:
-        train = np.setdiff1d(np.arange(len(features)), test)
+    values = []
+    for number in range(FOLDS):
+        train, test = np.flatnonzero(fold != number), np.flatnonzero(fold == number)
         mean, sd = features[train].mean(axis=0), features[train].std(axis=0)
         scaled = (features - mean) / np.where(sd > 1e-9, sd, 1)
-        guesses.append(_predict(labels, scaled, train, test))
-    values = np.array([_measure(labels, test, guess) for test, guess in zip(held_out, guesses, strict=True)])
-    values = values[np.isfinite(values)]
+        values.append(_measure(labels, test, _predict(labels, scaled, train, test)))
+    values = np.array([value for value in values if np.isfinite(value)])
     spread = _T * values.std(ddof=1) * np.sqrt(1 / FOLDS + 1 / (FOLDS - 1)) if len(values) > 1 else np.inf
     value = float(values.mean()) if len(values) else labels.chance
     return SlideScore(value, value - float(spread), value + float(spread), labels.chance, len(features))

@@ -39,7 +39,7 @@ def write(
     panel: Panel,
     results: Sequence[Mapping[str, Any]] | None,
 ) -> str:
-    """Write the model card.
+    """Write the model card: Markdown with the hub's YAML header.
 
     Parameters
     ----------
@@ -50,16 +50,17 @@ def write(
     results
         Rows as an evaluation gives them, one mapping a row; all of them are shown.
 
-    Returns
-    -------
-    Markdown with the hub's YAML header.
-
     Raises
     ------
     SealError
         It would hold a local path or a token.
     """
     facts = {**record["training"], **{f"version of {name}": value for name, value in record["versions"].items()}}
+    settings = [
+        {"stage": _STAGES[row["stage"]], "setting": row["setting"], "value": row["value"], "source": row["source"]}
+        for row in setting_rows(profile)
+        if row["stage"] in _STAGES
+    ]
     text = _read_template().render(
         spec=spec,
         record=record,
@@ -70,7 +71,7 @@ def write(
         mean=list(spec.mean),
         sd=list(spec.std),
         shareable=may_share_derivatives(spec.licence),
-        settings=_settings(profile),
+        settings=settings,
         training=[{"": name, "value": value} for name, value in facts.items()],
         results=results,
     )
@@ -103,14 +104,6 @@ def _header(spec: EncoderSpec, record: Mapping[str, Any]) -> dict[str, str]:
         header["base_model"] = spec.hub
         header["base_model_relation"] = "finetune" if record["adapter"]["kind"] == "full" else "adapter"
     return header
-
-
-def _settings(profile: Profile) -> list[dict[str, Any]]:
-    return [
-        {"stage": _STAGES[row["stage"]], "setting": row["setting"], "value": row["value"], "source": row["source"]}
-        for row in setting_rows(profile)
-        if row["stage"] in _STAGES
-    ]
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:

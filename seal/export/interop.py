@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from seal.errors import SealError
-from seal.export.load import Loaded, load
+from seal.export.load import load
 
 
 class FloatEmbedding(nn.Module):
@@ -38,11 +38,6 @@ class FloatEmbedding(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Embed preprocessed images."""
         return self.encoder(images).float()
-
-
-def _precision(loaded: Loaded) -> torch.dtype:
-    """What the encoder is usually computed in; the tools take it for autocast."""
-    return getattr(torch, loaded.model.spec.precision)
 
 
 def trident_encoder(path_or_repo: str | Path) -> Any:
@@ -74,21 +69,17 @@ def trident_encoder(path_or_repo: str | Path) -> Any:
         enc_name=f"{loaded.model.spec.name}_seal",
         model=FloatEmbedding(loaded.model),
         transforms=loaded.transform,
-        precision=_precision(loaded),
+        precision=getattr(torch, loaded.model.spec.precision),  # of autocast
     )
     encoder.embedding_dim = loaded.model.dim  # it asks for this where a slide has no tissue
     return encoder
 
 
 def hest_bench_arguments(path_or_repo: str | Path) -> dict[str, Any]:
-    """Give the keyword arguments that HEST-Bench takes for an encoder of one's own.
+    """Give what HEST-Bench takes for an encoder of one's own: encoder, enc_transf and precision.
 
     ``hest.bench.benchmark(**hest_bench_arguments("FOLDER"), datasets=["IDC"])``; in its older versions
     ``benchmark_encoder(**hest_bench_arguments("FOLDER"), config_path=...)``.
-
-    Returns
-    -------
-    encoder, enc_transf, precision.
 
     Raises
     ------
@@ -101,5 +92,5 @@ def hest_bench_arguments(path_or_repo: str | Path) -> dict[str, Any]:
     return {
         "encoder": FloatEmbedding(loaded.model),
         "enc_transf": loaded.transform,
-        "precision": _precision(loaded),
+        "precision": getattr(torch, loaded.model.spec.precision),  # of autocast
     }

@@ -46,8 +46,8 @@ class Transform:
 class Loaded(NamedTuple):
     """What `load` gives."""
 
-    model: VisionEncoder
-    transform: Transform
+    model: VisionEncoder  # in evaluation mode, [B, 3, S, S] -> [B, d], pooled as its authors do; with `spec` and `dim`
+    transform: Transform  # a PIL image or uint8 [H, H, 3] -> float32 [3, S, S]
 
 
 def load(path_or_repo: str | Path) -> Loaded:
@@ -60,11 +60,6 @@ def load(path_or_repo: str | Path) -> Loaded:
     ----------
     path_or_repo
         A folder that `save` wrote, or the name of a repository on the hub, "user/name".
-
-    Returns
-    -------
-    model: in evaluation mode, [B, 3, S, S] -> [B, d], pooled as the encoder's authors do, with `spec` and `dim`.
-    transform: a PIL image or uint8 [H, H, 3] -> float32 [3, S, S].
 
     Raises
     ------
@@ -91,11 +86,7 @@ def load(path_or_repo: str | Path) -> Loaded:
 
 
 def load_decoder(path_or_repo: str | Path) -> tuple[GeneDecoder, Panel]:
-    """Load a saved model's gene decoder with the names of its outputs.
-
-    Returns
-    -------
-    The decoder, z [B, d] -> log expression [B, G], in evaluation mode; the panel, whose gene i is output i.
+    """Load a saved model's gene decoder, z [B, d] -> log expression [B, G], and the panel, whose gene i is output i.
 
     Raises
     ------
@@ -185,25 +176,20 @@ def read_record(folder: Path) -> dict[str, Any]:
             expected=f"the content whose hash is {str(stored)[:12]}",
             do="download or save the model again",
         )
+    # The only file that may be missing: a licence without derivatives keeps it from being uploaded, and base weights
+    # with the adapter make it anew. Weights that were trained themselves cannot be made anew.
+    kept_back = not may_share_derivatives(record["licence"]) and record["adapter"]["kind"] != "full"
     for name, expected in record["files"].items():
-        _require_whole(folder, name, expected, record)
+        path = folder / name
+        found = sha256(path) if path.is_file() else None
+        if found == expected or (name == MERGED and found is None and kept_back):
+            continue
+        raise SealError(
+            f"{path} {'is missing' if found is None else f'was changed or is not whole: its SHA-256 is {found[:12]}'}",
+            expected=f"the file with SHA-256 {expected[:12]}",
+            do="download or save the model again",
+        )
     return record
-
-
-def _require_whole(folder: Path, name: str, expected: str, record: dict[str, Any]) -> None:
-    path = folder / name
-    if not path.is_file():
-        # The only file that may be missing: a licence without derivatives keeps it from being uploaded, and base
-        # weights with the adapter make it anew. Weights that were trained themselves cannot be made anew.
-        kept_back = not may_share_derivatives(record["licence"]) and record["adapter"]["kind"] != "full"
-        if name == MERGED and kept_back:
-            return
-        what = f"{path} is missing"
-    elif sha256(path) != expected:
-        what = f"{path} was changed or is not whole: its SHA-256 is {sha256(path)[:12]}"
-    else:
-        return
-    raise SealError(what, expected=f"the file with SHA-256 {expected[:12]}", do="download or save the model again")
 
 
 def _spec(record: dict[str, Any], folder: Path) -> EncoderSpec:

@@ -7,6 +7,7 @@ README.md, and seal.json, written last, which describes and seals the rest.
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
@@ -36,7 +37,7 @@ def save(
     results: Sequence[Mapping[str, Any]] | None = None,
     training: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Write a trained model for others, whole or not at all.
+    """Write a trained model for others, whole or not at all; its folder.
 
     Parameters
     ----------
@@ -50,10 +51,6 @@ def save(
         Rows of an evaluation for the model card, as they are; None: not evaluated.
     training
         Facts for the card that the profile does not hold, such as fold, seed or number of pairs.
-
-    Returns
-    -------
-    The folder.
 
     Raises
     ------
@@ -88,27 +85,23 @@ def save(
 
 
 def merged_state(model: SealVision) -> dict[str, Tensor]:
-    """Weights of the encoder with LoRA merged in, under the original model's own keys.
+    """Weights of the encoder with LoRA merged in, under the original model's own keys; float32, on the CPU.
 
-    W' = W + (alpha / r) B A
-
-    Returns
-    -------
-    float32, on the CPU; for the other adapters the weights as they are.
+    W' = W + (alpha / r) B A; for the other adapters the weights as they are.
     """
     from peft.tuners.lora import LoraLayer
 
     module = model.encoder.model
-    layers = {name: layer for name, layer in module.named_modules() if isinstance(layer, LoraLayer)}
     state = {
         name.replace(".base_layer.", "."): value.detach().float().cpu()
         for name, value in module.state_dict().items()
         if ".lora_" not in name
     }
-    for name, layer in layers.items():
-        for adapter in layer.active_adapters:
-            delta = layer.get_delta_weight(adapter).detach().float().cpu()
-            state[f"{name}.weight"] = state[f"{name}.weight"] + delta
+    for name, layer in module.named_modules():
+        if isinstance(layer, LoraLayer):
+            for adapter in layer.active_adapters:
+                delta = layer.get_delta_weight(adapter).detach().float().cpu()
+                state[f"{name}.weight"] = state[f"{name}.weight"] + delta
     return state
 
 
@@ -185,10 +178,8 @@ def _record(
 def _versions() -> dict[str, str]:
     found = {}
     for package in ("torch", "timm", "peft", "transformers"):
-        try:
+        with suppress(metadata.PackageNotFoundError):  # transformers comes with PEFT today; we do not ask for it
             found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:  # transformers comes with PEFT today; we do not ask for it
-            continue
     return found
 
 
@@ -229,10 +220,6 @@ def timm_config(spec: EncoderSpec, image_size: int) -> dict[str, Any]:
 
     JSON cannot name the SwiGLU layer, so such encoders start from an architecture of timm that has it; the
     arguments replace all of its sizes.
-
-    Returns
-    -------
-    architecture, model_args and pretrained_cfg; of the latter, the normalisation is the encoder's.
     """
     g = spec.geometry
     pooling = "token" if spec.pooling == "cls" else ""  # "": tokens, to be pooled as the card says

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -86,9 +86,8 @@ def fit(task: Task, schedule: Schedule, folder: Path, key: str, description: str
 
     model = task.model
     if task.n < 2:
-        raise SealError(
-            f"{description}: {task.n} training rows", expected="at least two", do="check the split and the data"
-        )
+        found = f"{description}: {task.n} training rows"
+        raise SealError(found, expected="at least two", do="check the split and the data")
     optimiser = _optimiser(model, schedule)
     checkpoint = folder / "checkpoint.pt"
     if parallel.is_main():
@@ -159,13 +158,7 @@ def trained_state(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _save(path: Path, key: str, model: nn.Module, optimiser: torch.optim.AdamW, step: int, log: list) -> None:
-    state = {
-        "key": key,
-        "model": trained_state(model),
-        "optimiser": optimiser.state_dict(),
-        "step": step,
-        "log": log,
-    }
+    state = {"key": key, "model": trained_state(model), "optimiser": optimiser.state_dict(), "step": step, "log": log}
     with atomic(path) as temporary:
         torch.save(state, temporary)
 
@@ -194,9 +187,9 @@ def _resume(path: Path, key: str, model: nn.Module, optimiser: torch.optim.AdamW
     return state["step"], state["log"]
 
 
-def finish(partial: Path, folder: Path, log: Iterable[dict[str, Any]], record: dict[str, Any]) -> None:
+def finish(partial: Path, folder: Path, log: list[dict[str, Any]], record: dict[str, Any]) -> None:
     """Write the log and, last, run.json, which makes the run whole; then give it its name, without the checkpoint."""
-    write_json(partial / "log.json", list(log))
+    write_json(partial / "log.json", log)
     write_json(partial / "run.json", record)
     (partial / "checkpoint.pt").unlink(missing_ok=True)
     swap(partial, folder)

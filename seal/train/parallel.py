@@ -54,12 +54,7 @@ def gpus_to_share() -> int:
 
 
 def start_training(profile: Profile, folds: Sequence[str], seeds: Sequence[int], method: str, processes: int) -> None:
-    """Run `python -m seal train` in so many processes of this machine and wait for them.
-
-    Parameters
-    ----------
-    folds, seeds
-        Names and numbers; none: all of the profile's.
+    """Run `python -m seal train` in so many processes of this machine and wait for them; no fold or seed means all.
 
     Raises
     ------
@@ -90,17 +85,18 @@ def require_same(number: int, what: str) -> None:
     SealError
         They do not: they see different disks.
     """
-    if state().num_processes == 1:
-        return
-    mine = torch.tensor([number], device=device())
-    found = [torch.empty_like(mine) for _ in range(state().num_processes)]
-    torch.distributed.all_gather(found, mine)
-    if len({int(value) for value in found}) > 1:
-        raise SealError(
-            f"{what} differs between processes: {sorted({int(value) for value in found})}",
-            expected="every process to see the same SEAL_HOME",
-            do="put SEAL_HOME on a disk that all machines share, then run again",
-        )
+    found = gather_rows(torch.tensor([[number]], device=device()), [1] * state().num_processes).unique().tolist()
+    if len(found) > 1:
+        raise explain_other_disk(f"{what} differs between processes: {found}")
+
+
+def explain_other_disk(what: str) -> SealError:
+    """Say that a process does not see what another has written; what is whole stays, so a new run goes on from it."""
+    return SealError(
+        what,
+        expected="every process to see the same SEAL_HOME",
+        do="put SEAL_HOME on a disk that all machines share, then run again: it goes on from here",
+    )
 
 
 def device() -> torch.device:
@@ -159,14 +155,11 @@ def own_random_state(start: int | None = None) -> Iterator[None]:
 
 
 def gather_rows(rows: Tensor, counts: list[int]) -> Tensor:
-    """Stack the rows of all processes in their order: [n_k, d] of process k -> [sum n_k, d], without gradients.
+    """Stack the rows of all processes in their order, without gradients: [n_k, d] of process k -> [sum n_k, d].
 
-    Parameters
-    ----------
-    counts
-        n_k of every process; collectives need equal shapes, so shorter ones are padded meanwhile.
+    `counts` are all n_k: collectives need equal shapes, so shorter ones are padded meanwhile.
     """
-    if state().num_processes == 1:
+    if not is_one_of_many():
         return rows
     padded = rows.new_zeros(max(counts), rows.shape[1])
     padded[: len(rows)] = rows
@@ -177,14 +170,13 @@ def gather_rows(rows: Tensor, counts: list[int]) -> Tensor:
 
 def sum_gradients(parameters: Iterable[nn.Parameter], share: float = 1.0) -> None:
     """Add up the gradients of all processes, each times `share`; nothing to do where there is one process."""
-    if state().num_processes == 1:
-        return
     parameters = [p for p in parameters if p.requires_grad]
+    if not parameters or not is_one_of_many():
+        return
     for p in parameters:
         if p.grad is None:  # a process without rows takes part all the same
             p.grad = torch.zeros_like(p)
-    flat = torch.cat([p.grad.reshape(-1) for p in parameters]).mul_(share) if parameters else None
-    if flat is not None:
-        torch.distributed.all_reduce(flat)
-        for p, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
-            p.grad.copy_(part.view_as(p))
+    flat = torch.cat([p.grad.reshape(-1) for p in parameters]).mul_(share)
+    torch.distributed.all_reduce(flat)
+    for p, part in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+        p.grad.copy_(part.view_as(p))

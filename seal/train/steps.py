@@ -74,34 +74,19 @@ class Share:
     seeds: list[int]
     counts: list[int]
 
-    def blocks(self) -> Iterator[tuple[Float[Tensor, "block tokens width"], int]]:
-        """Tokens and seed of each block."""
-        return zip(self.tokens.split(BLOCK), self.seeds, strict=True)
-
 
 @dataclass(frozen=True)
 class VisionTask:
     """Stage 2: align and reconstruct, on trunk tokens.
 
-    Parameters
-    ----------
-    source
-        Where tokens come from.
-    rows
-        Row of each training pair in the source.
-    x
-        Expression that each training pair gets, [n, G].
-    precision
-        Of the tail, "float32" or "bfloat16"; losses are computed in float32.
-    gradcache
-        Whether blocks are embedded twice, so that only one at a time keeps what its gradient needs.
+    With `gradcache` blocks are embedded twice, so that only one at a time keeps what its gradient needs.
     """
 
     model: SealVision
     source: TokenSource
-    rows: Int[np.ndarray, " pairs"]
-    x: RowReader
-    precision: str
+    rows: Int[np.ndarray, " pairs"]  # of each training pair in the source
+    x: RowReader  # expression that each training pair gets, [n, G]
+    precision: str  # of the tail, "float32" or "bfloat16"; losses are computed in float32
     gradcache: bool = False
     shared: bool = True
 
@@ -133,7 +118,7 @@ class VisionTask:
     def backward(self, inputs: Share) -> dict[str, Float[Tensor, ""]]:
         """Gradients of L over the whole batch, on every process the same."""
         model, again = self.model, self.gradcache
-        blocks = list(inputs.blocks()) if inputs.seeds else []
+        blocks = list(zip(inputs.tokens.split(BLOCK), inputs.seeds, strict=True)) if inputs.seeds else []
         with torch.set_grad_enabled(not again):
             local = [self._embed(*block) for block in blocks]  # [BLOCK, d] each
         nothing = torch.zeros(0, model.encoder.dim, device=parallel.device())  # more processes than blocks
@@ -149,8 +134,7 @@ class VisionTask:
                 self._embed(*block).backward(gradient)
         elif blocks:
             torch.autograd.backward(local, own)
-        if parallel.is_one_of_many():
-            self._reduce()
+        self._reduce()
         return terms
 
     def _embed(self, tokens: Float[Tensor, "block tokens width"], seed: int) -> Float[Tensor, "block dim"]:

@@ -11,10 +11,10 @@ done.npy says which parts are there.
 """
 
 import math
-import shutil
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,10 +28,10 @@ from seal.data.augment import augmented
 from seal.data.pairs import Pairs
 from seal.data.store import RowFile, create, read_layout
 from seal.errors import SealError
-from seal.files import Made, read_json, require_room, swap, write_json
+from seal.files import Made, find_partial, read_json, require_room, swap, write_json
 from seal.models import encoders, weights
 from seal.models.encoders import VisionEncoder
-from seal.profiles import Profile, difference
+from seal.profiles import difference
 from seal.train import parallel
 
 VERSION = 1  # counted up when the same patches and settings give other tokens
@@ -45,19 +45,12 @@ CHUNK = {"cpu": 64, "cuda": 256}  # patches a forward pass
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 PERSIST_SECONDS = 30.0  # how often what is done is made sure of on disk
 
-Trunk = Callable[[Tensor, int], Tensor]
 Request = tuple[np.ndarray, np.ndarray]  # views and rows, int64 [B] each; what comes back is [B, T, D]
 Stream = Callable[[Sequence[Request]], Iterator[Tensor]]
 
 
 class TokenSource(ABC):
-    """Trunk tokens of a profile's pairs.
-
-    Attributes
-    ----------
-    key
-        Digest of all that the tokens depend on, the same whether they are kept or not.
-    """
+    """Trunk tokens of a profile's pairs; `key`: of all that they depend on, the same whether they are kept or not."""
 
     def __init__(self, pairs: Pairs, key: str) -> None:
         self.pairs = pairs
@@ -78,10 +71,6 @@ class TokenSource(ABC):
     def stream(self, requests: Sequence[Request]) -> Iterator[Tensor]:
         """Tokens of each request in turn, [B, T, D] on this process's device, read ahead."""
 
-    def batch(self, views: np.ndarray, rows: np.ndarray) -> Tensor:
-        """Tokens of one request."""
-        return next(iter(self.stream([(views, rows)])))
-
     def plain(self, rows: np.ndarray | None = None) -> Iterator[Tensor]:
         """Tokens of plain patches, all of them by default, in pieces."""
         rows = np.arange(self.pairs.n_pairs) if rows is None else rows
@@ -99,17 +88,24 @@ class StoredTokens(TokenSource):
         self._held = file.read_all() if held else None
 
     def stream(self, requests: Sequence[Request]) -> Iterator[Tensor]:
-        """Read each request's tokens."""
-        dtype = parallel.PRECISIONS[self.pairs.profile.compute.precision]
+        """Read each request's tokens; from disk in a thread, one request ahead of the one in use."""
+        if self._held is not None:
+            yield from map(self._read, requests)
+            return
+        with ThreadPoolExecutor(max_workers=1) as reader:
+            coming = []
+            for request in requests:
+                coming.append(reader.submit(self._read, request))
+                if len(coming) > 1:
+                    yield coming.pop(0).result()
+            yield from (last.result() for last in coming)
 
-        def read(request: Request) -> Tensor:
-            if self._held is None:
-                found = self.file.read(*request)
-            else:
-                found = self._held[torch.from_numpy(request[0]), torch.from_numpy(request[1])]
-            return found.to(parallel.device(), dtype, non_blocking=True)
-
-        return _ahead(read, requests) if self._held is None else map(read, requests)
+    def _read(self, request: Request) -> Tensor:
+        if self._held is None:
+            found = self.file.read(*request)
+        else:
+            found = self._held[torch.from_numpy(request[0]), torch.from_numpy(request[1])]
+        return found.to(parallel.device(), parallel.PRECISIONS[self.pairs.profile.compute.precision], non_blocking=True)
 
 
 class RecomputedTokens(TokenSource):
@@ -122,74 +118,42 @@ class RecomputedTokens(TokenSource):
         compute = self.pairs.profile.compute
         more = {"prefetch_factor": 2, "pin_memory": parallel.device().type == "cuda"} if compute.workers else {}
         patches = _Patches(self.pairs, requests)
-        for images in DataLoader(patches, batch_size=None, num_workers=compute.workers, **more):
-            yield trunk(self.encoder, images, self.pairs.profile, self.run)
+        yield from map(self.trunk, DataLoader(patches, batch_size=None, num_workers=compute.workers, **more))
+
+    @torch.no_grad()
+    def trunk(self, images: Tensor) -> Tensor:
+        """Tokens of uint8 images, [B, T, D], rounded as keeping them does, in the dtype that the tail computes in."""
+        compute, parts = self.pairs.profile.compute, []
+        self.encoder.eval()
+        for part in images.split(CHUNK[parallel.device().type]):
+            with parallel.autocast(compute.precision):
+                part = self.encoder.preprocess(part.to(parallel.device(), non_blocking=True))  # [B, 3, S, S]
+                tokens = self._run(part, self.pairs.profile.vision.blocks)
+            parts.append(tokens.to(DTYPES[compute.token_dtype]).to(parallel.PRECISIONS[compute.precision]))
+        return torch.cat(parts)
 
     @cached_property
-    def run(self) -> Trunk:
-        """The trunk, compiled if the profile says so."""
+    def _run(self) -> Callable[[Tensor, int], Tensor]:
+        """The encoder's trunk, compiled if the profile says so."""
         return torch.compile(self.encoder.trunk) if self.pairs.profile.compute.compile else self.encoder.trunk
 
 
 class _Patches(torch.utils.data.Dataset):
-    """Augmented patches, uint8 [B, S, S, 3], one item a request."""
+    """Patches as their views show them, uint8 [B, S, S, 3], one item a request."""
 
     def __init__(self, pairs: Pairs, requests: Sequence[Request]) -> None:
-        self.pairs, self.requests = pairs, requests
+        self.patches, self.requests = pairs.patches, requests
 
     def __len__(self) -> int:
         return len(self.requests)
 
     def __getitem__(self, i: int) -> Tensor:
-        return view_images(self.pairs, *self.requests[i])
-
-
-def view_images(pairs: Pairs, views: np.ndarray, rows: np.ndarray) -> Tensor:
-    """Patches of the given rows as the given views show them, uint8 [B, S, S, 3]."""
-    out = torch.empty(len(rows), *pairs.patches.shape[1:], dtype=torch.uint8)
-    for view in np.unique(views):
-        where = np.flatnonzero(views == view)
-        out[where] = augmented(pairs.patches.read(rows[where]), rows[where], int(view), AUGMENTATION_SEED)
-    return out
-
-
-@torch.no_grad()
-def trunk(encoder: VisionEncoder, images: Tensor, profile: Profile, run: Trunk | None = None) -> Tensor:
-    """Tokens of uint8 images, [B, T, D], in the dtype that the tail computes in.
-
-    Parameters
-    ----------
-    run
-        What computes them; the encoder's own trunk by default, see `RecomputedTokens.run`.
-    """
-    encoder.eval()
-    size, parts, run = CHUNK[parallel.device().type], [], run or encoder.trunk
-    for part in images.split(size):
-        with parallel.autocast(profile.compute.precision):
-            tokens = run(encoder.preprocess(part.to(parallel.device(), non_blocking=True)), profile.vision.blocks)
-        parts.append(_rounded(tokens, profile))
-    return torch.cat(parts)
-
-
-def _rounded(tokens: Tensor, profile: Profile) -> Tensor:
-    """Round tokens as keeping them does, so that kept and recomputed tokens are the same numbers."""
-    kept = tokens.to(DTYPES[profile.compute.token_dtype])
-    return kept.to(parallel.PRECISIONS[profile.compute.precision])
-
-
-def _ahead(read, requests: Sequence[Request]) -> Iterator[Tensor]:
-    """Read in a thread, one request ahead of the one in use."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(max_workers=1) as reader:
-        coming = None
-        for request in requests:
-            following = reader.submit(read, request)
-            if coming is not None:
-                yield coming.result()
-            coming = following
-        if coming is not None:
-            yield coming.result()
+        views, rows = self.requests[i]
+        out = torch.empty(len(rows), *self.patches.shape[1:], dtype=torch.uint8)
+        for view in np.unique(views):
+            where = np.flatnonzero(views == view)
+            out[where] = augmented(self.patches.read(rows[where]), rows[where], int(view), AUGMENTATION_SEED)
+        return out
 
 
 # --- making them ------------------------------------------------------------------------------------------
@@ -203,8 +167,7 @@ def build(pairs: Pairs) -> TokenSource:
     SealError
         Tokens that overflow their dtype; a full disk.
     """
-    profile = pairs.profile
-    made = _made_from(pairs)
+    profile, made = pairs.profile, _made_from(pairs)
     maker, kind = RecomputedTokens(pairs, made.key), choose(pairs)
     if kind == "recompute":
         return maker
@@ -308,27 +271,26 @@ def write_tokens(
     dtype: str,
     stream: Stream,
 ) -> TokenFile:
-    """Write tokens unless they are there and current; goes on where a killed run stopped.
+    """Write what `stream` makes unless it is there and current; goes on where a killed run stopped.
 
     Parameters
     ----------
     shape, token_shape
         Views (the plain one among them) and pairs; what gives T and D, asked only if something must be written.
-    stream
-        Makes tokens; asked for parts of `CHUNK` rows, a share of them in each process.
     """
     if made.is_current(folder / "tokens.json"):
         return TokenFile(folder, dtype)
     size = CHUNK[parallel.device().type]
-    partial = folder.with_name(f".{folder.name}.{made.key[:12]}.{size}.part")
     with parallel.main_first() as main:
-        if main and not made.is_current(folder / "tokens.json"):
-            _prepare(folder, partial, (*shape, *token_shape()), dtype, size)
-    if partial.is_dir():
+        partial = find_partial(folder, f"{made.key[:12]}.{size}")
+        if main:
+            _prepare(partial, (*shape, *token_shape()), dtype, size)
+    if partial.is_dir():  # it is not where a process sees another disk
         _fill(TokenFile(partial, dtype), stream, size)
     parallel.state().wait_for_everyone()
-    if parallel.is_main() and partial.is_dir():
-        _require_done(partial)
+    if main:
+        if left := int((np.load(partial / "done.npy") == 0).sum()):
+            raise parallel.explain_other_disk(f"{left} parts of {partial} were not made by any process")
         write_json(partial / "tokens.json", made.stamp() | {"dtype": dtype})
         swap(partial, folder)
         (folder / "done.npy").unlink()
@@ -336,23 +298,8 @@ def write_tokens(
     return TokenFile(folder, dtype)
 
 
-def _require_done(partial: Path) -> None:
-    left = int((np.load(partial / "done.npy") == 0).sum())
-    if left:
-        raise SealError(
-            f"{left} parts of {partial} were not made by any process",
-            expected="every process to see the same SEAL_HOME",
-            do="put SEAL_HOME on a disk that all machines share, then run again: it goes on from here",
-        )
-
-
-def _prepare(folder: Path, partial: Path, shape: tuple[int, ...], dtype: str, size: int) -> None:
-    """Make room; what was half-made from something else goes, whole tokens stay until the new are."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for other in folder.parent.glob(f".{folder.name}.*.part"):
-        if other != partial:
-            shutil.rmtree(other, ignore_errors=True)
-    partial.mkdir(exist_ok=True)
+def _prepare(partial: Path, shape: tuple[int, ...], dtype: str, size: int) -> None:
+    partial.mkdir(parents=True, exist_ok=True)
     if (partial / "done.npy").is_file():
         return
     require_room(partial, math.prod(shape) * DTYPES[dtype].itemsize, "tokens; see compute.tokens='recompute'")
@@ -366,9 +313,11 @@ def _fill(tokens: TokenFile, stream: Stream, size: int) -> None:
 
     done = np.load(tokens.folder / "done.npy", mmap_mode="r+")
     views, pairs = tokens.rows.shape[:2]
-    mine = range(parallel.state().process_index, len(done), parallel.state().num_processes)
+    blocks = [np.arange(start, min(start + size, pairs)) for start in range(0, pairs, size)]
+    every = [(np.full(len(rows), view), rows) for view in range(views) for rows in blocks]
+    mine = range(parallel.state().process_index, len(every), parallel.state().num_processes)
     parts = [part for part in mine if not done[part]]
-    requests = [_request(part, len(done) // views, size, pairs) for part in parts]
+    requests = [every[part] for part in parts]
     made, saved = [], time.monotonic()
     bar = tqdm(requests, desc="trunk", unit="part", disable=None if parallel.is_main() else True)
     for part, (view, rows), values in zip(parts, bar, stream(requests), strict=True):
@@ -378,12 +327,6 @@ def _fill(tokens: TokenFile, stream: Stream, size: int) -> None:
             _persist(tokens, done, made)
             made, saved = [], time.monotonic()
     _persist(tokens, done, made)
-
-
-def _request(part: int, per_view: int, size: int, pairs: int) -> Request:
-    view, block = divmod(part, per_view)
-    rows = np.arange(block * size, min((block + 1) * size, pairs))
-    return np.full(len(rows), view), rows
 
 
 def _persist(tokens: TokenFile, done: np.ndarray, made: list[int]) -> None:
@@ -403,26 +346,11 @@ def embed(tails: Mapping[str, VisionEncoder], source: TokenSource) -> dict[str, 
 
 
 def embed_pieces(tails: Mapping[str, VisionEncoder], source: TokenSource) -> Iterator[dict[str, np.ndarray]]:
-    """Embed as `embed` does, in one pass over the trunk's tokens, and give the rows piece by piece.
-
-    Parameters
-    ----------
-    tails
-        Encoders that share the source's trunk: the frozen one, SEAL, and others.
-    """
+    """Embed as `embed` does, in one pass over the trunk's tokens, and give the rows piece by piece."""
+    profile = source.pairs.profile
     for encoder in tails.values():
         encoder.to(parallel.device()).eval()
     for tokens in source.plain():
-        yield {name: _embed_piece(encoder, tokens, source.pairs.profile) for name, encoder in tails.items()}
-
-
-@torch.no_grad()
-def _embed_piece(encoder: VisionEncoder, tokens: Tensor, profile: Profile) -> np.ndarray:
-    with parallel.autocast(profile.compute.precision):
-        z = encoder.tail(tokens, profile.vision.blocks)  # [B, d]
-    return z.float().cpu().numpy()
-
-
-def embed_tokens(encoder: VisionEncoder, source: TokenSource) -> np.ndarray:
-    """Embed the plain patches of all pairs with one encoder, float32 [pairs, d]."""
-    return embed({"": encoder}, source)[""]
+        with torch.no_grad(), parallel.autocast(profile.compute.precision):
+            piece = {name: encoder.tail(tokens, profile.vision.blocks) for name, encoder in tails.items()}  # [B, d]
+        yield {name: z.float().cpu().numpy() for name, z in piece.items()}

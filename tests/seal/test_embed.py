@@ -311,7 +311,7 @@ def test_real_slides_from_end_to_end(shared, tmp_path, tiny):
 def trained(small):
     """Pairs, tokens, and one trained run of the first fold."""
     pairs = assemble(small)
-    source, run = tokens.build(pairs), runs.VisionRun(pairs, pairs.folds()[0], 0)
+    source, run = tokens.build(pairs), runs.Run(pairs, pairs.folds()[0], 0)
     runs.train_runs([run], source)
     return pairs, source, run
 
@@ -355,7 +355,7 @@ def test_pairs_are_embedded_once_and_anew_when_the_run_is_another(trained, monke
         embed.embed_runs(pairs, source, [run])
     assert stamps(root) == before
     old = store.read("seal", run.fold.name, 0)
-    shorter = runs.VisionRun(pairs.with_profile(profiles.changed(pairs.profile, vision__epochs=1)), run.fold, 0)
+    shorter = runs.Run(pairs.with_profile(profiles.changed(pairs.profile, vision__epochs=1)), run.fold, 0)
     runs.train_runs([shorter], source)
     embed.embed_runs(pairs, source, [shorter])  # under the same name
     changed = {path.parent.name for path, time in stamps(root).items() if before[path] != time}
@@ -383,7 +383,7 @@ def test_controls_are_embeddings_too_and_a_folds_runs_share_a_pass(small, tiny_b
 def test_a_run_that_is_not_trained_is_named(small):
     pairs = assemble(small)
     with pytest.raises(SealError, match=r"seal holds no run of these settings and inputs"):
-        embed.embed_runs(pairs, tokens.build(pairs), [runs.VisionRun(pairs, pairs.folds()[0], 0)])
+        embed.embed_runs(pairs, tokens.build(pairs), [runs.Run(pairs, pairs.folds()[0], 0)])
 
 
 def test_embeddings_that_are_missing_or_mixed_are_named(trained):

@@ -78,7 +78,7 @@ def test_train_leaves_a_whole_run_and_does_not_train_it_again(small, train, caps
     pairs = assemble(small)
     fold = pairs.folds()[1]
     assert train("--fold", fold.name) == 0
-    folder = runs.run_folder(pairs, fold, 0, "seal")
+    folder = runs.Run(pairs, fold, 0, "seal").folder
     assert capsys.readouterr().out == f"{folder}\n"
     assert (folder / "run.json").is_file()
     assert [p.name for p in folder.parent.parent.parent.iterdir()] == [fold.name]

@@ -11,6 +11,7 @@ from seal import profiles, results
 from seal.data.assemble import assemble
 from seal.data.pairs import Pairs
 from seal.data.panel import Panel
+from seal.embed import embed_runs
 from seal.errors import SealError
 from seal.evaluate import ablation
 from seal.evaluate.ablation import FULL, VARIANTS, Ablation
@@ -43,22 +44,22 @@ def ran(small_home, small_profile, tiny_build, tmp_path_factory):
         (fold,), source, folder = pairs.folds(), tokens.build(pairs), home / "runs" / "demo"
         stages.train_vision(pairs, fold, 0, source)
         before = times(folder)
-        ablation.train_all(pairs, source)
+        stages.train_runs(ablation.list_runs(pairs), source)
         after = times(folder)
         with pytest.MonkeyPatch.context() as never:
             never.setattr(stages, "train_vision", lambda *_: pytest.fail("trained again"))
-            ablation.train_all(pairs, source)
+            stages.train_runs(ablation.list_runs(pairs), source)
         runs = {run.variant or FULL: run for run in ablation.list_runs(pairs)}
         folders = {
-            name: {stage: stages.run_folder(r.pairs, r.fold, r.seed, stage) for stage in ("omics", "seal")}
+            name: {stage: stages.Run(r.pairs, r.fold, r.seed, stage).folder for stage in ("omics", "seal")}
             for name, r in runs.items()
         }
         records = {name: read_json(both["seal"] / "run.json") for name, both in folders.items()}
         third = [read_json(folder / "panel.json")["genes"] for folder in folders["third_panel"].values()]
         models = {name: run.model(source) for name, run in runs.items()}
-        embeddings = ablation.embed_all(pairs, source)
+        embeddings = embed_runs(pairs, source, ablation.list_runs(pairs))
         written = times(home / "data" / "embeddings")
-        ablation.embed_all(pairs, source)
+        embed_runs(pairs, source, ablation.list_runs(pairs))
         evaluated = Ablation(pairs, embeddings).run()
         shutil.rmtree(runs["masking"].folder.parent)
         stages.train_runs([runs["masking"]], source)
@@ -123,7 +124,7 @@ def test_every_variant_predicts_something_else_of_the_same_spots(ran):
 
 @pytest.mark.parametrize("name", ["half_pairs", "third_panel", "bottleneck"])
 def test_the_probe_learns_from_all_training_spots(ran, name):
-    embedding = tokens.embed_tokens(ran.models[name].encoder, ran.source)
+    embedding = tokens.embed({name: ran.models[name].encoder}, ran.source)[name]
     expected = predict_by_probe(ran.pairs, ran.fold, embedding)
     np.testing.assert_allclose(ran.predictions[name, ran.fold.name, 0], expected, atol=1e-4)
 

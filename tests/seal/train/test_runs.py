@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from seal.data.assemble import assemble
 from seal.errors import SealError
@@ -30,7 +31,7 @@ def embed(model, pairs):
 def test_a_run_is_trained_once_and_read_back_to_the_bit(way, monkeypatch):
     pairs, fold, store = way
     trained = runs.train_vision(pairs, fold, 0, store)
-    folder = runs.run_folder(pairs, fold, 0, "seal")
+    folder = runs.Run(pairs, fold, 0, "seal").folder
     assert {p.name for p in folder.iterdir()} == {
         *("adapter", "vision.safetensors", "omics.safetensors", "panel.json", "log.json", "run.json")
     }
@@ -38,7 +39,8 @@ def test_a_run_is_trained_once_and_read_back_to_the_bit(way, monkeypatch):
     read = runs.train_vision(pairs, fold, 0, store)
     assert trained.state_dict().keys() == read.state_dict().keys()
     assert all(torch.equal(v, read.state_dict()[k]) for k, v in trained.state_dict().items())
-    assert set(runs.read_log(folder)[0]) == {"epoch", "step", "lr", "info", "rec_omics", "rec_vision", "total"}
+    log = runs.Run(pairs, fold, 0).read_log()
+    assert set(log[0]) == {"epoch", "step", "lr", "info", "rec_omics", "rec_vision", "total"}
 
 
 def test_only_adapters_decoder_and_omics_train(way):
@@ -62,7 +64,7 @@ def test_stage_two_losses_equal_training_on_the_whole_encoder(way):
         terms["total"].backward()
         return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
-    fast_terms = model.objective(model.embed(store.batch(np.zeros(8, int), rows)), x)
+    fast_terms = model.objective(model.embed(next(store.plain(rows))), x)
     fast = gradients(fast_terms)
     images = model.encoder.preprocess(pairs.patches.read(rows))
     plain_terms = model.objective(model.encoder(images), x)
@@ -87,11 +89,11 @@ def test_shuffled_pairs_keep_no_partner_and_use_each_once(way):
 def test_other_settings_have_a_folder_of_their_own(way, small):
     pairs, fold, _ = way
     runs.train_omics(pairs, fold, 0, 8)
-    folder = runs.run_folder(pairs, fold, 0, "omics")
+    folder = runs.Run(pairs, fold, 0, "omics").folder
     before = (folder / "run.json").read_text()
     longer = assemble(dataclasses.replace(small, omics=dataclasses.replace(small.omics, epochs=3)))
     runs.train_omics(longer, fold, 0, 8)
-    other = runs.run_folder(longer, fold, 0, "omics")
+    other = runs.Run(longer, fold, 0, "omics").folder
     assert (folder / "run.json").read_text() == before
     assert other != folder
     assert read_json(other / "run.json")["epochs"] == 3
@@ -100,7 +102,7 @@ def test_other_settings_have_a_folder_of_their_own(way, small):
 def test_changed_inputs_train_anew_and_the_old_run_stays_until_then(way, monkeypatch, capsys):
     pairs, fold, _ = way
     runs.train_omics(pairs, fold, 0, 8)
-    folder = runs.run_folder(pairs, fold, 0, "omics")
+    folder = runs.Run(pairs, fold, 0, "omics").folder
     before = (folder / "omics.safetensors").read_bytes()
     fewer = dataclasses.replace(fold, omics=fold.omics[1:])
     finish = runs.finish
@@ -136,7 +138,7 @@ def test_a_run_of_another_version_is_kept_or_made_anew_as_the_user_says(way, mon
 def test_wrong_or_damaged_weights_are_named(way):
     pairs, fold, store = way
     runs.train_vision(pairs, fold, 0, store)
-    folder = runs.run_folder(pairs, fold, 0, "seal")
+    folder = runs.Run(pairs, fold, 0, "seal").folder
     adapter = folder / "adapter" / "adapter_model.safetensors"
     whole = adapter.read_bytes()
     adapter.write_bytes(whole[: len(whole) // 2])
@@ -152,8 +154,8 @@ def test_wrong_or_damaged_weights_are_named(way):
 def test_an_adapter_of_another_encoder_is_refused(way):
     pairs, fold, store = way
     runs.train_vision(pairs, fold, 0, store)
-    adapter = runs.run_folder(pairs, fold, 0, "seal") / "adapter" / "adapter_model.safetensors"
-    state = runs.load_weights(adapter)
+    adapter = runs.Run(pairs, fold, 0, "seal").folder / "adapter" / "adapter_model.safetensors"
+    state = load_file(adapter)
     runs._save_tensors(adapter, {k.replace("blocks.3", "blocks.2"): v for k, v in state.items()})
     with pytest.raises(SealError, match="does not fit the adapter of this encoder"):
         runs.train_vision(pairs, fold, 0, store)
@@ -163,7 +165,7 @@ def test_a_stage_two_run_that_is_stopped_resumes_to_the_same_bits(way, monkeypat
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
     pairs, fold, store = way
     whole = runs.train_vision(pairs, fold, 1, store)
-    folder = runs.run_folder(pairs, fold, 1, "seal")
+    folder = runs.Run(pairs, fold, 1, "seal").folder
     (folder / "run.json").unlink()
     save, saved = loop._save, []
 
@@ -188,7 +190,7 @@ def test_a_model_with_its_genes_in_another_order_is_refused(way, stage):
     runs.train_vision(pairs, fold, 0, store)
     panel = pairs.panel(fold)
     swapped = (panel.genes[1], panel.genes[0], *panel.genes[2:])
-    folder = runs.run_folder(pairs, fold, 0, stage)
+    folder = runs.Run(pairs, fold, 0, stage).folder
     dataclasses.replace(panel, genes=swapped).save(folder / "panel.json")
     with pytest.raises(SealError, match=f"{stage} differs at position 0: {panel.genes[1]}.*another order"):
         runs.train_vision(pairs, fold, 0, store)
@@ -222,7 +224,7 @@ profile = eval({repr(small)!r}, vars(profiles))
 pairs = read(profile)
 store = tokens.build(pairs)
 model = runs.train_vision(pairs, pairs.folds()[0], 5, store)
-print(tokens.embed_tokens(model.encoder, store).shape)
+print(tokens.embed({{"seal": model.encoder}}, store)["seal"].shape)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

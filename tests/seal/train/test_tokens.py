@@ -32,12 +32,12 @@ def test_tokens_equal_the_plain_way(pairs):
     encoder = encoders.build(pairs.profile.encoder, image_size=56)
     assert source.views == 1
     plain = embed_patches(encoder, pairs.patches)
-    np.testing.assert_allclose(tokens.embed_tokens(encoder, source), plain, atol=1e-5)
+    np.testing.assert_allclose(tokens.embed({"": encoder}, source)[""], plain, atol=1e-5)
     rows = np.array([3, 40])
     view = augmented(pairs.patches.read(rows), rows, 1, tokens.AUGMENTATION_SEED)
     with torch.no_grad():
         expected = encoder.trunk(encoder.preprocess(view), 1)
-    torch.testing.assert_close(source.batch(np.array([1, 1]), rows), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(next(iter(source.stream([(np.array([1, 1]), rows)]))), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
@@ -103,7 +103,7 @@ def test_several_tails_share_one_pass(pairs, monkeypatch):
             if "lora_B" in name:
                 parameter.data.normal_(std=0.1 + i)
         tails[f"seal{i}"] = model.encoder
-    alone = {name: tokens.embed_tokens(encoder, source) for name, encoder in tails.items()}
+    alone = {name: tokens.embed({name: encoder}, source)[name] for name, encoder in tails.items()}
     passes, plain = [], source.plain
     monkeypatch.setattr(source, "plain", lambda: passes.append(1) or plain())
     together = tokens.embed(tails, source)
@@ -123,6 +123,7 @@ def test_compiled_or_not_is_the_same(small):
     with pytest.MonkeyPatch.context() as patch:
         # compiling takes half a minute; what is tested is that the setting is followed
         patch.setattr(torch, "compile", lambda f: called.append(f) or f)
-        torch.testing.assert_close(compiled.batch(*request), plain.batch(*request))
+        found, expected = (next(iter(source.stream([request]))) for source in (compiled, plain))
+        torch.testing.assert_close(found, expected)
     assert len(called) == 1
     assert torch.compile is real
