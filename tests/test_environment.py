@@ -42,7 +42,6 @@ REASONS = {
     "nbval": "make test compares the notebooks' outputs",
     "openslide-bin": "the library behind openslide-python",
     "ruff": "make lint",
-    "seaborn": "figures draw panels with a method axis with it",
 }
 
 
