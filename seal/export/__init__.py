@@ -1,0 +1,1 @@
+"""A trained model for other people's tools: `save`, `load`, `hub`, `interop`."""
