@@ -115,6 +115,7 @@ def _draw_differences(axes: "Axes", table: "pd.DataFrame", looks: dict[str, Look
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x")
     axes.set_xlabel("paired difference in PCC, 95 % interval")
+    axes.locator_params(axis="x", nbins=5)
     axes.margins(x=0.12)
     panel_title(axes, "", "Method minus frozen encoder")
 
