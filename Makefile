@@ -70,9 +70,10 @@ lint: | $(ENVIRONMENT)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 
+NEWS := @jupyterlab/apputils-extension:notification
 lab: | $(ENVIRONMENT)  ## the notebooks in JupyterLab
-	$(PY) -m jupyterlab --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate \
-		$(LAB) notebooks/00_overview.ipynb
+	@mkdir -p build/lab; echo '{"$(NEWS)": {"fetchNews": "false", "checkForUpdates": false}}' > build/lab/overrides.json
+	$(PY) -m jupyterlab --LabApp.app_settings_dir="$(CURDIR)/build/lab" $(LAB) notebooks/00_overview.ipynb
 
 status: | $(ENVIRONMENT)  ## which figures and tables are drawn, stale, or missing and why
 	@$(PY) -m figures status --profile $(PROFILE)
