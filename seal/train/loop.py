@@ -188,8 +188,8 @@ def _resume(path: Path, key: str, model: nn.Module, optimiser: torch.optim.AdamW
 
 
 def finish(partial: Path, folder: Path, log: list[dict[str, Any]], record: dict[str, Any]) -> None:
-    """Write the log and, last, run.json, which makes the run whole; then give it its name, without the checkpoint."""
+    """Write the log and, last, run.json, which makes the run whole; then give it its name and drop the checkpoint."""
     write_json(partial / "log.json", log)
     write_json(partial / "run.json", record)
-    (partial / "checkpoint.pt").unlink(missing_ok=True)
     swap(partial, folder)
+    (folder / "checkpoint.pt").unlink(missing_ok=True)  # last: killed before, the run goes on from it
