@@ -2,7 +2,7 @@
 
 import torch
 
-from seal.models.registry import Geometry
+from seal.models.encoder_registry import Geometry
 
 # Dense bfloat16 peak by the vendor's data sheets, TFLOP/s
 PEAKS = {"NVIDIA H100 80GB HBM3": 989.4, "NVIDIA H200": 989.4, "NVIDIA H100 PCIe": 756.0}

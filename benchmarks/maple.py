@@ -14,9 +14,9 @@ from torch import Tensor
 
 from seal import profiles
 from seal.models import architecture
+from seal.models.encoder_registry import UNI2_H, Geometry
 from seal.models.encoders import VisionEncoder
 from seal.models.omics import SealOmics
-from seal.models.registry import UNI2_H, Geometry
 from seal.models.vision import SealVision
 from seal.profiles import OmicsSettings, Profile
 from seal.train import parallel

@@ -45,7 +45,7 @@ def write(folder: Path, gigabytes: float, size: int) -> int:
     """A tokens.npy of about so many 10^9 bytes, written through; how many patches it holds."""
     import numpy as np
 
-    from seal.models.registry import get
+    from seal.models.encoder_registry import get
 
     geometry = get("dinov2_s").geometry
     shape = (1 + (size // geometry.patch) ** 2, geometry.width)

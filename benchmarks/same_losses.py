@@ -23,9 +23,9 @@ from common import make_patches, report
 
 from seal import profiles
 from seal.models import architecture
+from seal.models.encoder_registry import UNI2_H
 from seal.models.encoders import VisionEncoder
 from seal.models.omics import SealOmics
-from seal.models.registry import UNI2_H
 from seal.models.vision import SealVision
 from seal.profiles import OmicsSettings, VisionSettings
 from seal.train import parallel

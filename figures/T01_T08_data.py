@@ -267,9 +267,9 @@ def joined_samples(inferred: "pd.DataFrame", known: "pd.DataFrame") -> "pd.DataF
     Parameters
     ----------
     inferred
-        Every sample's section and donor, from `seal.data.maple.donors.infer`.
+        Every sample's section and donor, from `seal.data.maple.same_donor.infer`.
     known
-        Pairs known from elsewhere, from `seal.data.maple.donors.known`.
+        Pairs known from elsewhere, from `seal.data.maple.same_donor.known`.
     """
     import pandas as pd
 

@@ -122,7 +122,8 @@ def _doctor(arguments: argparse.Namespace) -> None:
 
 
 def _fetch(arguments: argparse.Namespace) -> None:
-    from seal.data import fetch, hest
+    from seal.data import fetch
+    from seal.data.sources import hest
 
     root, selection = hest.home(), profiles.MAPLE.selection
     ids = arguments.samples or fetch.maple_ids(root, selection, arguments.revision)

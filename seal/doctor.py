@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from seal import paths, profiles
-from seal.data import fetch, hest, maple
+from seal.data import fetch, maple
 from seal.data.samples import find_hest_table
+from seal.data.sources import hest
 from seal.errors import SealError
 from seal.files import explain_hub_error
-from seal.models import registry
+from seal.models import encoder_registry
 from seal.profiles import Profile
 
 BENCH = "MahmoodLab/hest-bench"
@@ -92,7 +93,7 @@ def _is_installed(package: str) -> bool:
 
 def _ask_hub() -> dict[str, Any]:
     """Whether there is a token, and what keeps this account from each repository, empty if nothing does."""
-    known = {spec.label: ("model", spec.hub) for spec in registry.REGISTRY.values() if spec.hub}
+    known = {spec.label: ("model", spec.hub) for spec in encoder_registry.REGISTRY.values() if spec.hub}
     known |= {"HEST-1k": ("dataset", fetch.REPOSITORY), "HEST-Bench": ("dataset", BENCH)}
     try:
         from huggingface_hub import HfApi, get_token
@@ -132,7 +133,7 @@ class Download:
 
 def _plan_download(profile: Profile, problem: str) -> Download:
     """What a profile downloads; `problem` is what keeps this account from HEST-1k."""
-    if profile.source == "seal.data.hest":
+    if profile.source == "seal.data.sources.hest":
         try:
             return _plan_hest(profile, problem)
         except (SealError, ImportError) as error:  # ImportError: pandas
@@ -168,10 +169,10 @@ def _find_obstacles(profile: Profile, machine: Mapping, problems: Mapping[str, s
     lacking = ", ".join(machine["missing_packages"])
     found = [f"not installed: {lacking}"] if lacking else []
     found += [f"PyTorch does not import ({machine['torch_fault']})"] if machine["torch_fault"] else []
-    if profile.source != "seal.data.hest":
+    if profile.source != "seal.data.sources.hest":
         return found
     found += [] if machine["gpus"] else ["no GPU that PyTorch can use"]
-    spec = registry.get(profile.encoder)
+    spec = encoder_registry.get(profile.encoder)
     for name, there in ((spec.label, _has_weights(spec)), ("HEST-1k", download.complete)):
         found += [f"{name}: {problems[name]}"] if problems.get(name) and not there else []
     free = machine["disks"][1]["free_gb"]
@@ -180,7 +181,7 @@ def _find_obstacles(profile: Profile, machine: Mapping, problems: Mapping[str, s
     return found
 
 
-def _has_weights(spec: registry.EncoderSpec) -> bool:
+def _has_weights(spec: encoder_registry.EncoderSpec) -> bool:
     """Whether an encoder's weights are on this machine: in SEAL_WEIGHTS or in the hub's cache."""
     folder = os.environ.get("SEAL_WEIGHTS")
     if folder and any(Path(folder).glob(f"{spec.name}.*")):

@@ -240,7 +240,7 @@ DEMO = Profile(
 
 HER2ST = Profile(
     name="her2st",
-    source="seal.data.her2st",
+    source="seal.data.sources.her2st",
     simulated=False,
     encoder="dinov2s_derived",
     image_size=112,
@@ -255,7 +255,7 @@ HER2ST = Profile(
 
 MAPLE = Profile(
     name="maple",
-    source="seal.data.hest",
+    source="seal.data.sources.hest",
     simulated=False,
     encoder="uni2_h",
     image_size=224,

@@ -10,9 +10,10 @@ import pytest
 import seal_atlas
 from seal import profiles
 from seal.__main__ import main
-from seal.data import hest, maple, sample_files
+from seal.data import maple, sample_files
 from seal.data.assemble import assemble
 from seal.data.samples import read_samples
+from seal.data.sources import hest
 from seal.errors import SealError
 from seal.models import encoders
 from seal.train import runs, tokens

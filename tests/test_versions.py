@@ -22,7 +22,7 @@ GROWN = ("seal_atlas.growing.fields", "seal_atlas.growing.layout", "seal_atlas.g
 SHOWN = ("seal_atlas.showing.stains", "seal_atlas.showing.render", "seal_atlas.showing.scanners")
 COUNTED = ("seal_atlas.counting.transcripts",)
 WRITERS = {
-    "seal.data.her2st": ("seal.data.her2st", "seal.data.sample_files"),
+    "seal.data.sources.her2st": ("seal.data.sources.her2st", "seal.data.sample_files"),
     "seal.data.assemble": (
         *("seal.data.assemble", "seal.data.assemble_sample", "seal.data.sample_files", "seal.data.expression"),
         *("seal.data.genes", "seal.data.grid", "seal.data.panel", "seal.data.folds", "seal.data.store"),

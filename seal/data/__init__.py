@@ -1,1 +1,1 @@
-"""From a source (`hest`, `her2st`; a new one is a module like these) to pairs of patch and spot, by folds of donors."""
+"""From a source (a new one is a module of `sources`) to pairs of patch and spot, by folds of donors."""

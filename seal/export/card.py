@@ -10,7 +10,7 @@ import jinja2
 
 from seal.data.panel import Panel
 from seal.errors import SealError
-from seal.models.registry import EncoderSpec
+from seal.models.encoder_registry import EncoderSpec
 from seal.profiles import Profile, setting_rows
 
 _LIBRARIES = {"timm": "timm", "transformers": "transformers", "conch": "pytorch"}

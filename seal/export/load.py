@@ -16,8 +16,8 @@ from seal.errors import SealError
 from seal.export.card import may_share_derivatives
 from seal.files import digest, explain_hub_error, read_json, sha256
 from seal.models import architecture, weights
+from seal.models.encoder_registry import EncoderSpec, Geometry
 from seal.models.encoders import VisionEncoder, preprocess
-from seal.models.registry import EncoderSpec, Geometry
 from seal.models.vision import BottleneckAdapter, GeneDecoder
 from seal.profiles import VisionSettings
 
@@ -200,6 +200,6 @@ def _spec(record: dict[str, Any], folder: Path) -> EncoderSpec:
     except TypeError as error:
         raise SealError(
             f"{folder / RECORD} describes an encoder in another way ({error})",
-            expected="the fields of seal.models.registry.EncoderSpec",
+            expected="the fields of seal.models.encoder_registry.EncoderSpec",
             do="update the package",
         ) from error

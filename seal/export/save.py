@@ -22,8 +22,8 @@ from seal.export import card
 from seal.export.load import FORMAT, MERGED, RECORD, plain
 from seal.files import atomic, digest, read_json, sha256, write_json
 from seal.models import weights
+from seal.models.encoder_registry import EncoderSpec
 from seal.models.encoders import VisionEncoder
-from seal.models.registry import EncoderSpec
 from seal.models.vision import SealVision
 from seal.profiles import Profile
 
@@ -145,7 +145,7 @@ def _require_described(spec: EncoderSpec, state: dict[str, Tensor], image_size: 
         raise SealError(
             f"the encoder is not the one that its spec describes: {problem}",
             expected=f"the tensors of {spec.label}: {spec.geometry}",
-            do="correct the EncoderSpec of this encoder in seal/models/registry.py",
+            do="correct the EncoderSpec of this encoder in seal/models/encoder_registry.py",
         )
 
 

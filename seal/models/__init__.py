@@ -1,1 +1,1 @@
-"""Networks, which know no data set: encoders (a new one is an entry in `registry`), the two stages, baselines."""
+"""Networks, which know no data set; a new encoder is an entry in `encoder_registry`."""

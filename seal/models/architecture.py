@@ -6,7 +6,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from seal.models.conch import ConchVisual
-from seal.models.registry import EncoderSpec
+from seal.models.encoder_registry import EncoderSpec
 
 
 def plain(spec: EncoderSpec, image_size: int, *, tiny: bool = False) -> nn.Module:

@@ -4,7 +4,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from seal.models.registry import Geometry
+from seal.models.encoder_registry import Geometry
 from seal.shapes import Float
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from seal.errors import SealError
 from seal.models import architecture, class_token
 from seal.models import weights as weight_files
-from seal.models.registry import REGISTRY, EncoderSpec, get
+from seal.models.encoder_registry import REGISTRY, EncoderSpec, get
 from seal.profiles import VisionSettings
 from seal.shapes import Float
 

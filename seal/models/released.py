@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from seal.errors import SealError
 from seal.models import architecture, encoders, weights
+from seal.models.encoder_registry import REGISTRY
 from seal.models.encoders import VisionEncoder
 from seal.models.omics import SealOmics
-from seal.models.registry import REGISTRY
 from seal.profiles import OmicsSettings
 
 HUB = "https://huggingface.co/MahmoodLab/SEAL"

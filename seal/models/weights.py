@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from seal.errors import SealError
 from seal.files import contents, explain_hub_error
 from seal.models import dinov2s
-from seal.models.registry import EncoderSpec
+from seal.models.encoder_registry import EncoderSpec
 
 SUFFIXES = (".safetensors", ".bin", ".pth")
 POSITIONS = {"timm": "pos_embed", "conch": "trunk.pos_embed", "transformers": "embeddings.position_embeddings"}

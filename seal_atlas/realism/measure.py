@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from seal import paths, profiles
-from seal.data import her2st, sample_files
+from seal.data import sample_files
 from seal.data.samples import Sample, read_samples
+from seal.data.sources import her2st
 from seal.errors import SealError
 from seal_atlas.realism import mouse
 from seal_atlas.realism.count_statistics import common_genes, expression_statistics

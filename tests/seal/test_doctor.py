@@ -13,8 +13,9 @@ from huggingface_hub import constants
 from huggingface_hub.utils import _headers
 
 from seal import doctor, paths, profiles
-from seal.data import fetch, hest
-from seal.models.registry import UNI2_H
+from seal.data import fetch
+from seal.data.sources import hest
+from seal.models.encoder_registry import UNI2_H
 from tests import hub_server
 from tests.seal.data.maple.conftest import table
 

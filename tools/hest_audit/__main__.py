@@ -5,8 +5,9 @@ import sys
 from collections.abc import Sequence
 
 from seal import paths, profiles
-from seal.data import hest, maple
+from seal.data import maple
 from seal.data.samples import find_hest_table, read_samples
+from seal.data.sources import hest
 from seal.errors import SealError
 from seal.files import atomic
 from tools.hest_audit import compare

@@ -1,6 +1,6 @@
 """MAPLE, the paper's training and test sets, rebuilt from HEST-1k's metadata table by rule.
 
-Which samples the paper took is not public. `rules` selects, `donors` infers who gave them, `testset` leaves whole
+Which samples the paper took is not public. `rules` selects, `same_donor` infers who gave them, `testset` leaves whole
 donors out, `audit` proves that nobody is on both sides, and `report` says where the outcome comes from. All of them
 read the table alone; `tools.hest_audit` looks into the files for sections that the table does not tell apart.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seal.data.maple import audit, donors, rules, testset
+from seal.data.maple import audit, rules, same_donor, testset
 from seal.data.samples import Sample, find_hest_table, read_samples, read_table
 from seal.files import digest
 from seal.profiles import SelectionSettings
@@ -65,7 +65,7 @@ def select(
 
     Source: the paper's public description (species, technologies, organs, HEST-Bench left out); the rest our choice.
     """
-    inferred = donors.infer(frame, overlaps)
+    inferred = same_donor.infer(frame, overlaps)
     left, waterfall = rules.apply(frame.drop(columns="donor", errors="ignore").merge(inferred, on="id"))
     samples = left.rename(columns={"st_technology": "technology", "spots_under_tissue": "spots"})
     tested = testset.choose(samples, settings or SelectionSettings())

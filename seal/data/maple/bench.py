@@ -4,7 +4,7 @@ import csv
 import re
 from functools import cache
 
-from seal.data.maple.donors import TABLES
+from seal.data.maple.same_donor import TABLES
 
 
 @cache

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from seal.data.maple import bench
-from seal.data.maple.donors import in_order, patients, text
+from seal.data.maple.same_donor import in_order, patients, text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,7 +73,7 @@ RULES = (
 
 
 def apply(frame: "pd.DataFrame") -> "tuple[pd.DataFrame, pd.DataFrame]":
-    """Apply the rules in turn to HEST-1k's whole table with study, donor and section (`seal.data.maple.donors.infer`).
+    """Apply the rules in turn to HEST-1k's whole table with study, donor and section (of `same_donor.infer`).
 
     Returns
     -------

@@ -124,7 +124,7 @@ def _refusing(*_):
 
 @pytest.mark.slow
 def test_equals_the_plain_assembly_on_real_sections(shared, monkeypatch, tmp_path):
-    from seal.data import her2st
+    from seal.data.sources import her2st
 
     monkeypatch.setenv("SEAL_HER2ST", str(shared / "her2st"))
     profile = profiles.get("her2st", image_size=28, um_per_px=4.0, panel__genes=50)

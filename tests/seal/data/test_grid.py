@@ -117,7 +117,7 @@ def test_two_spots_at_one_pixel(bins):
 
 
 def test_real_sections(shared):
-    from seal.data import her2st
+    from seal.data.sources import her2st
 
     read = [her2st.read_section(section)[0].obs for section in her2st.local_sections(shared / "her2st")]
     assert max(grid.astray(obs, "square") for obs in read) < 0.02

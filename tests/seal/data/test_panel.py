@@ -9,12 +9,12 @@ import pytest
 import scanpy as sc
 from scipy.sparse import csr_array, csr_matrix, vstack
 
-from seal.data import her2st
 from seal.data import panel as panels
 from seal.data.expression import normalise, spot_context
 from seal.data.genes import clean_genes
 from seal.data.grid import neighbours
 from seal.data.panel import Panel, require_genes
+from seal.data.sources import her2st
 from seal.errors import SealError
 from seal.profiles import PanelSettings
 

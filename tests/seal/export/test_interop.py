@@ -17,8 +17,8 @@ from seal.data.panel import Panel
 from seal.errors import SealError
 from seal.export import interop, save
 from seal.models import encoders
+from seal.models.encoder_registry import REGISTRY
 from seal.models.omics import SealOmics
-from seal.models.registry import REGISTRY
 from seal.models.vision import SealVision
 from seal.profiles import OmicsSettings, VisionSettings
 

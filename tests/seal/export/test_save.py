@@ -26,8 +26,8 @@ from seal.errors import SealError
 from seal.export import card, hub, load, save
 from seal.files import digest, sha256
 from seal.models import architecture, encoders
+from seal.models.encoder_registry import REGISTRY
 from seal.models.omics import SealOmics
-from seal.models.registry import REGISTRY
 from seal.models.vision import SealVision
 from seal.profiles import OmicsSettings, VisionSettings
 

@@ -5,7 +5,7 @@ from torch.nn import functional as F
 
 from seal.models import architecture
 from seal.models.conch import ConchVisual
-from seal.models.registry import CONCH
+from seal.models.encoder_registry import CONCH
 
 
 def tiny() -> ConchVisual:

@@ -9,9 +9,9 @@ from peft import LoraConfig, get_peft_model
 
 from seal.errors import SealError
 from seal.models import architecture, encoders
+from seal.models.encoder_registry import REGISTRY
 from seal.models.encoders import VisionEncoder
 from seal.models.omics import SealOmics
-from seal.models.registry import REGISTRY
 from seal.models.released import load_omics, load_vision
 from seal.models.vision import GeneDecoder
 from seal.profiles import OmicsSettings, VisionSettings

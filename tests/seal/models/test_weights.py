@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from seal.errors import SealError
 from seal.models import architecture, encoders, weights
-from seal.models.registry import CONCH, DINOV2_S, PHIKON_V2, UNI2_H, VIRCHOW2
+from seal.models.encoder_registry import CONCH, DINOV2_S, PHIKON_V2, UNI2_H, VIRCHOW2
 
 
 def tiny(spec, image_size: int, seed: int = 0):

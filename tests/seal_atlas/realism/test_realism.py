@@ -313,7 +313,7 @@ def test_without_anything_at_hand_it_says_so(monkeypatch, capsys):
 
 
 def test_sections_prepared_before_are_used_and_none_fetched(home, monkeypatch):
-    from seal.data import her2st
+    from seal.data.sources import her2st
 
     make_sample(home / "data/samples/her2st", "HER2ST-X1", simulated=False, picture=False)
     monkeypatch.setattr(her2st, "fetch", lambda: pytest.fail("her2st was fetched"))

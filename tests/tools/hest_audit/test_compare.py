@@ -12,9 +12,9 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from scipy.sparse import csr_matrix
 
-from seal.data import her2st
 from seal.data.sample_files import list_samples, write_sample
 from seal.data.samples import COLUMNS, read_samples
+from seal.data.sources import her2st
 from seal.errors import SealError
 from tools.hest_audit import compare, expression
 from tools.hest_audit import pictures as image_fingerprints

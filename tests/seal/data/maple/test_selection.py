@@ -8,7 +8,7 @@ import pytest
 
 from figures import T01_T08_data
 from seal.data import maple
-from seal.data.maple import audit, bench, donors, report, rules, testset
+from seal.data.maple import audit, bench, report, rules, same_donor, testset
 from seal.errors import SealError
 from seal.files import sha256
 from seal.profiles import SelectionSettings
@@ -22,7 +22,7 @@ def selection(real):
 
 def left(*rows):
     frame = table(*rows)
-    return rules.apply(frame.merge(donors.infer(frame), on="id"))
+    return rules.apply(frame.merge(same_donor.infer(frame), on="id"))
 
 
 # ---- the real table ----
@@ -73,7 +73,7 @@ def test_the_split_of_the_real_table(selection):
 
 
 def test_no_sample_or_donor_of_hest_bench_is_in(real, selection):
-    inferred = donors.infer(real)
+    inferred = same_donor.infer(real)
     of_bench = set(inferred.loc[inferred["id"].isin(bench.samples()), "donor"])
     assert not set(selection.samples["donor"]) & of_bench
     assert not set(selection.samples["id"]) & bench.samples()
@@ -239,7 +239,7 @@ def test_what_donors_rest_on(real, selection):
 
 
 def test_the_audit_names_what_was_joined(real):
-    joined = T01_T08_data.joined_samples(donors.infer(real), donors.known()).set_index("samples")
+    joined = T01_T08_data.joined_samples(same_donor.infer(real), same_donor.known()).set_index("samples")
     assert joined.loc["TENX128 TENX155", "reason"].startswith("HEST issue 126")
     assert joined.loc["TENX95 TENX97", "relation"] == "same donor"
     assert joined.loc["TENX27 TENX56", "relation"] == "same section"

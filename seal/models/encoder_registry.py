@@ -220,6 +220,6 @@ def get(name: str) -> EncoderSpec:
         raise SealError(
             f"unknown encoder {name!r}",
             expected=f"one of {', '.join(REGISTRY)}",
-            do="choose one of these, or add an EncoderSpec to seal/models/registry.py",
+            do="choose one of these, or add an EncoderSpec to seal/models/encoder_registry.py",
         )
     return REGISTRY[name]

@@ -60,7 +60,7 @@ class SectionFiles:
 
 def known_hashes() -> dict[str, str]:
     """SHA-256 of the files we have seen, by path below `data`; not all of the data set."""
-    text = resources.files("seal.data").joinpath("her2st_files.csv").read_text(encoding="utf-8")
+    text = resources.files("seal.data.sources").joinpath("her2st_files.csv").read_text(encoding="utf-8")
     return {row["path"]: row["sha256"] for row in csv.DictReader(text.splitlines())}
 
 

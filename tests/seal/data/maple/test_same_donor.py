@@ -4,14 +4,14 @@ import pandas as pd
 import pytest
 
 from seal.data import maple
-from seal.data.maple import donors
+from seal.data.maple import same_donor
 from seal.errors import SealError
 from tests.seal.data.maple.conftest import table
 
 
 def together(frame, overlaps=None, of="donor"):
     """The sets of samples that are one donor (study, section)."""
-    inferred = donors.infer(frame, overlaps)
+    inferred = same_donor.infer(frame, overlaps)
     return {frozenset(names) for _, names in inferred.groupby(of)["id"]}
 
 
@@ -92,7 +92,7 @@ def test_a_code_within_a_study_says_less_than_its_patients():
     ],
 )
 def test_codes(subseries, found):
-    assert donors.codes(subseries) == found
+    assert same_donor.codes(subseries) == found
 
 
 def test_the_same_image_and_spots_are_one_section():
@@ -117,25 +117,25 @@ def test_what_fingerprints_find_joins():
 
 def test_groups_do_not_hang_on_the_order_of_rows(real):
     shuffled = real.sample(frac=1, random_state=3)
-    one, other = (donors.infer(frame).set_index("id").sort_index() for frame in (real, shuffled))
+    one, other = (same_donor.infer(frame).set_index("id").sort_index() for frame in (real, shuffled))
     pd.testing.assert_frame_equal(one, other)
 
 
 def test_a_table_without_the_columns():
     with pytest.raises(SealError, match="lacks subseries"):
-        donors.infer(table({}).drop(columns="subseries"))
+        same_donor.infer(table({}).drop(columns="subseries"))
 
 
 def test_names_are_in_natural_order():
-    assert sorted(["TENX10", "TENX9", "INT3"], key=donors.in_order) == ["INT3", "TENX9", "TENX10"]
+    assert sorted(["TENX10", "TENX9", "INT3"], key=same_donor.in_order) == ["INT3", "TENX9", "TENX10"]
 
 
 # ---- the real table ----
 
 
 def test_known_relations_of_the_real_table(real):
-    inferred = donors.infer(real).set_index("id")
-    for row in donors.known().itertuples():
+    inferred = same_donor.infer(real).set_index("id")
+    for row in same_donor.known().itertuples():
         assert inferred.loc[row.sample, "donor"] == inferred.loc[row.other, "donor"], row
         assert (inferred.loc[row.sample, "section"] == inferred.loc[row.other, "section"]) == (
             row.relation == "same section"
@@ -147,8 +147,8 @@ def test_known_relations_of_the_real_table(real):
 
 
 def test_hest_writes_blanks_for_missing_patients(real):
-    blank = real["patient"].notna() & real["patient"].map(donors.text).eq("")
+    blank = real["patient"].notna() & real["patient"].map(same_donor.text).eq("")
     assert blank.sum() > 100
-    inferred = donors.infer(real)
+    inferred = same_donor.infer(real)
     assert not inferred.loc[blank, "basis"].str.startswith("patient").any()
     assert maple.select(real).samples["donor"].notna().all()

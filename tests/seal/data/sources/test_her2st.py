@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from seal import paths, profiles
-from seal.data import her2st
 from seal.data.sample_files import read_counts, read_patches
 from seal.data.samples import read_samples
+from seal.data.sources import her2st
 from seal.errors import SealError
 
 HER2ST = profiles.get("her2st")

@@ -3,7 +3,7 @@
 import pytest
 
 from seal import paths, profiles
-from seal.data import hest
+from seal.data.sources import hest
 from seal.errors import SealError
 
 

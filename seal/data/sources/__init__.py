@@ -1,0 +1,1 @@
+"""Sources: one file each, which writes samples in the HEST-1k layout."""
