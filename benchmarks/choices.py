@@ -36,7 +36,7 @@ from seal.models.encoders import REGISTRY, VisionEncoder
 from seal.models.omics import SealOmics
 from seal.models.vision import SealVision, add_lora
 from seal.profiles import OmicsSettings, VisionSettings
-from seal.train import parallel, tokens
+from seal.train import batches, parallel
 
 GENES, BLOCKS = 300, 1
 
@@ -219,11 +219,11 @@ def tails(sizes: Sizes) -> dict:
             if "lora_" in name:
                 nn.init.normal_(p, std=0.02)
     with tempfile.TemporaryDirectory() as folder:
-        source = tokens.RecomputedTokens(make_patches(Path(folder) / "p.npy", profile, sizes.batch), "key")
+        source = batches.RecomputedTokens(make_patches(Path(folder) / "p.npy", profile, sizes.batch), "key")
         source.encoder = encoder
         ways = {
-            "one pass": lambda: tokens.embed(several, source),
-            "a pass a tail": lambda: {name: tokens.embed({name: tail}, source)[name] for name, tail in several.items()},
+            "one pass": lambda: batches.embed(several, source),
+            "a pass a tail": lambda: {n: batches.embed({n: tail}, source)[n] for n, tail in several.items()},
         }
         one, each = ways["one pass"](), ways["a pass a tail"]()
         assert relative(torch.from_numpy(one["1"]), torch.from_numpy(one["2"])) > 1e-3  # three tails, not one

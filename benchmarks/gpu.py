@@ -54,16 +54,17 @@ from watch import Busy, filesystem, forget, watched
 
 from seal.data.augment import augmented
 from seal.models import encoders
-from seal.train import parallel, tokens
+from seal.train import batches, parallel
+from seal.train.batches import StoredTokens, TokenSource
 from seal.train.steps import VisionTask
-from seal.train.tokens import StoredTokens, TokenFile, TokenSource
+from seal.train.tokens import TokenFile
 
 ATLAS_PAIRS, ATLAS_EPOCHS = 720_000, 10
 
 
 @torch.no_grad()
 def trunk(setup: Setup) -> dict:
-    """Autocast, as seal.train.tokens does, against weights and images in bfloat16 from the start."""
+    """Autocast, as seal.train.batches does, against weights and images in bfloat16 from the start."""
     images, encoder, n = setup.images(setup.batch), setup.encoder, setup.blocks
     cast = copy.deepcopy(encoder).bfloat16()
     some = images[:8]
@@ -90,7 +91,7 @@ def trunk(setup: Setup) -> dict:
 
 
 def auto(run: Callable, images: Tensor, n: int) -> Callable[[], Tensor]:
-    """A pass through the trunk as seal.train.tokens makes it."""
+    """A pass through the trunk as seal.train.batches makes it."""
 
     def work() -> Tensor:
         with parallel.autocast("bfloat16"):
@@ -186,7 +187,7 @@ def loader(setup: Setup) -> dict:
     torch.set_num_threads(threads)
     size = max(1, setup.batch // 8)  # small, so that no worker is idle for long at the end
     requests = [(np.ones(len(part), int), part) for part in np.array_split(rows, len(rows) // size)]
-    with mock.patch.object(tokens.RecomputedTokens, "trunk", lambda _, images: images[:, 0, 0, 0]):
+    with mock.patch.object(batches.RecomputedTokens, "trunk", lambda _, images: images[:, 0, 0, 0]):
         start, counts, first = time.perf_counter(), [], None
         for batch in setup.recomputed().stream(requests):
             first = first or time.perf_counter()
@@ -206,7 +207,7 @@ def streamed(setup: Setup) -> dict:
     forget(setup.patches.path)
     busy, n = Busy(), setup.pairs
     with (
-        mock.patch.object(tokens.RecomputedTokens, "trunk", busy.wrap(tokens.RecomputedTokens.trunk)),
+        mock.patch.object(batches.RecomputedTokens, "trunk", busy.wrap(batches.RecomputedTokens.trunk)),
         mock.patch.object(VisionTask, "backward", busy.wrap(VisionTask.backward)),
         watched() as seen,
     ):
@@ -223,7 +224,7 @@ def streamed(setup: Setup) -> dict:
 
 
 def cached(setup: Setup, found: dict[str, dict]) -> dict:
-    """All views through the trunk once, as tokens.build does it, and an epoch from disk, read for the first time.
+    """All views through the trunk once, as batches.build does it, and an epoch from disk, read for the first time.
 
     As many pairs as there is room for on the disk, and as fit into 0.4 of the time that is left.
     """
@@ -240,7 +241,7 @@ def cached(setup: Setup, found: dict[str, dict]) -> dict:
         mock.patch.object(encoders, "build", return_value=setup.encoder),
         watched() as seen_making,
     ):
-        building = seconds(lambda: made.append(tokens.build(pairs)))
+        building = seconds(lambda: made.append(batches.build(pairs)))
     (source,), busy = made, Busy()
     forget(source.file.path)
     with mock.patch.object(VisionTask, "backward", busy.wrap(VisionTask.backward)), watched() as seen:

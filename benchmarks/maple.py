@@ -20,9 +20,10 @@ from seal.models.omics import SealOmics
 from seal.models.vision import SealVision
 from seal.profiles import OmicsSettings, Profile
 from seal.train import parallel
+from seal.train.batches import RecomputedTokens, TokenSource
 from seal.train.loop import Schedule, fit
 from seal.train.steps import VisionTask
-from seal.train.tokens import RecomputedTokens, Request, TokenSource
+from seal.train.tokens import Request
 
 
 @dataclass(frozen=True)

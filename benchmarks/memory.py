@@ -72,7 +72,7 @@ def epoch(folder: Path, n: int, size: int, limit: float) -> dict:
     from seal.models.omics import SealOmics
     from seal.models.vision import SealVision
     from seal.profiles import OmicsSettings
-    from seal.train import tokens
+    from seal.train import batches, tokens
     from seal.train.loop import Schedule, fit
     from seal.train.steps import VisionTask
 
@@ -87,8 +87,8 @@ def epoch(folder: Path, n: int, size: int, limit: float) -> dict:
     model = SealVision(encoder, omics, settings)
     x = torch.rand(n, GENES)
     before, start = peak_gb(), time.perf_counter()
-    kind = tokens.choose(pairs)
-    source = tokens.StoredTokens(pairs, "key", tokens.TokenFile(folder, "float32"), held=kind == "memory")
+    kind = batches.choose(pairs)
+    source = batches.StoredTokens(pairs, "key", tokens.TokenFile(folder, "float32"), held=kind == "memory")
     task = VisionTask(model, source, np.arange(n), x, "float32")
     log = fit(task, Schedule(1, BATCH, 1e-4, 0.2, 0), folder, "key", kind)
     return {

@@ -29,9 +29,9 @@ from seal.models.omics import SealOmics
 from seal.models.vision import SealVision
 from seal.profiles import OmicsSettings, VisionSettings
 from seal.train import parallel
+from seal.train.batches import RecomputedTokens
 from seal.train.loop import Schedule, fit
 from seal.train.steps import OmicsTask, VisionTask
-from seal.train.tokens import RecomputedTokens
 
 
 def compare(folder: Path) -> dict:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from figures import draw, reference
 from seal import profiles
-from seal.errors import SealError
+from seal.errors import run_command
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -21,7 +21,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run_command(arguments: argparse.Namespace) -> None:
+def _draw_or_list(arguments: argparse.Namespace) -> None:
     profile = profiles.get(arguments.profile)
     if arguments.command == "draw":
         print(*draw.draw(profile, arguments.ids or None), sep="\n")
@@ -32,16 +32,8 @@ def _run_command(arguments: argparse.Namespace) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; a SealError goes to stderr as it is, with exit status 2."""
-    try:
-        _run_command(_parser().parse_args(arguments))
-    except SealError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
+    """Run one command; its exit status."""
+    return run_command(_draw_or_list, _parser().parse_args(arguments))
 
 
 if __name__ == "__main__":

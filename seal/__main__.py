@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from seal import paths, profiles
-from seal.errors import SealError
+from seal.errors import SealError, run_command
 from seal.profiles import Profile
 
 
@@ -68,7 +68,7 @@ def _verify(arguments: argparse.Namespace) -> None:
 def _train(arguments: argparse.Namespace) -> None:
     """Train what is not trained yet; started by torchrun or accelerate, this is one of their processes."""
     from seal.data.assemble import assemble
-    from seal.train import parallel, runs, tokens
+    from seal.train import batches, parallel, runs
 
     profile = _read_profile(arguments)
     processes = arguments.processes or parallel.gpus_to_share()
@@ -79,9 +79,9 @@ def _train(arguments: argparse.Namespace) -> None:
     with parallel.main_first():
         pairs = assemble(profile)
     folds = [pairs.fold(name) for name in arguments.fold or ()]
-    source = tokens.build(pairs)
+    source = batches.build(pairs)
     for run in runs.list_runs(pairs, [arguments.method], folds, arguments.seed):
-        run.model(source)
+        runs.train_vision(run, source)
         if parallel.is_main():
             print(run.folder)
 
@@ -159,17 +159,9 @@ def _clean(arguments: argparse.Namespace) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; a SealError goes to stderr as it is, with exit status 2."""
-    try:
-        parsed = _parser().parse_args(arguments)
-        parsed.run(parsed)
-    except SealError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
+    """Run one command; its exit status."""
+    parsed = _parser().parse_args(arguments)
+    return run_command(parsed.run, parsed)
 
 
 if __name__ == "__main__":

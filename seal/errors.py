@@ -1,4 +1,8 @@
-"""The one error of this package: what is wrong, what was expected, what to do."""
+"""The one error of this package: what is wrong, what was expected, what to do; and how a shell is told of it."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
 
 
 class SealError(Exception):
@@ -24,3 +28,16 @@ class SealError(Exception):
 
 def _rebuild(what: str, expected: str, do: str) -> SealError:
     return SealError(what, expected=expected, do=do)
+
+
+def run_command(command: Callable[..., object], *arguments: Any) -> int:
+    """Run a command of a shell; its exit status: 2 of a SealError, which goes to stderr as it is, 130 of Ctrl-C."""
+    try:
+        command(*arguments)
+    except SealError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0

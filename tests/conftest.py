@@ -11,11 +11,11 @@ jaxtyping.install_import_hook(["seal.losses", "seal.models", "seal.train"], "bea
 
 from seal import paths, profiles  # noqa: E402
 from seal.data.assemble import assemble  # noqa: E402
-from seal.embed import embed_all  # noqa: E402
+from seal.evaluate.embeddings import embed_all  # noqa: E402
 from seal.evaluate.methods import find_methods  # noqa: E402
 from seal.evaluate.patch import Evaluation  # noqa: E402
 from seal.models import encoders  # noqa: E402
-from seal.train import runs, tokens  # noqa: E402
+from seal.train import batches, runs  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +77,7 @@ def small_home(tmp_path_factory, tiny_build) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SEAL_HOME", str(home))
         patch.setattr(encoders, "build", tiny_build)
-        tokens.build(assemble(SMALL))
+        batches.build(assemble(SMALL))
     return home
 
 
@@ -98,7 +98,7 @@ def evaluated(small_home, tmp_path_factory, tiny_build):
         patch.setenv("SEAL_HOME", str(home))
         patch.setattr(encoders, "build", tiny_build)
         pairs = assemble(SMALL)
-        source = tokens.build(pairs)
-        runs.train_all(pairs, source)
+        source = batches.build(pairs)
+        runs.train_runs(runs.list_runs(pairs), source)
         evaluation = Evaluation(pairs, embed_all(pairs, source), find_methods(pairs)).run()
         return evaluation, runs.tabulate_training(pairs)

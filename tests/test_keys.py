@@ -15,11 +15,12 @@ from seal import embed
 from seal.data import assemble
 from seal.data.samples import read_samples
 from seal.data.sources import her2st
+from seal.evaluate import embeddings
 from seal.models import encoders
 from seal.profiles import get
 from seal.slides import patches
 from seal.slides.patches import PatchSettings
-from seal.train import runs, tokens
+from seal.train import batches, runs, tokens
 from seal_atlas.writing import cohorts, sections, slides
 from tools.hest_audit import compare
 
@@ -49,11 +50,11 @@ def make_everything(home: Path, profile) -> None:
     )
     compare.audit_files(read_samples(atlas)[:2], home / "prints", workers=1)
     pairs = assemble.assemble(profile)
-    source = tokens.build(pairs)
+    source = batches.build(pairs)
     fold = pairs.folds()[0]
     chosen = runs.list_runs(pairs, methods=["seal"], folds=[fold], seeds=[0])
     runs.train_runs(chosen, source)
-    embed.embed_runs(pairs, source, chosen)
+    embeddings.embed_runs(pairs, source, chosen)
     slide = next((whole_slides / "wsis").glob("*.tif"))
     settings = PatchSettings(size=56, um_per_px=2.0)
     embed.embed([slide], profile.encoder, home / "data" / "slides_embedded", settings)
@@ -70,7 +71,7 @@ def forbid(monkeypatch) -> None:
         (assemble, "_build"),
         (tokens, "_fill"),
         (runs, "fit"),
-        (embed.Embeddings, "write"),
+        (embeddings.Embeddings, "write"),
         (patches, "extract"),
     ]
     for place, name in work:

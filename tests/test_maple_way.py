@@ -16,7 +16,7 @@ from seal.data.samples import read_samples
 from seal.data.sources import hest
 from seal.errors import SealError
 from seal.models import encoders
-from seal.train import runs, tokens
+from seal.train import batches, runs
 from tests import hub_server
 from tests.seal.data.maple.conftest import table
 from tools.hest_audit.__main__ import main as audit
@@ -106,7 +106,7 @@ def test_from_the_hub_to_a_trained_encoder(tree, small_maple, monkeypatch, tmp_p
     assert (len(fold.train), len(fold.test)) == (72, 24)
     assert not set(donors[fold.train]) & set(donors[fold.test])
     assert pairs.panel(fold).test.keys() == {"Breast"}
-    model = runs.train_vision(pairs, fold, 0, tokens.build(pairs))
+    model = runs.train_vision(runs.Run(pairs, fold, 0), batches.build(pairs))
     assert all(parameter.isfinite().all() for parameter in model.parameters())
 
 

@@ -7,13 +7,13 @@ import pandas as pd
 import pytest
 
 from figures import draw
-from seal import embed, paths, profiles, results
+from seal import paths, profiles, results
 from seal.data.assemble import assemble
 from seal.data.pairs import tabulate_panel, tabulate_samples
 from seal.errors import SealError
-from seal.evaluate import ablation, methods, patch, scoring
+from seal.evaluate import ablation, embeddings, methods, patch, scoring
 from seal.models import encoders
-from seal.train import runs, tokens
+from seal.train import batches, runs
 
 
 @pytest.fixture
@@ -54,11 +54,11 @@ def test_from_sections_to_figures(her2st, monkeypatch):
     donors = pairs.per_spot("donor")
     assert set(donors[: pairs.n_pairs]) == {"HER2ST-B", "HER2ST-C"}
     assert set(donors[pairs.n_pairs :]) == {"HER2ST-A", "HER2ST-D"}
-    source = tokens.build(pairs)
-    runs.train_all(pairs, source)
+    source = batches.build(pairs)
+    runs.train_runs(runs.list_runs(pairs), source)
     runs.train_runs(ablation.list_runs(pairs), source)
-    evaluation = patch.Evaluation(pairs, embed.embed_all(pairs, source), methods.find_methods(pairs)).run()
-    ablated = ablation.Ablation(pairs, embed.embed_runs(pairs, source, ablation.list_runs(pairs))).run()
+    evaluation = patch.Evaluation(pairs, embeddings.embed_all(pairs, source), methods.find_methods(pairs)).run()
+    ablated = ablation.Ablation(pairs, embeddings.embed_runs(pairs, source, ablation.list_runs(pairs))).run()
     tables = {
         "samples": tabulate_samples(pairs),
         "panel": tabulate_panel(pairs),
@@ -94,7 +94,7 @@ def test_nothing_of_the_test_donor_reaches_a_model(her2st):
     def train():
         pairs = assemble(her2st)
         fold = pairs.fold("HER2ST-B")
-        runs.train_vision(pairs, fold, 0, tokens.build(pairs))
+        runs.train_vision(runs.Run(pairs, fold, 0), batches.build(pairs))
         folder = runs.Run(pairs, fold, 0, "seal").folder
         return pairs.panel(fold), load_file(folder / "adapter" / "adapter_model.safetensors")
 

@@ -16,7 +16,7 @@ import torch
 from seal import profiles
 from seal.data.pairs import read
 from seal.models import encoders
-from seal.train import loop, runs, tokens
+from seal.train import batches, loop, runs, tokens
 
 profile, home, kind = eval(sys.argv[1], vars(profiles)), Path(sys.argv[2]), sys.argv[3]
 build = encoders.build
@@ -71,7 +71,7 @@ def run(folder, point=None):
             if point:
                 dies_at(point)
             pairs = read(profile)
-            runs.train_vision(pairs, pairs.folds()[0], 0, tokens.build(pairs))
+            runs.train_vision(runs.Run(pairs, pairs.folds()[0], 0), batches.build(pairs))
             code = 0
         finally:
             os._exit(code)

@@ -27,12 +27,15 @@ WRITERS = {
         *("seal.data.assemble", "seal.data.assemble_sample", "seal.data.sample_files", "seal.data.expression"),
         *("seal.data.genes", "seal.data.grid", "seal.data.panel", "seal.data.folds", "seal.data.store"),
     ),
-    "seal.train.tokens": ("seal.train.tokens", "seal.data.augment", *ENCODER),
+    "seal.train.tokens": ("seal.train.tokens", "seal.train.batches", "seal.data.augment", *ENCODER),
     "seal.train.runs": (
         *("seal.train.runs", "seal.train.loop", "seal.train.steps", "seal.losses"),
         *("seal.models.omics", "seal.models.vision", "seal.models.dropout", *ENCODER),
     ),
     "seal.embed": ("seal.embed", "seal.slides.image", "seal.slides.tissue", "seal.slides.patches", *ENCODER),
+    "seal.evaluate.embeddings": (
+        *("seal.evaluate.embeddings", "seal.train.batches", "seal.embed", "seal.models.baselines", *ENCODER),
+    ),
     "seal_atlas.realism.mouse": ("seal_atlas.realism.mouse",),
     "seal_atlas.writing.sections": ("seal_atlas.writing.sections", *GROWN, *SHOWN, *COUNTED),
     "seal_atlas.writing.slides": ("seal_atlas.writing.slides", *GROWN, *SHOWN, *COUNTED),

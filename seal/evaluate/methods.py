@@ -37,7 +37,7 @@ class Method:
     kind: Kind
     seeded: Seeded
     predict: Predict
-    embedding: str | None = None  # those that it predicts from, see `seal.embed.Embeddings`; None: it predicts directly
+    embedding: str | None = None  # those that it predicts from, see `Embeddings`; None: it predicts directly
 
     def seeds(self, settings: EvaluationSettings) -> tuple[int, ...]:
         """Choose the seeds that it runs with."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from seal.data.pairs import Fold, Pairs
-from seal.embed import Embeddings
+from seal.evaluate.embeddings import Embeddings
 from seal.evaluate.methods import METHODS, Method
 
 
@@ -39,7 +39,7 @@ class Evaluation:
     """Predictions of one profile, gathered run by run; `seal.evaluate.scoring` makes the tables from them."""
 
     pairs: Pairs
-    embeddings: Embeddings  # read, never made: see `seal.embed.embed_all`
+    embeddings: Embeddings  # read, never made: see `embed_all`
     methods: tuple[Method, ...] = METHODS  # in the order of the results' rows
     reference: str = "frozen"  # name of the method that all others are compared with
     # (method, fold, seed) -> predicted expression of the test genes of all organs, [test spots, test genes]

@@ -23,14 +23,14 @@ def _columns(evaluation: Evaluation, method: Method) -> dict[str, str]:
     return {"task": f"{profile.name} expression", "encoder": profile.encoder, **_labels(method)}
 
 
-def _score_inputs(evaluation: Evaluation) -> Iterator[tuple[Fold, Method, Part, int, np.ndarray, np.ndarray]]:
-    """Each part as each method and seed predicts it, and its truth, [spots, genes]."""
+def _score_inputs(evaluation: Evaluation) -> Iterator[tuple[Fold, Method, Part, dict[int, np.ndarray], np.ndarray]]:
+    """Each part as each method predicts it, by seed, and its truth, [spots, genes]."""
     for fold in evaluation.folds():
         measured, of_fold = evaluation.pairs.measured(fold)[fold.test], parts(evaluation.pairs, fold)
         for method in evaluation.methods:
             for part in of_fold:
-                for seed, prediction in evaluation.runs(method.name, fold.name):
-                    yield fold, method, part, seed, part.take(prediction), part.take(measured)
+                predictions = {seed: part.take(found) for seed, found in evaluation.runs(method.name, fold.name)}
+                yield fold, method, part, predictions, part.take(measured)
 
 
 def scores(evaluation: Evaluation):
@@ -46,10 +46,11 @@ def scores(evaluation: Evaluation):
     import pandas as pd
 
     rows = []
-    for fold, method, part, seed, prediction, truth in _score_inputs(evaluation):
+    for fold, method, part, predictions, truth in _score_inputs(evaluation):
         labels = _columns(evaluation, method) | {"organ": part.organ, "fold": fold.name, "donor": part.donor}
-        values = {"pcc": float(mean_pearson(prediction, truth)), "mse": float(np.mean((prediction - truth) ** 2))}
-        rows += [labels | {"seed": seed, "metric": metric, "value": value} for metric, value in values.items()]
+        for seed, prediction in predictions.items():
+            values = {"pcc": float(mean_pearson(prediction, truth)), "mse": float(np.mean((prediction - truth) ** 2))}
+            rows += [labels | {"seed": seed, "metric": metric, "value": value} for metric, value in values.items()]
     return pd.DataFrame(rows)
 
 
@@ -63,11 +64,12 @@ def gene_scores(evaluation: Evaluation):
     import pandas as pd
 
     frames = []
-    for fold, method, part, seed, prediction, truth in _score_inputs(evaluation):
+    for fold, method, part, predictions, truth in _score_inputs(evaluation):
         genes = np.array(evaluation.pairs.panel(fold).test_genes)[part.columns]
         frame = pd.DataFrame({"gene": genes, "organ": part.organ, **_labels(method)})
-        frame = frame.assign(fold=fold.name, donor=part.donor, seed=seed, metric="pcc")
-        frames.append(frame.assign(value=pearson(prediction, truth)))
+        frame = frame.assign(fold=fold.name, donor=part.donor)
+        for seed, prediction in predictions.items():
+            frames.append(frame.assign(seed=seed, metric="pcc", value=pearson(prediction, truth)))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -76,7 +78,7 @@ class _Means:
     """Correlations of all parts by method, averaged over seeds, and how they vary when spots are drawn anew."""
 
     bootstrap: int
-    parts: list[Part] = field(default_factory=list)
+    parts: list[Part]
     point: dict[str, list[float]] = field(default_factory=dict)  # method -> [parts]
     drawn: dict[str, list[np.ndarray]] = field(default_factory=dict)  # method -> [parts][bootstrap]; empty for donors
 
@@ -107,19 +109,14 @@ class _Means:
 
 def _means(evaluation: Evaluation) -> _Means:
     settings = evaluation.pairs.profile.evaluation
-    means = _Means(settings.bootstrap)
-    for fold in evaluation.folds():
-        measured = evaluation.pairs.measured(fold)[fold.test]
-        for part in parts(evaluation.pairs, fold):
-            means.parts.append(part)
-            truth = part.take(measured)
+    means = _Means(settings.bootstrap, [part for fold in evaluation.folds() for part in parts(evaluation.pairs, fold)])
+    for _, method, _, predictions, truth in _score_inputs(evaluation):
+        runs = predictions.values()
+        means.point.setdefault(method.name, []).append(float(np.mean([mean_pearson(p, truth) for p in runs])))
+        if settings.resample == "spots":
             spots = resamples(len(truth), settings.bootstrap, BOOTSTRAP_SEED)
-            for method in (method.name for method in evaluation.methods):
-                runs = [part.take(prediction) for _, prediction in evaluation.runs(method, fold.name)]
-                means.point.setdefault(method, []).append(float(np.mean([mean_pearson(p, truth) for p in runs])))
-                if settings.resample == "spots":
-                    drawn = np.mean([mean_pearson(p, truth, spots) for p in runs], axis=0)
-                    means.drawn.setdefault(method, []).append(drawn)
+            drawn = np.mean([mean_pearson(p, truth, spots) for p in runs], axis=0)
+            means.drawn.setdefault(method.name, []).append(drawn)
     return means
 
 

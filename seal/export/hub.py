@@ -54,7 +54,7 @@ def push(folder: str | Path, repo_id: str, *, private: bool = True) -> str:
                 allow_patterns=own,
                 commit_message=f"{record['encoder']['label']} after SEAL",
             )
-    except Exception as error:  # as in `load.fetch`
+    except Exception as error:  # as in `load.find_folder`
         raise explain_hub_error(
             error,
             f"cannot upload to {repo_id}",

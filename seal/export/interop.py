@@ -5,12 +5,8 @@ timm
     ``transformers.AutoModel.from_pretrained("FOLDER")``.
 PEFT
     ``peft.PeftModel.from_pretrained(base, "FOLDER/adapter")``, base being the plain pretrained encoder.
-TRIDENT
-    `trident_encoder`; slides are then embedded by its own Processor.
-HEST-Bench
-    `hest_bench_arguments`.
-Patho-Bench
-    Reads the features that TRIDENT writes; nothing is needed here.
+TRIDENT, whose features Patho-Bench reads, and HEST-Bench
+    See below.
 """
 
 from pathlib import Path

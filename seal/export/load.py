@@ -1,7 +1,8 @@
 """Saved models read back: checked against their seal, rebuilt from what they say of themselves, loaded strictly."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from seal.errors import SealError
 from seal.export.card import may_share_derivatives
 from seal.files import digest, explain_hub_error, read_json, sha256
 from seal.models import architecture, weights
-from seal.models.encoder_registry import EncoderSpec, Geometry
+from seal.models.encoder_registry import REGISTRY, EncoderSpec, Geometry
 from seal.models.encoders import VisionEncoder, preprocess
 from seal.models.vision import BottleneckAdapter, GeneDecoder
 from seal.profiles import VisionSettings
@@ -27,27 +28,11 @@ MERGED = "model.safetensors"
 _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
-@dataclass(frozen=True)
-class Transform:
-    """From an image to a model's input, as `VisionEncoder.preprocess` does it; can be pickled for workers.
-
-    Shapes: a PIL image, or uint8 [H, H, 3] -> float32 [3, S, S].
-    """
-
-    spec: EncoderSpec
-    image_size: int  # S, px
-
-    def __call__(self, image: Any) -> Tensor:
-        """Transform one image."""
-        array = np.asarray(image.convert("RGB") if hasattr(image, "convert") else image)
-        return preprocess(array[None], self.spec, self.image_size)[0]
-
-
 class Loaded(NamedTuple):
     """What `load` gives."""
 
     model: VisionEncoder  # in evaluation mode, [B, 3, S, S] -> [B, d], pooled as its authors do; with `spec` and `dim`
-    transform: Transform  # a PIL image or uint8 [H, H, 3] -> float32 [3, S, S]
+    transform: Callable[[Any], Tensor]  # see `transform_image`; can be pickled for workers
 
 
 def load(path_or_repo: str | Path) -> Loaded:
@@ -66,7 +51,7 @@ def load(path_or_repo: str | Path) -> Loaded:
     SealError
         No such folder or repository, not a SEAL model, of a newer version, or a file is missing or was changed.
     """
-    folder = _folder(path_or_repo)
+    folder = find_folder(path_or_repo)
     record = read_record(folder)
     spec, size, kind = _spec(record, folder), record["image_size"], record["adapter"]["kind"]
     model = plain(spec, size)
@@ -82,7 +67,13 @@ def load(path_or_repo: str | Path) -> Loaded:
     if kind == "bottleneck":
         encoder.adapter = BottleneckAdapter(encoder.dim, record["adapter"]["bottleneck"])
         encoder.adapter.load_state_dict(load_file(folder / "bottleneck.safetensors"))
-    return Loaded(encoder.eval(), Transform(spec, size))
+    return Loaded(encoder.eval(), partial(transform_image, spec=spec, image_size=size))
+
+
+def transform_image(image: Any, spec: EncoderSpec, image_size: int) -> Tensor:
+    """Turn an image into a model's input: PIL, or uint8 [H, H, 3] -> float32 [3, S, S]; see `preprocess`."""
+    array = np.asarray(image.convert("RGB") if hasattr(image, "convert") else image)
+    return preprocess(array[None], spec, image_size)[0]
 
 
 def load_decoder(path_or_repo: str | Path) -> tuple[GeneDecoder, Panel]:
@@ -93,7 +84,7 @@ def load_decoder(path_or_repo: str | Path) -> tuple[GeneDecoder, Panel]:
     SealError
         As `load`.
     """
-    folder = _folder(path_or_repo)
+    folder = find_folder(path_or_repo)
     record = read_record(folder)
     panel = panels.load(folder / "panel.json")
     settings = VisionSettings(**{f"decoder_{name}": value for name, value in record["decoder"].items()})
@@ -109,37 +100,33 @@ def plain(spec: EncoderSpec, image_size: int) -> nn.Module:
         return architecture.plain(spec, image_size)
 
 
-def _folder(path_or_repo: str | Path) -> Path:
-    if Path(path_or_repo).is_dir():
-        return Path(path_or_repo)
-    if isinstance(path_or_repo, str) and _REPOSITORY.fullmatch(path_or_repo):
-        return fetch(path_or_repo)
-    raise SealError(
-        f"{path_or_repo} is no folder",
-        expected='a folder that seal.export.save.save wrote, or a repository as "user/name"',
-        do="correct the path",
-    )
-
-
-def fetch(repository: str) -> Path:
-    """Download a saved model, or find it in the hub's cache.
+def find_folder(path_or_repo: str | Path) -> Path:
+    """Give a saved model's folder; a repository's is downloaded, or found in the hub's cache.
 
     Raises
     ------
     SealError
-        No network, no token, no access, no such repository, no space.
+        No such folder; no network, no token, no access, no such repository, no space.
     """
+    if Path(path_or_repo).is_dir():
+        return Path(path_or_repo)
+    if not isinstance(path_or_repo, str) or not _REPOSITORY.fullmatch(path_or_repo):
+        raise SealError(
+            f"{path_or_repo} is neither a folder nor a repository",
+            expected='a folder that seal.export.save.save wrote, or a repository as "user/name"',
+            do=f"correct it; the encoders that need neither are {', '.join(REGISTRY)}",
+        )
     import huggingface_hub
 
     try:
-        return Path(huggingface_hub.snapshot_download(repository))
+        return Path(huggingface_hub.snapshot_download(path_or_repo))
     # Whatever the client raises means that there is no model; the first is kept as the cause.
     except Exception as error:
         raise explain_hub_error(
             error,
-            f"cannot download {repository}",
+            f"cannot download {path_or_repo}",
             expected="a repository that your token can read",
-            address=hub_page(repository),
+            address=hub_page(path_or_repo),
         ) from error
 
 

@@ -8,7 +8,7 @@ README.md, and seal.json, written last, which describes and seals the rest.
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ from seal.export import card
 from seal.export.load import FORMAT, MERGED, RECORD, plain
 from seal.files import atomic, digest, read_json, sha256, write_json
 from seal.models import weights
+from seal.models.architecture import timm_arguments
 from seal.models.encoder_registry import EncoderSpec
-from seal.models.encoders import VisionEncoder
 from seal.models.vision import SealVision
 from seal.profiles import Profile
 
@@ -65,7 +65,7 @@ def save(
             expected="a new or empty folder, or an earlier model",
             do="choose another folder; this one would have been replaced",
         )
-    spec, state = _described(model.encoder), merged_state(model)
+    spec, state = model.encoder.spec, merged_state(model)
     _require_profile(model, profile, panel)
     _require_described(spec, state, model.encoder.image_size)
     record = _record(model, spec, profile, panel, training)
@@ -103,22 +103,6 @@ def merged_state(model: SealVision) -> dict[str, Tensor]:
                 delta = layer.get_delta_weight(adapter).detach().float().cpu()
                 state[f"{name}.weight"] = state[f"{name}.weight"] + delta
     return state
-
-
-def _described(encoder: VisionEncoder) -> EncoderSpec:
-    """The encoder's spec with the sizes that its model has, which in tests are not the registry's."""
-    model, family = encoder.model, encoder.spec.family
-    if family == "transformers":
-        c = model.config
-        sizes = {"width": c.hidden_size, "depth": c.num_hidden_layers, "heads": c.num_attention_heads}
-    else:
-        vit = model.trunk if family == "conch" else model
-        sizes = {"width": vit.embed_dim, "depth": len(vit.blocks), "heads": vit.blocks[0].attn.num_heads}
-    if family == "conch":
-        sizes["pool_width"] = model.ln_contrast.normalized_shape[0]
-        sizes["pool_heads"] = model.attn_pool_contrast.attn.num_heads
-        sizes["caption_queries"] = len(model.attn_pool_caption.query)
-    return replace(encoder.spec, geometry=replace(encoder.spec.geometry, **sizes), dim=encoder.dim)
 
 
 def _require_profile(model: SealVision, profile: Profile, panel: Panel) -> None:
@@ -159,7 +143,7 @@ def _record(
         "image_size": model.encoder.image_size,
         "um_per_px": profile.um_per_px,
         "pooling": spec.pooling,
-        "embedding_size": spec.dim,
+        "embedding_size": model.encoder.dim,
         "adapter": {
             "kind": s.adapter,
             **{name: getattr(s, name) for name in ("blocks", "rank", "alpha", "lora_dropout", "bottleneck")},
@@ -221,26 +205,13 @@ def timm_config(spec: EncoderSpec, image_size: int) -> dict[str, Any]:
     JSON cannot name the SwiGLU layer, so such encoders start from an architecture of timm that has it; the
     arguments replace all of its sizes.
     """
-    g = spec.geometry
-    pooling = "token" if spec.pooling == "cls" else ""  # "": tokens, to be pooled as the card says
+    arguments = timm_arguments(spec, image_size)
     return {
-        "architecture": "vit_giant_patch14_reg4_dinov2" if g.swiglu else "vit_small_patch14_dinov2",
+        "architecture": "vit_giant_patch14_reg4_dinov2" if spec.geometry.swiglu else "vit_small_patch14_dinov2",
         "num_classes": 0,
-        "num_features": g.width,
-        "global_pool": pooling,
-        "model_args": {
-            "img_size": image_size,
-            "patch_size": g.patch,
-            "embed_dim": g.width,
-            "depth": g.depth,
-            "num_heads": g.heads,
-            "mlp_ratio": g.mlp_ratio,
-            "init_values": g.layer_scale,
-            "reg_tokens": g.registers,
-            "no_embed_class": not g.prefix_positions,
-            "num_classes": 0,
-            "global_pool": pooling,
-        },
+        "num_features": spec.geometry.width,
+        "global_pool": arguments["global_pool"],
+        "model_args": arguments,
         "pretrained_cfg": {
             "custom_load": False,
             "input_size": [3, image_size, image_size],

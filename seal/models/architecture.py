@@ -1,5 +1,8 @@
 """From an encoder's geometry to a module, plain or with random weights."""
 
+from dataclasses import replace
+from typing import Any
+
 import torch
 from timm.layers import SwiGLUPacked
 from timm.models.vision_transformer import VisionTransformer
@@ -11,7 +14,8 @@ from seal.models.encoder_registry import EncoderSpec
 
 def plain(spec: EncoderSpec, image_size: int, *, tiny: bool = False) -> nn.Module:
     """Make the plain module of an encoder, with the start values of its library."""
-    g = spec.geometry.tiny() if tiny else spec.geometry
+    spec = shrink(spec) if tiny else spec
+    g = spec.geometry
     if spec.family == "transformers":
         from transformers import Dinov2Config, Dinov2Model
 
@@ -27,21 +31,31 @@ def plain(spec: EncoderSpec, image_size: int, *, tiny: bool = False) -> nn.Modul
             )
         )
     swiglu = {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU} if g.swiglu else {}
-    vit = VisionTransformer(
-        img_size=image_size,
-        patch_size=g.patch,
-        embed_dim=g.width,
-        depth=g.depth,
-        num_heads=g.heads,
-        mlp_ratio=g.mlp_ratio,
-        init_values=g.layer_scale,
-        reg_tokens=g.registers,
-        no_embed_class=not g.prefix_positions,
-        num_classes=0,
-        global_pool="token" if spec.pooling == "cls" else "",
-        **swiglu,
-    )
+    vit = VisionTransformer(**timm_arguments(spec, image_size), **swiglu)
     return ConchVisual(vit, g) if spec.family == "conch" else vit
+
+
+def shrink(spec: EncoderSpec) -> EncoderSpec:
+    """Make an encoder tiny, for tests."""
+    return replace(spec, geometry=spec.geometry.tiny())
+
+
+def timm_arguments(spec: EncoderSpec, image_size: int) -> dict[str, Any]:
+    """Give what timm's VisionTransformer takes for an encoder, but for the layers of SwiGLU."""
+    g = spec.geometry
+    return {
+        "img_size": image_size,
+        "patch_size": g.patch,
+        "embed_dim": g.width,
+        "depth": g.depth,
+        "num_heads": g.heads,
+        "mlp_ratio": g.mlp_ratio,
+        "init_values": g.layer_scale,
+        "reg_tokens": g.registers,
+        "no_embed_class": not g.prefix_positions,
+        "num_classes": 0,
+        "global_pool": "token" if spec.pooling == "cls" else "",  # "": tokens, which VisionEncoder pools
+    }
 
 
 def random(spec: EncoderSpec, image_size: int, *, tiny: bool = False, seed: int = 0) -> nn.Module:

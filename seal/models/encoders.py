@@ -253,7 +253,7 @@ def build(
             expected='"pretrained" or "random"; tiny encoders have random weights only',
             do='write weights="random", or leave tiny out',
         )
-    return VisionEncoder(spec, model).eval()
+    return VisionEncoder(architecture.shrink(spec) if tiny else spec, model).eval()
 
 
 def tabulate_encoders(settings: VisionSettings, used: str) -> "pandas.DataFrame":

@@ -1,1 +1,1 @@
-"""The two stages: `tokens` brings patches to the device, `loop` trains, `runs` keeps what was trained."""
+"""Two stages: `batches` brings patches to the GPU, `tokens` keeps theirs, `loop` trains, `runs` keeps the trained."""

@@ -25,9 +25,9 @@ from seal.models.vision import SealVision
 from seal.models.weights import differences
 from seal.profiles import difference
 from seal.train import parallel, tokens
+from seal.train.batches import TokenSource
 from seal.train.loop import Schedule, finish, fit
 from seal.train.steps import Expression, OmicsTask, VisionTask
-from seal.train.tokens import TokenSource
 
 VERSION = 1  # counted up when the same inputs and settings give other weights
 METHODS = ("seal", "seal_shuffled")
@@ -39,7 +39,8 @@ VISION = (*tokens.SETTINGS, *OMICS, "vision")
 class Run(NamedTuple):
     """One training: the pairs under its settings, the fold that it learns from, its seed and method.
 
-    The method "omics" is stage 1 alone. `variant` names what was changed, if anything was: in the name of the run's
+    The method "omics" is stage 1 alone; "seal_shuffled" is the control in which every patch gets the expression of
+    another spot. `variant` names what was changed, if anything was: in the name of the run's
     embeddings, instead of the method.
     """
 
@@ -79,10 +80,6 @@ class Run(NamedTuple):
         if not _omics_made_from(self.stage_1, source.encoder.dim).is_current(self.stage_1.record):
             return False
         return _vision_made_from(self, source).is_current(self.record)
-
-    def model(self, source: TokenSource) -> SealVision:
-        """Read its model, or train it if it is not there; see `train_vision`."""
-        return train_vision(self.pairs, self.fold, self.seed, source, self.method)
 
     def key(self, source: TokenSource) -> str:
         """Give the key of the trained run.
@@ -131,8 +128,8 @@ def load_weights(path: Path, like: Mapping[str, Tensor], owner: str) -> dict[str
     return state
 
 
-def train_omics(pairs: Pairs, fold: Fold, seed: int, dim: int) -> SealOmics:
-    """Stage 1 on the fold's training spots, those without a patch among them.
+def train_omics(run: Run, dim: int) -> SealOmics:
+    """Stage 1 of a run, read if it is there: on the fold's training spots, those without a patch among them.
 
     Of many processes the first trains and the others wait: it takes seconds, or minutes on a whole atlas.
 
@@ -145,11 +142,11 @@ def train_omics(pairs: Pairs, fold: Fold, seed: int, dim: int) -> SealOmics:
     -------
     SealOmics in evaluation mode, on the CPU.
     """
-    run = Run(pairs, fold, seed, "omics")
+    run, pairs, fold = run.stage_1, run.pairs, run.fold
     with parallel.main_first() as main:
         made, x = _omics_made_from(run, dim), Expression(pairs.context(fold), fold.omics)
         current = made.is_current(run.record)
-        with parallel.own_random_state(_seed(seed, "omics")):
+        with parallel.own_random_state(_seed(run.seed, "omics")):
             model = SealOmics(x.matrix.shape[1], dim, pairs.profile.omics, *_statistics(x, current))
         if current:
             _load(run, model)
@@ -160,33 +157,28 @@ def train_omics(pairs: Pairs, fold: Fold, seed: int, dim: int) -> SealOmics:
     return model.cpu().eval()
 
 
-def train_vision(pairs: Pairs, fold: Fold, seed: int, source: TokenSource, method: str = "seal") -> SealVision:
-    """Stage 2 on the fold's training pairs, from the trunk's tokens.
+def train_vision(run: Run, source: TokenSource) -> SealVision:
+    """Both stages of a run, read if they are there: stage 2 on the fold's training pairs, from the trunk's tokens.
 
     Called in many processes at once (torchrun, accelerate, or `python -m seal train`), it shares the work among
     them. Called alone, as from a notebook, on a machine of several GPUs, it starts a process for each.
-
-    Parameters
-    ----------
-    method
-        "seal", or "seal_shuffled": the control in which every patch gets the expression of another spot.
 
     Returns
     -------
     SealVision in evaluation mode, with its adapters, on this process's device.
     """
-    if method not in METHODS:
-        raise SealError(f"unknown method {method!r}", expected=f"one of {METHODS}", do="choose one of them")
-    run, settings, compute = Run(pairs, fold, seed, method), pairs.profile.vision, pairs.profile.compute
-    omics = train_omics(pairs, fold, seed, source.encoder.dim)
-    made, x = _vision_made_from(run, source), Expression(pairs.context(fold), _partners(fold, seed, method))
+    if run.method not in METHODS:
+        raise SealError(f"unknown method {run.method!r}", expected=f"one of {METHODS}", do="choose one of them")
+    pairs, fold, settings, compute = run.pairs, run.fold, run.pairs.profile.vision, run.pairs.profile.compute
+    omics = train_omics(run, source.encoder.dim)
+    made, x = _vision_made_from(run, source), Expression(pairs.context(fold), _partners(run))
     current = made.is_current(run.record)
-    with parallel.own_random_state(_seed(seed, "vision")):
+    with parallel.own_random_state(_seed(run.seed, "vision")):
         model = SealVision(source.encoder.fork(settings.blocks), omics, settings, *_statistics(x, current))
     model.to(parallel.device())
     whole = pairs.genes is None and fold.share == 1  # what a command line can say
     if not current and whole and (processes := parallel.gpus_to_share()):
-        parallel.start_training(pairs.profile, [fold.name], [seed], method, processes)
+        parallel.start_training(pairs.profile, [fold.name], [run.seed], run.method, processes)
         current = made.is_current(run.record)
     parallel.state().wait_for_everyone()  # all have looked before the first can finish
     if current:
@@ -246,13 +238,14 @@ def _vision_made_from(run: Run, source: TokenSource) -> Made:
     return Made("SEAL-vision", VERSION, parts)
 
 
-def _partners(fold: Fold, seed: int, method: str) -> np.ndarray:
+def _partners(run: Run) -> np.ndarray:
     """The spot whose expression each training patch gets."""
-    if method == "seal":
-        return fold.train
-    order = np.random.default_rng(_seed(seed, "shuffle")).permutation(len(fold.train))
-    partners = np.empty_like(fold.train)
-    partners[order] = fold.train[np.roll(order, 1)]  # one long cycle: no patch keeps its own spot
+    rows = run.fold.train
+    if run.method == "seal":
+        return rows
+    order = np.random.default_rng(_seed(run.seed, "shuffle")).permutation(len(rows))
+    partners = np.empty_like(rows)
+    partners[order] = rows[np.roll(order, 1)]  # one long cycle: no patch keeps its own spot
     return partners
 
 
@@ -308,18 +301,13 @@ def list_runs(
     return [Run(pairs, fold, seed, method) for fold in folds for method in methods for seed in seeds]
 
 
-def train_all(pairs: Pairs, source: TokenSource) -> None:
-    """Train what of `list_runs` is not trained yet."""
-    train_runs(list_runs(pairs), source)
-
-
 def train_runs(runs: Sequence[Run], source: TokenSource) -> None:
     """Train those of some runs that are not trained yet; what was cut off goes on from where it stopped."""
     from tqdm import tqdm
 
     for run in tqdm(runs, desc="training", unit="run"):
         if not run.is_trained(source):
-            run.model(source)
+            train_vision(run, source)
 
 
 def tabulate_training(pairs: Pairs):

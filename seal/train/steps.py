@@ -19,8 +19,9 @@ from seal.models.omics import SealOmics
 from seal.models.vision import SealVision
 from seal.shapes import Float, Int, RowReader
 from seal.train import parallel
+from seal.train.batches import TokenSource
 from seal.train.loop import Batch, make_seed
-from seal.train.tokens import Request, TokenSource
+from seal.train.tokens import Request
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class VisionTask:
     def _wanted(self, batch: Batch, share: range) -> Request:
         """Views and source rows of a share. Training sees augmented views only; without any, the plain patch."""
         draw = torch.Generator().manual_seed(batch.seed)
-        views, n = self.source.views, len(batch.rows)
+        views, n = self.source.pairs.profile.vision.views, len(batch.rows)
         drawn = torch.randint(1, views + 1, (n,), generator=draw) if views else torch.zeros(n, dtype=torch.int64)  # [B]
         part = slice(share.start, share.stop)
         return drawn[part].numpy(), self.rows[batch.rows[part].numpy()]

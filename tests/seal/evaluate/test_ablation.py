@@ -11,15 +11,15 @@ from seal import profiles, results
 from seal.data.assemble import assemble
 from seal.data.pairs import Pairs
 from seal.data.panel import Panel
-from seal.embed import embed_runs
 from seal.errors import SealError
 from seal.evaluate import ablation
 from seal.evaluate.ablation import FULL, VARIANTS, Ablation
+from seal.evaluate.embeddings import embed_runs
 from seal.evaluate.methods import predict_by_probe
 from seal.files import read_json
 from seal.models import encoders
+from seal.train import batches
 from seal.train import runs as stages
-from seal.train import tokens
 
 OWN_STAGE_1 = {"heads", "no_flows", "masking", "mse", "third_panel", "half_pairs"}  # the others take the full method's
 
@@ -41,8 +41,8 @@ def ran(small_home, small_profile, tiny_build, tmp_path_factory):
         patch.setitem(profiles.PROFILES, "demo", profile)  # what variants are told apart from
         patch.setattr(Pairs, "folds", lambda pairs: folds(pairs)[:1])
         pairs = assemble(profile)
-        (fold,), source, folder = pairs.folds(), tokens.build(pairs), home / "runs" / "demo"
-        stages.train_vision(pairs, fold, 0, source)
+        (fold,), source, folder = pairs.folds(), batches.build(pairs), home / "runs" / "demo"
+        stages.train_vision(stages.Run(pairs, fold, 0), source)
         before = times(folder)
         stages.train_runs(ablation.list_runs(pairs), source)
         after = times(folder)
@@ -56,7 +56,7 @@ def ran(small_home, small_profile, tiny_build, tmp_path_factory):
         }
         records = {name: read_json(both["seal"] / "run.json") for name, both in folders.items()}
         third = [read_json(folder / "panel.json")["genes"] for folder in folders["third_panel"].values()]
-        models = {name: run.model(source) for name, run in runs.items()}
+        models = {name: stages.train_vision(run, source) for name, run in runs.items()}
         embeddings = embed_runs(pairs, source, ablation.list_runs(pairs))
         written = times(home / "data" / "embeddings")
         embed_runs(pairs, source, ablation.list_runs(pairs))
@@ -67,7 +67,7 @@ def ran(small_home, small_profile, tiny_build, tmp_path_factory):
             **{"pairs": pairs, "fold": fold, "source": source, "runs": runs, "models": models, "third": third},
             **{"stage_1": {name: both["omics"].relative_to(folder) for name, both in folders.items()}},
             **{"records": records, "places": {both["seal"] for both in folders.values()}},
-            **{"before": before, "after": after, "again": runs["masking"].model(source)},
+            **{"before": before, "after": after, "again": stages.train_vision(runs["masking"], source)},
             **{"written": written, "rewritten": times(home / "data" / "embeddings")},
             **{"predictions": evaluated.predictions, "table": ablation.table(evaluated)},
             **{"shapes": ablation.shapes(evaluated), "curves": stages.tabulate_training(pairs)},
@@ -124,7 +124,7 @@ def test_every_variant_predicts_something_else_of_the_same_spots(ran):
 
 @pytest.mark.parametrize("name", ["half_pairs", "third_panel", "bottleneck"])
 def test_the_probe_learns_from_all_training_spots(ran, name):
-    embedding = tokens.embed({name: ran.models[name].encoder}, ran.source)[name]
+    embedding = batches.embed({name: ran.models[name].encoder}, ran.source)[name]
     expected = predict_by_probe(ran.pairs, ran.fold, embedding)
     np.testing.assert_allclose(ran.predictions[name, ran.fold.name, 0], expected, atol=1e-4)
 

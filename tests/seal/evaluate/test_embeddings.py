@@ -1,324 +1,34 @@
-import re
-import shutil
-
 import h5py
 import numpy as np
 import pytest
-import tifffile
 import torch
-from skimage import data as pictures
 
-from seal import embed, profiles
+from seal import profiles
 from seal.data.assemble import assemble
-from seal.data.panel import Panel
+from seal.embed import embed_patches
 from seal.errors import SealError
-from seal.export import save
-from seal.models import encoders
+from seal.evaluate import embeddings
 from seal.models.baselines import colour_statistics
-from seal.models.omics import SealOmics
-from seal.models.vision import SealVision
-from seal.profiles import OmicsSettings, VisionSettings
-from seal.slides import patches as patching
 from seal.slides import trident
-from seal.slides.patches import PatchSettings
-from seal.slides.tissue import TissueSettings
-from seal.train import runs, tokens
-
-SETTINGS = PatchSettings(size=56, tissue=TissueSettings(speck_um2=500))
-SCALE = "20x_56px_0px_overlap"
-NAME = "dinov2s_derived"
-
-
-@pytest.fixture
-def tiny(monkeypatch, tiny_build):
-    """Encoders of the registry, tiny and of random weights; how often one was built."""
-    built = []
-
-    def build(name):
-        built.append(name)
-        return tiny_build(name, image_size=56)
-
-    monkeypatch.setattr(encoders, "build", build)
-    return built
-
-
-def write(path, um=0.5, tissue=True):
-    pixels = np.full((300, 420, 3), 244, dtype=np.uint8)
-    if tissue:
-        pixels[:280, :300] = np.rot90(pictures.immunohistochemistry(), len(path.stem))[:280, :300]
-    more = {} if um is None else {"resolution": (1e4 / um, 1e4 / um), "resolutionunit": "CENTIMETER"}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tifffile.imwrite(path, pixels, photometric="rgb", tile=(128, 128), compression="deflate", metadata=None, **more)
-    return path
-
-
-@pytest.fixture
-def slides(tmp_path, tiny):
-    folder = tmp_path / "wsis"
-    for name in ("A", "BB"):
-        write(folder / f"{name}.tif")
-    (folder / "notes.txt").write_text("no slide")
-    (folder / ".A.1234.part.tif").write_bytes(b"half")
-    return folder
+from seal.train import batches, runs
 
 
 def stamps(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*.h5")}
 
 
-def test_embeddings_are_those_of_the_encoder_patch_by_patch(slides, tmp_path, tiny_build):
-    written = embed.embed([slides], NAME, tmp_path / "out", SETTINGS)
-    assert written == [tmp_path / "out" / SCALE / f"features_{NAME}" / f"{name}.h5" for name in ("A", "BB")]
-    encoder = tiny_build(NAME, image_size=56)
-    for path in written:
-        found = trident.read_features(path, encoder.dim)
-        patches = patching.extract(slides / f"{path.stem}.tif", SETTINGS).patches
-        with torch.no_grad():
-            expected = [encoder(encoder.preprocess(patches[i][None]))[0].numpy() for i in range(len(patches))]
-        assert len(patches) > 5
-        np.testing.assert_allclose(found.features, expected, atol=1e-5)
-        assert found.features.std(axis=0).max() > 1e-3
-        np.testing.assert_array_equal(found.coords, patches.coords)
-        assert found.encoder == NAME
-        with h5py.File(tmp_path / "out" / SCALE / "patches" / f"{path.stem}_patches.h5") as file:
-            np.testing.assert_array_equal(file["coords"], patches.coords)
-            attributes = dict(file["coords"].attrs)
-        assert attributes == found.grid
-        assert (attributes["level0_width"], attributes["level0_height"], attributes["name"]) == (420, 300, path.stem)
-        assert (attributes["level0_magnification"], attributes["target_magnification"]) == (20, 20)
-
-
-def test_batches_do_not_matter(slides, tmp_path, monkeypatch):
-    (whole,) = embed.embed([slides / "A.tif"], NAME, tmp_path / "a", SETTINGS)
-    monkeypatch.setattr(embed, "CHUNK", {"cpu": 4, "cuda": 4})
-    (parts,) = embed.embed([slides / "A.tif"], NAME, tmp_path / "b", SETTINGS)
-    a, b = (trident.read_features(path).features for path in (whole, parts))
-    np.testing.assert_allclose(a, b, atol=1e-5)
-
-
-def test_what_is_there_is_not_made_again(slides, tmp_path, tiny):
-    out = tmp_path / "out"
-    embed.embed([slides / "A.tif"], NAME, out, SETTINGS)
-    before = stamps(out)
-    embed.embed([slides], NAME, out, SETTINGS)
-    after = stamps(out)
-    assert len(after) == 4
-    assert {path: after[path] for path in before} == before
-    assert len(tiny) == 2
-    embed.embed([slides], NAME, out, SETTINGS)
-    assert stamps(out) == after
-    assert len(tiny) == 2  # not even the encoder is loaded
-
-
-def test_what_was_killed_half_way_is_made_whole(slides, tmp_path, monkeypatch):
-    out = tmp_path / "out"
-
-    def killed(*arguments):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(embed, "embed_patches", killed)
-        with pytest.raises(KeyboardInterrupt):
-            embed.embed([slides], NAME, out, SETTINGS)
-    folder = out / SCALE / f"features_{NAME}"
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / ".A.0123abcd.part.h5").write_bytes(b"half")
-    assert len(embed.embed([slides], NAME, out, SETTINGS)) == 2
-    assert sorted(path.name for path in folder.iterdir()) == ["A.h5", "BB.h5"]
-
-
-@pytest.mark.parametrize("what", ["tissue", "precision", "slide"])
-def test_what_follows_from_something_else_is_made_again(slides, tmp_path, what):
-    out = tmp_path / "out"
-    embed.embed([slides], NAME, out, SETTINGS)
-    before, settings, precision = stamps(out), SETTINGS, "float32"
-    if what == "tissue":
-        settings = PatchSettings(size=56, tissue_share=0.9, tissue=SETTINGS.tissue)
-    elif what == "precision":
-        precision = "bfloat16"
-    else:
-        tifffile.imwrite(slides / "A.tif", pictures.immunohistochemistry(), photometric="rgb", tile=(128, 128))
-    kept = 2 if what == "slide" else 0
-    written = embed.embed([slides], NAME, out, settings, 0.5, precision)
-    assert sum(stamps(out)[path] == time for path, time in before.items()) == kept
-    assert len(trident.read_features(written[0]).features) > 3
-
-
-def test_a_stated_um_per_px_is_for_slides_that_do_not_say_it(slides, tmp_path):
-    write(slides / "C.tif", um=None)
-    out = tmp_path / "out"
-    with pytest.raises(SealError, match=r"1 of 3 slides were not embedded: .*C\.tif does not say") as error:
-        embed.embed([slides], NAME, out, SETTINGS)
-    assert "--slide-um-per-px" in str(error.value)
-    before = stamps(out)
-    assert len(before) == 4  # the other two are whole
-    written = embed.embed([slides], NAME, out, SETTINGS, 0.5)
-    assert {path: stamps(out)[path] for path in before} == before
-    coarse = trident.read_features(written[2])
-    assert coarse.grid["patch_size_level0"] == 56
-    embed.embed([slides], NAME, out, SETTINGS, 0.25)
-    assert {path: stamps(out)[path] for path in before} == before
-    fine = trident.read_features(written[2])
-    assert fine.grid["patch_size_level0"] == 112
-    assert len(fine.features) < len(coarse.features)
-
-
-def test_a_bad_slide_does_not_stop_the_others(slides, tmp_path):
-    write(slides / "AA.tif", tissue=False)
-    content = (slides / "A.tif").read_bytes()
-    (slides / "AB.tif").write_bytes(content[: len(content) // 2])
-    with pytest.raises(SealError) as error:
-        embed.embed([slides], NAME, tmp_path / "out", SETTINGS)
-    assert "2 of 4 slides were not embedded" in str(error.value)
-    assert re.search(r"AA\.tif has no tissue.*AB\.tif cannot be read", str(error.value))
-    folder = tmp_path / "out" / SCALE / f"features_{NAME}"
-    assert sorted(path.name for path in folder.iterdir()) == ["A.h5", "BB.h5"]
-    with pytest.raises(SealError, match=r"^.*AA\.tif has no tissue"):
-        embed.embed([slides / "AA.tif"], NAME, tmp_path / "out", SETTINGS)
-
-
-def test_a_slide_that_became_bad_leaves_no_old_embeddings(slides, tmp_path):
-    (path,) = embed.embed([slides / "A.tif"], NAME, tmp_path / "out", SETTINGS)
-    write(slides / "A.tif", tissue=False)
-    with pytest.raises(SealError, match="no tissue"):
-        embed.embed([slides / "A.tif"], NAME, tmp_path / "out", SETTINGS)
-    assert not path.exists()
-
-
-def test_encoders_are_not_mixed(slides, tmp_path, monkeypatch):
-    out = tmp_path / "out"
-    embed.embed([slides / "A.tif"], NAME, out, SETTINGS)
-    embed.embed([slides / "A.tif"], "dinov2_s", out, SETTINGS)  # another folder
-    before = stamps(out)
-    weights = tmp_path / "weights"
-    weights.mkdir()
-    (weights / f"{NAME}.safetensors").write_bytes(b"other weights of the same name")
-    monkeypatch.setenv("SEAL_WEIGHTS", str(weights))
-    with pytest.raises(SealError, match=f"another model of the name {NAME}"):
-        embed.embed([slides], NAME, out, SETTINGS)
-    assert stamps(out) == before
-
-
-def test_a_folder_of_tridents_features_is_left_alone(slides, tmp_path):
-    path = tmp_path / "out" / SCALE / f"features_{NAME}" / "Z.h5"
-    path.parent.mkdir(parents=True)
-    with h5py.File(path, "w") as file:
-        file["features"], file["coords"] = np.ones((2, 5), np.float32), np.ones((2, 2), np.int64)
-    with pytest.raises(SealError, match=r"Z\.h5 was made by another program"):
-        embed.embed([slides], NAME, tmp_path / "out", SETTINGS)
-    assert trident.read_features(path).features.shape == (2, 5)
-
-
-def test_a_nan_is_never_written(slides, tmp_path, monkeypatch):
-    monkeypatch.setattr(embed, "embed_patches", lambda e, patches, p: np.full((len(patches), 4), np.nan))
-    with pytest.raises(SealError, match="not finite"):
-        embed.embed([slides], NAME, tmp_path / "out", SETTINGS)
-    assert not list((tmp_path / "out").rglob("A.h5"))
-
-
-# --- saved models -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory):
-    """A SEAL model of 28 px at 1 um/px, and another of the same encoder."""
-    folders = []
-    for seed in (0, 1):
-        torch.manual_seed(seed)
-        encoder = encoders.build(NAME, weights="random", image_size=28, tiny=True)
-        settings = {"omics": OmicsSettings(hidden=(8, 8)), "vision": VisionSettings(decoder_hidden=5)}
-        profile = profiles.get("demo", encoder=NAME, image_size=28, um_per_px=1.0, **settings)
-        omics = SealOmics(4, encoder.dim, profile.omics, torch.zeros(4), torch.ones(4))
-        model = SealVision(encoder, omics, profile.vision).eval()
-        for parameter in (p for p in model.parameters() if p.requires_grad):
-            parameter.data += 0.3 * torch.randn(parameter.shape)
-        folder = tmp_path_factory.mktemp("saved") / "model"
-        save.save(model, folder, profile=profile, panel=Panel(tuple("ABCD"), {"o": ("A",)}, ("d",)))
-        folders.append(folder)
-    return folders
-
-
-def test_a_saved_model_embeds_what_it_was_trained_on(slides, tmp_path, saved):
-    from seal import load
-
-    (path,) = embed.embed([slides / "A.tif"], saved[0], tmp_path / "out", SETTINGS)
-    assert path == tmp_path / "out" / SCALE / f"features_{NAME}_seal" / "A.h5"
-    model, transform = load(saved[0])
-    patches = patching.extract(slides / "A.tif", SETTINGS).patches
-    with torch.no_grad():  # 56 px at 0.5 um/px, seen as 28 px at 1
-        expected = model(torch.stack([transform(patches[i]) for i in range(len(patches))])).numpy()
-    np.testing.assert_allclose(trident.read_features(path).features, expected, atol=1e-5)
-
-
-@pytest.mark.parametrize("settings", [PatchSettings(size=64), PatchSettings(um_per_px=1.0, size=56)])
-def test_a_saved_model_at_another_scale(slides, tmp_path, saved, settings):
-    with pytest.raises(SealError, match="--um-per-px 1 --size 28"):
-        embed.embed([slides], saved[0], tmp_path / "out", settings)
-
-
-def test_two_saved_models_of_one_encoder_are_not_mixed(slides, tmp_path, saved):
-    embed.embed([slides / "A.tif"], saved[0], tmp_path / "out", SETTINGS)
-    with pytest.raises(SealError, match=f"another model of the name {NAME}_seal"):
-        embed.embed([slides], saved[1], tmp_path / "out", SETTINGS)
-    moved = shutil.copytree(saved[0], tmp_path / "moved")  # the same model elsewhere is the same model
-    assert len(embed.embed([slides], moved, tmp_path / "out", SETTINGS)) == 2
-
-
-# --- what cannot be done ----------------------------------------------------------------------------------
-
-
-def test_no_such_model(slides, tmp_path):
-    with pytest.raises(SealError, match="unknown_one is neither an encoder nor a folder"):
-        embed.embed([slides], "unknown_one", tmp_path / "out")
-    with pytest.raises(SealError, match="is not a SEAL model"):
-        embed.embed([slides], slides, tmp_path / "out")
-
-
-def test_an_unknown_precision_is_no_slides_fault(slides, tmp_path):
-    with pytest.raises(SealError, match=r"^unknown precision 'half'"):
-        embed.embed([slides], NAME, tmp_path / "out", SETTINGS, precision="half")
-
-
-def test_slides_of_a_folder(slides, tmp_path):
-    assert [p.name for p in embed.find_slides([slides])] == ["A.tif", "BB.tif"]
-    both = embed.find_slides([slides / "BB.tif", slides])
-    assert [p.name for p in both] == ["BB.tif", "A.tif"]
-    with pytest.raises(SealError, match=r"gone\.svs is missing"):
-        embed.find_slides([slides / "gone.svs"])
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(SealError, match="empty holds no slides"):
-        embed.find_slides([tmp_path / "empty"])
-    write(tmp_path / "other" / "A.svs")
-    with pytest.raises(SealError, match="have one name"):
-        embed.find_slides([slides, tmp_path / "other"])
-
-
-def test_real_slides_from_end_to_end(shared, tmp_path, tiny):
-    folder = shared / "wsi"
-    if not folder.is_dir():
-        pytest.skip(f"no real slides in {folder}")
-    with pytest.raises(SealError, match=r"1 of 2 slides were not embedded.*TCGA-CR-7395"):
-        embed.embed([folder], NAME, tmp_path / "out", PatchSettings())
-    written = embed.embed([folder], NAME, tmp_path / "out", PatchSettings(), 0.5)
-    sizes = [len(trident.read_features(path).features) for path in written]
-    assert sizes == pytest.approx([41, 188], abs=8)
-
-
-# --- pairs of patch and spot ------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def trained(small):
     """Pairs, tokens, and one trained run of the first fold."""
     pairs = assemble(small)
-    source, run = tokens.build(pairs), runs.Run(pairs, pairs.folds()[0], 0)
+    source, run = batches.build(pairs), runs.Run(pairs, pairs.folds()[0], 0)
     runs.train_runs([run], source)
     return pairs, source, run
 
 
 def test_pairs_are_embedded_as_trident_has_them(trained):
     pairs, source, run = trained
-    store, fold = embed.embed_runs(pairs, source, [run]), run.fold.name
+    store, fold = embeddings.embed_runs(pairs, source, [run]), run.fold.name
     name = f"dinov2s_derived_seal_{fold}_seed0"
     assert store.name("seal", fold, 0) == name
     assert {p.parent.name for _, p in store.files(name)} == {f"features_{name}"}
@@ -334,30 +44,30 @@ def test_pairs_are_embedded_as_trident_has_them(trained):
 
 def test_what_is_read_is_what_the_models_say_to_the_bit(trained):
     pairs, source, run = trained
-    store, model = embed.embed_runs(pairs, source, [run]), run.model(source)
-    together = tokens.embed({"frozen": source.encoder, "seal": model.encoder}, source)
+    store, model = embeddings.embed_runs(pairs, source, [run]), runs.train_vision(run, source)
+    together = batches.embed({"frozen": source.encoder, "seal": model.encoder}, source)
     np.testing.assert_array_equal(store.read("seal", run.fold.name, 0), together["seal"])
     np.testing.assert_array_equal(store.read("frozen"), together["frozen"])
     with torch.no_grad():
         z_o = model.omics(torch.from_numpy(np.array(pairs.context(run.fold)[: pairs.n_pairs])))
     np.testing.assert_allclose(store.read("seal", run.fold.name, 0, "omics"), z_o, atol=1e-5)
-    plain = embed.embed_patches(source.encoder, pairs.patches)
+    plain = embed_patches(source.encoder, pairs.patches)
     np.testing.assert_allclose(store.read("frozen"), plain, atol=1e-5)
 
 
 def test_pairs_are_embedded_once_and_anew_when_the_run_is_another(trained, monkeypatch):
     pairs, source, run = trained
-    store = embed.embed_runs(pairs, source, [run])
+    store = embeddings.embed_runs(pairs, source, [run])
     root = store.files("")[0][1].parents[1]
     before = stamps(root)
     with monkeypatch.context() as patch:
-        patch.setattr(tokens, "embed_pieces", lambda *_: pytest.fail("embedded again"))
-        embed.embed_runs(pairs, source, [run])
+        patch.setattr(batches, "embed_pieces", lambda *_: pytest.fail("embedded again"))
+        embeddings.embed_runs(pairs, source, [run])
     assert stamps(root) == before
     old = store.read("seal", run.fold.name, 0)
     shorter = runs.Run(pairs.with_profile(profiles.changed(pairs.profile, vision__epochs=1)), run.fold, 0)
     runs.train_runs([shorter], source)
-    embed.embed_runs(pairs, source, [shorter])  # under the same name
+    embeddings.embed_runs(pairs, source, [shorter])  # under the same name
     changed = {path.parent.name for path, time in stamps(root).items() if before[path] != time}
     assert changed == {f"features_{store.name('seal', run.fold.name, 0)}"}
     assert not np.array_equal(store.read("seal", run.fold.name, 0), old)
@@ -365,16 +75,16 @@ def test_pairs_are_embedded_once_and_anew_when_the_run_is_another(trained, monke
 
 def test_controls_are_embeddings_too_and_a_folds_runs_share_a_pass(small, tiny_build, monkeypatch):
     pairs = assemble(small)
-    source = tokens.build(pairs)
-    runs.train_all(pairs, source)
-    passes, embed_pieces = [], tokens.embed_pieces
-    monkeypatch.setattr(tokens, "embed_pieces", lambda tails, s: passes.append(len(tails)) or embed_pieces(tails, s))
-    store = embed.embed_all(pairs, source)
+    source = batches.build(pairs)
+    runs.train_runs(runs.list_runs(pairs), source)
+    passes, embed_pieces = [], batches.embed_pieces
+    monkeypatch.setattr(batches, "embed_pieces", lambda tails, s: passes.append(len(tails)) or embed_pieces(tails, s))
+    store = embeddings.embed_all(pairs, source)
     assert passes == [5, 4, 4, 4]  # two methods and seeds a fold, and once the frozen encoder
     np.testing.assert_array_equal(store.read("colour"), colour_statistics(pairs.patches))
     for seed in (0, 1):
         encoder = tiny_build(small.encoder, weights="random", image_size=56, seed=seed)
-        expected = embed.embed_patches(encoder, pairs.patches)
+        expected = embed_patches(encoder, pairs.patches)
         np.testing.assert_array_equal(store.read("random", seed=seed), expected)
     folders = {path.name for path in store.files("")[0][1].parents[1].iterdir()}
     assert len(folders) == 1 + 1 + 2 + 4 * 2 * 2
@@ -383,12 +93,12 @@ def test_controls_are_embeddings_too_and_a_folds_runs_share_a_pass(small, tiny_b
 def test_a_run_that_is_not_trained_is_named(small):
     pairs = assemble(small)
     with pytest.raises(SealError, match=r"seal holds no run of these settings and inputs"):
-        embed.embed_runs(pairs, tokens.build(pairs), [runs.Run(pairs, pairs.folds()[0], 0)])
+        embeddings.embed_runs(pairs, batches.build(pairs), [runs.Run(pairs, pairs.folds()[0], 0)])
 
 
 def test_embeddings_that_are_missing_or_mixed_are_named(trained):
     pairs, source, run = trained
-    store, own = embed.embed_runs(pairs, source, [run]), ("seal", run.fold.name, 0)
+    store, own = embeddings.embed_runs(pairs, source, [run]), ("seal", run.fold.name, 0)
     files = [path for _, path in store.files(store.name(*own))]
     frozen = [path for _, path in store.files(store.name("frozen"))]
     whole = files[1].read_bytes()
@@ -413,9 +123,9 @@ def test_pieces_are_cut_where_sections_end(small, sizes):
     pairs = assemble(small)
     rows = np.arange(48.0)[:, None]
     pieces = [{"a": piece, "b": -piece} for piece in np.split(rows, np.cumsum(sizes)[:-1])]
-    found = list(embed._by_section(pairs, pieces))
+    found = list(embeddings._by_section(pairs, pieces))
     assert [section for section, _ in found] == list(pairs.sections)
     np.testing.assert_array_equal(np.stack([z["a"] for _, z in found]), rows.reshape(4, 12, 1))
     np.testing.assert_array_equal(np.stack([z["b"] for _, z in found]), -rows.reshape(4, 12, 1))
     with pytest.raises(SealError, match="3 embeddings for 48 pairs"):
-        list(embed._by_section(pairs, [{"a": rows[:3]}]))
+        list(embeddings._by_section(pairs, [{"a": rows[:3]}]))

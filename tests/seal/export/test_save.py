@@ -354,7 +354,7 @@ def test_a_record_that_cannot_be_read_is_refused(copy, tmp_path):
 
 @pytest.mark.parametrize("place", ["no/such/folder", "nothing", Path("user/name"), "../x/y"])
 def test_a_place_that_is_neither_folder_nor_repository(place):
-    with pytest.raises(SealError, match="is no folder"):
+    with pytest.raises(SealError, match="is neither a folder nor a repository"):
         seal.load(place)
 
 
@@ -562,7 +562,7 @@ def test_the_hubs_errors_are_explained(models, api, monkeypatch, error, message)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     with pytest.raises(SealError, match=message):
-        load.fetch("user/name")
+        load.find_folder("user/name")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch
 from seal import profiles
 from seal.data.assemble import assemble
 from seal.errors import SealError
-from seal.train import parallel, runs, tokens
+from seal.train import batches, parallel, runs
 
 
 @pytest.fixture
@@ -60,21 +60,21 @@ def test_gpus_are_shared_where_there_are_several_and_nobody_does_yet(monkeypatch
 
 def test_several_gpus_train_and_the_caller_reads_what_they_left(small, monkeypatch):
     pairs = assemble(small)
-    fold, source, launched = pairs.folds()[0], tokens.build(pairs), []
+    fold, source, launched = pairs.folds()[0], batches.build(pairs), []
 
     def in_other_processes(profile, folds, seeds, method, processes):
         launched.append((profile, folds, seeds, method, processes))
         with monkeypatch.context() as there:
             there.setattr(parallel, "gpus_to_share", lambda: 0)
-            launched.append(runs.train_vision(pairs, pairs.fold(folds[0]), seeds[0], source, method))
+            launched.append(runs.train_vision(runs.Run(pairs, pairs.fold(folds[0]), seeds[0], method), source))
         monkeypatch.setattr(runs, "fit", lambda *_: pytest.fail("trained here too"))
 
     monkeypatch.setattr(parallel, "gpus_to_share", lambda: 2)
     monkeypatch.setattr(parallel, "start_training", in_other_processes)
-    read = runs.train_vision(pairs, fold, 0, source, "seal_shuffled")
+    read = runs.train_vision(runs.Run(pairs, fold, 0, "seal_shuffled"), source)
     what, trained = launched
     assert what == (small, [fold.name], [0], "seal_shuffled", 2)
     state = read.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in trained.state_dict().items())
-    runs.train_vision(pairs, fold, 0, source, "seal_shuffled")
+    runs.train_vision(runs.Run(pairs, fold, 0, "seal_shuffled"), source)
     assert len(launched) == 2, "a run that is current is not launched again"

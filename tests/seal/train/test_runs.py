@@ -14,13 +14,13 @@ from seal.errors import SealError
 from seal.export import save as dropin
 from seal.files import read_json
 from seal.models import encoders
-from seal.train import loop, runs, tokens
+from seal.train import batches, loop, runs
 
 
 @pytest.fixture
 def way(small):
     pairs = assemble(small)
-    return pairs, pairs.folds()[0], tokens.build(pairs)
+    return pairs, pairs.folds()[0], batches.build(pairs)
 
 
 def embed(model, pairs):
@@ -30,13 +30,13 @@ def embed(model, pairs):
 
 def test_a_run_is_trained_once_and_read_back_to_the_bit(way, monkeypatch):
     pairs, fold, store = way
-    trained = runs.train_vision(pairs, fold, 0, store)
+    trained = runs.train_vision(runs.Run(pairs, fold, 0), store)
     folder = runs.Run(pairs, fold, 0, "seal").folder
     assert {p.name for p in folder.iterdir()} == {
         *("adapter", "vision.safetensors", "omics.safetensors", "panel.json", "log.json", "run.json")
     }
     monkeypatch.setattr(runs, "fit", lambda *_: pytest.fail("trained again"))
-    read = runs.train_vision(pairs, fold, 0, store)
+    read = runs.train_vision(runs.Run(pairs, fold, 0), store)
     assert trained.state_dict().keys() == read.state_dict().keys()
     assert all(torch.equal(v, read.state_dict()[k]) for k, v in trained.state_dict().items())
     log = runs.Run(pairs, fold, 0).read_log()
@@ -45,7 +45,7 @@ def test_a_run_is_trained_once_and_read_back_to_the_bit(way, monkeypatch):
 
 def test_only_adapters_decoder_and_omics_train(way):
     pairs, fold, store = way
-    model = runs.train_vision(pairs, fold, 0, store)
+    model = runs.train_vision(runs.Run(pairs, fold, 0), store)
     base = encoders.build(pairs.profile.encoder, image_size=56).model.state_dict()
     merged = dropin.merged_state(model)
     changed = {name for name, value in merged.items() if not torch.equal(value, base[name])}
@@ -55,7 +55,7 @@ def test_only_adapters_decoder_and_omics_train(way):
 def test_stage_two_losses_equal_training_on_the_whole_encoder(way):
     """The fast way (tokens, tail) against the plain way (pixels, whole encoder): same losses, same gradients."""
     pairs, fold, store = way
-    model = runs.train_vision(pairs, fold, 0, store).eval()
+    model = runs.train_vision(runs.Run(pairs, fold, 0), store).eval()
     rows = fold.train[:8]
     x = torch.from_numpy(np.array(pairs.context(fold)[rows]))
 
@@ -78,21 +78,21 @@ def test_stage_two_losses_equal_training_on_the_whole_encoder(way):
 
 
 def test_shuffled_pairs_keep_no_partner_and_use_each_once(way):
-    fold = way[1]
-    partners = runs._partners(fold, 0, "seal_shuffled")
+    pairs, fold, _ = way
+    partners = runs._partners(runs.Run(pairs, fold, 0, "seal_shuffled"))
     assert sorted(partners) == sorted(fold.train)
     assert not (partners == fold.train).any()
-    assert not (partners == runs._partners(fold, 1, "seal_shuffled")).all()
-    assert (runs._partners(fold, 0, "seal") == fold.train).all()
+    assert not (partners == runs._partners(runs.Run(pairs, fold, 1, "seal_shuffled"))).all()
+    assert (runs._partners(runs.Run(pairs, fold, 0)) == fold.train).all()
 
 
 def test_other_settings_have_a_folder_of_their_own(way, small):
     pairs, fold, _ = way
-    runs.train_omics(pairs, fold, 0, 8)
+    runs.train_omics(runs.Run(pairs, fold, 0), 8)
     folder = runs.Run(pairs, fold, 0, "omics").folder
     before = (folder / "run.json").read_text()
     longer = assemble(dataclasses.replace(small, omics=dataclasses.replace(small.omics, epochs=3)))
-    runs.train_omics(longer, fold, 0, 8)
+    runs.train_omics(runs.Run(longer, fold, 0), 8)
     other = runs.Run(longer, fold, 0, "omics").folder
     assert (folder / "run.json").read_text() == before
     assert other != folder
@@ -101,7 +101,7 @@ def test_other_settings_have_a_folder_of_their_own(way, small):
 
 def test_changed_inputs_train_anew_and_the_old_run_stays_until_then(way, monkeypatch, capsys):
     pairs, fold, _ = way
-    runs.train_omics(pairs, fold, 0, 8)
+    runs.train_omics(runs.Run(pairs, fold, 0), 8)
     folder = runs.Run(pairs, fold, 0, "omics").folder
     before = (folder / "omics.safetensors").read_bytes()
     fewer = dataclasses.replace(fold, omics=fold.omics[1:])
@@ -112,59 +112,59 @@ def test_changed_inputs_train_anew_and_the_old_run_stays_until_then(way, monkeyp
 
     monkeypatch.setattr(runs, "finish", dying)
     with pytest.raises(KeyboardInterrupt):
-        runs.train_omics(pairs, fewer, 0, 8)
+        runs.train_omics(runs.Run(pairs, fewer, 0), 8)
     assert "made anew, for these have changed: rows" in capsys.readouterr().err
     assert (folder / "omics.safetensors").read_bytes() == before
     monkeypatch.setattr(runs, "finish", finish)
-    runs.train_omics(pairs, fewer, 0, 8)
+    runs.train_omics(runs.Run(pairs, fewer, 0), 8)
     assert (folder / "omics.safetensors").read_bytes() != before
     assert [path.name for path in folder.parent.iterdir()] == ["omics"]
 
 
 def test_a_run_of_another_version_is_kept_or_made_anew_as_the_user_says(way, monkeypatch):
     pairs, fold, _ = way
-    runs.train_omics(pairs, fold, 0, 8)
+    runs.train_omics(runs.Run(pairs, fold, 0), 8)
     monkeypatch.setattr(runs, "VERSION", runs.VERSION + 1)
     monkeypatch.setattr(runs, "fit", lambda *_: pytest.fail("trained again"))
     with pytest.raises(SealError, match=rf"SEAL-omics in .* made by version {runs.VERSION - 1}"):
-        runs.train_omics(pairs, fold, 0, 8)
+        runs.train_omics(runs.Run(pairs, fold, 0), 8)
     monkeypatch.setenv("SEAL_OLD", "keep")
-    runs.train_omics(pairs, fold, 0, 8)
+    runs.train_omics(runs.Run(pairs, fold, 0), 8)
     monkeypatch.setenv("SEAL_OLD", "anew")
     with pytest.raises(pytest.fail.Exception, match="trained again"):
-        runs.train_omics(pairs, fold, 0, 8)
+        runs.train_omics(runs.Run(pairs, fold, 0), 8)
 
 
 def test_wrong_or_damaged_weights_are_named(way):
     pairs, fold, store = way
-    runs.train_vision(pairs, fold, 0, store)
+    runs.train_vision(runs.Run(pairs, fold, 0), store)
     folder = runs.Run(pairs, fold, 0, "seal").folder
     adapter = folder / "adapter" / "adapter_model.safetensors"
     whole = adapter.read_bytes()
     adapter.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(SealError, match=r"adapter_model\.safetensors cannot be read"):
-        runs.train_vision(pairs, fold, 0, store)
+        runs.train_vision(runs.Run(pairs, fold, 0), store)
     adapter.write_bytes(whole)
     vision = folder / "vision.safetensors"
     vision.write_bytes((folder / "omics.safetensors").read_bytes())
     with pytest.raises(SealError, match=r"vision\.safetensors does not fit SealVision"):
-        runs.train_vision(pairs, fold, 0, store)
+        runs.train_vision(runs.Run(pairs, fold, 0), store)
 
 
 def test_an_adapter_of_another_encoder_is_refused(way):
     pairs, fold, store = way
-    runs.train_vision(pairs, fold, 0, store)
+    runs.train_vision(runs.Run(pairs, fold, 0), store)
     adapter = runs.Run(pairs, fold, 0, "seal").folder / "adapter" / "adapter_model.safetensors"
     state = load_file(adapter)
     runs._save_tensors(adapter, {k.replace("blocks.3", "blocks.2"): v for k, v in state.items()})
     with pytest.raises(SealError, match="does not fit the adapter of this encoder"):
-        runs.train_vision(pairs, fold, 0, store)
+        runs.train_vision(runs.Run(pairs, fold, 0), store)
 
 
 def test_a_stage_two_run_that_is_stopped_resumes_to_the_same_bits(way, monkeypatch):
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
     pairs, fold, store = way
-    whole = runs.train_vision(pairs, fold, 1, store)
+    whole = runs.train_vision(runs.Run(pairs, fold, 1), store)
     folder = runs.Run(pairs, fold, 1, "seal").folder
     (folder / "run.json").unlink()
     save, saved = loop._save, []
@@ -176,9 +176,9 @@ def test_a_stage_two_run_that_is_stopped_resumes_to_the_same_bits(way, monkeypat
 
     monkeypatch.setattr(loop, "_save", dying)
     with pytest.raises(KeyboardInterrupt):
-        runs.train_vision(pairs, fold, 1, store)
+        runs.train_vision(runs.Run(pairs, fold, 1), store)
     monkeypatch.setattr(loop, "_save", save)
-    resumed = runs.train_vision(pairs, fold, 1, store)
+    resumed = runs.train_vision(runs.Run(pairs, fold, 1), store)
     assert len(saved) == 1
     assert all(torch.equal(v, resumed.state_dict()[k]) for k, v in whole.state_dict().items())
 
@@ -187,18 +187,18 @@ def test_a_stage_two_run_that_is_stopped_resumes_to_the_same_bits(way, monkeypat
 def test_a_model_with_its_genes_in_another_order_is_refused(way, stage):
     """The file is whole and its hash is right; only the order is another."""
     pairs, fold, store = way
-    runs.train_vision(pairs, fold, 0, store)
+    runs.train_vision(runs.Run(pairs, fold, 0), store)
     panel = pairs.panel(fold)
     swapped = (panel.genes[1], panel.genes[0], *panel.genes[2:])
     folder = runs.Run(pairs, fold, 0, stage).folder
     dataclasses.replace(panel, genes=swapped).save(folder / "panel.json")
     with pytest.raises(SealError, match=f"{stage} differs at position 0: {panel.genes[1]}.*another order"):
-        runs.train_vision(pairs, fold, 0, store)
+        runs.train_vision(runs.Run(pairs, fold, 0), store)
 
 
 def test_unknown_method(way):
     with pytest.raises(SealError, match="'seals'"):
-        runs.train_vision(*way[:2], 0, way[2], "seals")
+        runs.train_vision(runs.Run(*way[:2], 0, "seals"), way[2])
 
 
 @pytest.mark.slow
@@ -214,7 +214,7 @@ sys.modules.update(dict.fromkeys(BLOCKED))  # as if not installed
 from seal import profiles
 from seal.data.pairs import read
 from seal.models import encoders
-from seal.train import runs, tokens
+from seal.train import batches, runs
 
 build = encoders.build
 encoders.build = lambda name, image_size=None, **_: build(
@@ -222,9 +222,9 @@ encoders.build = lambda name, image_size=None, **_: build(
 )
 profile = eval({repr(small)!r}, vars(profiles))
 pairs = read(profile)
-store = tokens.build(pairs)
-model = runs.train_vision(pairs, pairs.folds()[0], 5, store)
-print(tokens.embed({{"seal": model.encoder}}, store)["seal"].shape)
+store = batches.build(pairs)
+model = runs.train_vision(runs.Run(pairs, pairs.folds()[0], 5), store)
+print(batches.embed({{"seal": model.encoder}}, store)["seal"].shape)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -14,7 +14,7 @@ from seal.data.assemble import assemble
 from seal.models.omics import SealOmics, gene_statistics
 from seal.models.vision import SealVision
 from seal.profiles import OmicsSettings, VisionSettings
-from seal.train import steps, tokens
+from seal.train import batches, steps
 from seal.train.loop import Batch
 
 
@@ -22,7 +22,7 @@ from seal.train.loop import Batch
 def task(small):
     """A model with adapters that do something and every source of randomness on."""
     pairs = assemble(small)
-    fold, source = pairs.folds()[0], tokens.build(pairs)
+    fold, source = pairs.folds()[0], batches.build(pairs)
     x = torch.from_numpy(np.array(pairs.context(fold)[fold.train]))
 
     def make(gradcache=False, dropout=0.3):
@@ -107,7 +107,7 @@ from pathlib import Path
 from seal import profiles
 from seal.data.pairs import read
 from seal.models import encoders
-from seal.train import runs, steps, tokens
+from seal.train import batches, runs, steps
 import torch
 torch.set_num_threads(1)
 
@@ -118,7 +118,7 @@ encoders.build = lambda name, image_size=None, **_: build(
 profile = eval(sys.argv[1], vars(profiles))
 steps.BLOCK = 4  # batches of a dozen make several blocks
 pairs = read(profile)
-runs.train_vision(pairs, pairs.folds()[0], 0, tokens.build(pairs))
+runs.train_vision(runs.Run(pairs, pairs.folds()[0], 0), batches.build(pairs))
 """
 
 

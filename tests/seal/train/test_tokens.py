@@ -1,129 +1,114 @@
-"""Tokens: kept on disk, held in memory or recomputed, they are the same numbers, and those of the whole encoder."""
+"""One file of tokens: whole or hidden, resumable part by part, exact, clear about what is wrong."""
 
-import dataclasses
+import os
 
 import numpy as np
 import pytest
 import torch
 
-from seal import profiles
-from seal.data.assemble import assemble
-from seal.data.augment import augmented
-from seal.embed import embed_patches
 from seal.errors import SealError
-from seal.models import encoders
-from seal.models.omics import SealOmics
-from seal.models.vision import SealVision
+from seal.files import Made
 from seal.train import tokens
 
-
-@pytest.fixture
-def pairs(small):
-    return assemble(small)
+SHAPE, TOKENS = (2, 10), (3, 4)
 
 
-def changed(profile, **compute):
-    """The same pairs with other compute settings."""
-    return assemble(dataclasses.replace(profile, compute=dataclasses.replace(profile.compute, **compute)))
+def value(view, row):
+    return torch.arange(12).view(TOKENS) + 100.0 * row + 10_000.0 * view
 
 
-def test_tokens_equal_the_plain_way(pairs):
-    source = tokens.build(pairs)
-    encoder = encoders.build(pairs.profile.encoder, image_size=56)
-    assert source.views == 1
-    plain = embed_patches(encoder, pairs.patches)
-    np.testing.assert_allclose(tokens.embed({"": encoder}, source)[""], plain, atol=1e-5)
-    rows = np.array([3, 40])
-    view = augmented(pairs.patches.read(rows), rows, 1, tokens.AUGMENTATION_SEED)
-    with torch.no_grad():
-        expected = encoder.trunk(encoder.preprocess(view), 1)
-    torch.testing.assert_close(next(iter(source.stream([(np.array([1, 1]), rows)]))), expected, atol=1e-5, rtol=1e-5)
+class Maker:
+    """Makes known tokens; dies after so many parts."""
+
+    def __init__(self, dies_after=None):
+        self.dies_after = dies_after
+        self.made = []
+
+    def stream(self, requests):
+        for views, rows in requests:
+            if len(self.made) == self.dies_after:
+                raise KeyboardInterrupt
+            self.made.append((int(views[0]), rows.tolist()))
+            yield torch.stack([value(v, r) for v, r in zip(views, rows, strict=True)])
+
+
+def make(folder, maker, dtype="float32", key="key", shape=SHAPE):
+    made = Made("tokens", 1, {"key": key})
+    return tokens.write_tokens(folder, made, shape, lambda: TOKENS, dtype, maker.stream)
+
+
+@pytest.fixture(autouse=True)
+def four_rows_a_part(monkeypatch):
+    monkeypatch.setitem(tokens.CHUNK, "cpu", 4)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_where_tokens_are_kept_changes_nothing(small, dtype, precision):
-    requests = [(np.array([0, 1, 1]), np.array([5, 0, 47])), (np.array([1]), np.array([12]))]
-    found, keys = {}, set()
-    for kind in ("disk", "memory", "recompute"):
-        source = tokens.build(changed(small, tokens=kind, token_dtype=dtype, precision=precision))
-        found[kind] = list(source.stream(requests))
-        keys.add(source.key)
-    assert len(keys) == 1
-    whole = torch.float32 if precision == "float32" else torch.bfloat16
-    for kind in ("disk", "memory", "recompute"):
-        for a, b in zip(found["disk"], found[kind], strict=True):
-            assert a.dtype == b.dtype == whole
-            if kind == "memory":
-                assert torch.equal(a, b)
-            else:  # another number of images at a time is another order of additions
-                tolerance = 1e-5 if (dtype, precision) == ("float32", "float32") else 0.1
-                torch.testing.assert_close(a, b, atol=tolerance, rtol=tolerance)
+def test_rows_come_back_as_they_were_put(tmp_path, dtype):
+    file = make(tmp_path / "main", Maker(), dtype)
+    views, rows = np.array([1, 0, 1]), np.array([9, 3, 0])
+    expected = torch.stack([value(v, r) for v, r in zip(views, rows, strict=True)]).to(tokens.DTYPES[dtype])
+    assert torch.equal(file.read(views, rows), expected)
+    assert torch.equal(file.read_all()[views, rows], expected)
+    assert {p.name for p in (tmp_path / "main").iterdir()} == {"tokens.npy", "tokens.json"}
 
 
-def test_workers_augment_to_the_same_pixels(small, pairs):
-    requests = [(np.array([0, 1]), np.array([5, 7])), (np.array([1]), np.array([12]))]
-    alone = tokens.build(changed(small, tokens="recompute"))
-    helped = tokens.build(changed(small, tokens="recompute", workers=2))
-    for a, b in zip(alone.stream(requests), helped.stream(requests), strict=True):
-        assert torch.equal(a, b)
+@pytest.mark.parametrize("dies_after", [0, 1, 4])
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(tmp_path, dies_after, monkeypatch):
+    monkeypatch.setattr(tokens, "PERSIST_SECONDS", -1)
+    whole = make(tmp_path / "whole" / "main", Maker()).path.read_bytes()
+    folder = tmp_path / "killed" / "main"
+    with pytest.raises(KeyboardInterrupt):
+        make(folder, Maker(dies_after))
+    assert not folder.exists()
+    rest = Maker()
+    assert make(folder, rest).path.read_bytes() == whole
+    assert len(rest.made) == 6 - dies_after
+    again = Maker()
+    make(folder, again)
+    assert again.made == []
 
 
-def test_by_size(small, pairs):
-    size = tokens.gigabytes(pairs)
-    file = tokens.build(changed(small, tokens="disk")).file
-    assert size * 1e9 == pytest.approx(file.rows[:].nbytes * 384 / 48)  # the tiny encoder is narrower than its spec
-    for limits, kind in (((1.0, 1.0), "memory"), ((0.0, 1.0), "disk"), ((0.0, 0.0), "recompute")):
-        assert tokens.choose(changed(small, memory_gb=limits[0], disk_gb=limits[1])) == kind
+def test_parts_of_another_key_are_not_taken_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(tokens, "PERSIST_SECONDS", -1)
+    folder = tmp_path / "tokens" / "main"
+    with pytest.raises(KeyboardInterrupt):
+        make(folder, Maker(3), key="old")
+    fresh = Maker()
+    make(folder, fresh, key="new")
+    assert len(fresh.made) == 6
+    assert list(folder.parent.iterdir()) == [folder]
 
 
-def test_built_once_and_anew_when_views_change(pairs, small):
-    path = tokens.build(pairs).file.path
-    stamp = path.stat().st_mtime_ns
-    assert tokens.build(pairs).file.path.stat().st_mtime_ns == stamp
-    other = dataclasses.replace(small, vision=profiles.VisionSettings(views=0))
-    source = tokens.build(assemble(other))
-    assert source.views == 0
-    assert source.file.rows.shape[0] == 1
+def test_a_truncated_file_is_named(tmp_path):
+    file = make(tmp_path / "main", Maker())
+    file.read_all()
+    file.rows.read([0])
+    with file.path.open("r+b") as handle:
+        handle.truncate(file.path.stat().st_size - 8)
+    with pytest.raises(SealError, match=r"tokens\.npy cannot be read \(it ends early"):
+        file.read(np.array([1]), np.array([9]))
 
 
-def test_tokens_that_overflow_are_named(small, monkeypatch):
-    monkeypatch.setattr(encoders.VisionEncoder, "trunk", lambda self, x, n: torch.full((len(x), 17, 48), 1e6))
-    with pytest.raises(SealError, match=r"token of .*does not fit float16"):
-        tokens.build(changed(small, token_dtype="float16"))
+def test_a_disk_that_is_too_small_is_named_before_anything_is_made(tmp_path):
+    maker = Maker()
+    with pytest.raises(SealError, match="GB free for"):
+        make(tmp_path / "main", maker, shape=(2, 10**15))
+    assert maker.made == []
 
 
-def test_several_tails_share_one_pass(pairs, monkeypatch):
-    source = tokens.build(pairs)
-    tails = {"frozen": source.encoder}
-    for i in range(2):
-        omics = SealOmics(9, source.encoder.dim, profiles.OmicsSettings(hidden=(8,)), torch.zeros(9), torch.ones(9))
-        model = SealVision(source.encoder.fork(1), omics, profiles.VisionSettings())
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                parameter.data.normal_(std=0.1 + i)
-        tails[f"seal{i}"] = model.encoder
-    alone = {name: tokens.embed({name: encoder}, source)[name] for name, encoder in tails.items()}
-    passes, plain = [], source.plain
-    monkeypatch.setattr(source, "plain", lambda: passes.append(1) or plain())
-    together = tokens.embed(tails, source)
-    assert len(passes) == 1
-    for name, z in alone.items():
-        np.testing.assert_array_equal(together[name], z)
-    assert np.abs(together["seal0"] - together["frozen"]).max() > 0.01
+def test_a_disk_that_fills_up_on_the_way_is_named_and_resumed(tmp_path, monkeypatch):
+    monkeypatch.setattr(tokens, "PERSIST_SECONDS", -1)
+    write, calls = os.pwrite, []
 
+    def full(file, data, offset):
+        calls.append(offset)
+        if len(calls) == 3:
+            raise OSError(28, "No space left on device")
+        return write(file, data, offset)
 
-def test_compiled_or_not_is_the_same(small):
-    pytest.importorskip("torch._inductor")
-    plain = tokens.build(changed(small, tokens="recompute"))
-    compiled = tokens.RecomputedTokens(changed(small, tokens="recompute", compile=True), plain.key)
-    request = (np.zeros(4, int), np.arange(4))
-    called = []
-    real = torch.compile
-    with pytest.MonkeyPatch.context() as patch:
-        # compiling takes half a minute; what is tested is that the setting is followed
-        patch.setattr(torch, "compile", lambda f: called.append(f) or f)
-        found, expected = (next(iter(source.stream([request]))) for source in (compiled, plain))
-        torch.testing.assert_close(found, expected)
-    assert len(called) == 1
-    assert torch.compile is real
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(SealError, match=r"tokens\.npy: No space left"):
+        make(tmp_path / "full" / "main", Maker())
+    rest = Maker()
+    make(tmp_path / "full" / "main", rest)
+    assert len(rest.made) == 4
