@@ -53,11 +53,9 @@ VARIANTS = {
 
 def list_methods() -> tuple[Method, ...]:
     """List the full method, the frozen encoder and every variant, each probed in the same way."""
-    full = Method(FULL, "SEAL, the full method", "adapted", "all", predict_by_probe, embedding="seal")
+    full = Method(FULL, "SEAL, the full method", "adapted", "first", predict_by_probe, embedding="seal")
     frozen = Method(FROZEN, "frozen encoder", "encoder", "none", predict_by_probe, embedding=FROZEN)
-    variants = [
-        Method(name, variant.label, "adapted", "all", predict_by_probe, name) for name, variant in VARIANTS.items()
-    ]
+    variants = [Method(name, v.label, "adapted", "first", predict_by_probe, name) for name, v in VARIANTS.items()]
     return full, frozen, *variants
 
 
@@ -75,10 +73,6 @@ class Ablation(Evaluation):
     def folds(self) -> tuple[Fold, ...]:
         """Give the first folds, as many as the profile says."""
         return choose_folds(self.pairs)
-
-    def seeds(self, method: Method) -> tuple[int, ...]:
-        """Give the profile's first seed."""
-        return self.pairs.profile.evaluation.seeds[:1]
 
 
 def choose_folds(pairs: Pairs) -> tuple[Fold, ...]:
@@ -137,7 +131,7 @@ def shapes(ablation: Ablation):
 
 
 def _shape(ablation: Ablation, fold: Fold, method: Method) -> dict[str, Any]:
-    own = method.embedding, fold.name, ablation.seeds(method)[0]
+    own = method.embedding, fold.name, ablation.pairs.profile.evaluation.seeds[0]
     z_v = ablation.embeddings.read(*own)  # [pairs, d]
     z_o = None if method.name == FROZEN else ablation.embeddings.read(*own, table="omics")
     row: dict[str, Any] = {"method": method.name, "label": method.label, "fold": fold.name}

@@ -18,8 +18,9 @@ from seal.profiles import EvaluationSettings
 # encoder: as it comes; adapted: after SEAL; control: what something simpler does; baseline: another published method;
 # truth: what lies behind simulated counts
 Kind = Literal["encoder", "adapted", "control", "baseline", "truth"]
-# none: nothing in it is random, one run stands for every seed; random_encoders: the first so many of the seeds
-Seeded = Literal["none", "all", "random_encoders"]
+# none: nothing in it is random, one run stands for every seed; first: the first seed alone, where more take too long;
+# random_encoders: the first so many of the seeds
+Seeded = Literal["none", "first", "all", "random_encoders"]
 
 
 # Predicts the test genes of all test organs, [test spots, test genes], normalised log expression, from pairs, a fold
@@ -41,8 +42,8 @@ class Method:
 
     def seeds(self, settings: EvaluationSettings) -> tuple[int, ...]:
         """Choose the seeds that it runs with."""
-        number = {"none": 1, "all": len(settings.seeds), "random_encoders": settings.random_encoders}[self.seeded]
-        return settings.seeds[:number]
+        number = {"none": 1, "first": 1, "all": len(settings.seeds), "random_encoders": settings.random_encoders}
+        return settings.seeds[: number[self.seeded]]
 
 
 def predict_by_probe(pairs: Pairs, fold: Fold, embedding: np.ndarray) -> np.ndarray:

@@ -49,15 +49,12 @@ class Evaluation:
         """Give the folds that are evaluated."""
         return self.pairs.folds()
 
-    def seeds(self, method: Method) -> tuple[int, ...]:
-        """Give the seeds that a method runs with."""
-        return method.seeds(self.pairs.profile.evaluation)
-
     def run(self) -> "Evaluation":
         """Predict with every method, fold and seed."""
         from tqdm import tqdm
 
-        jobs = [(fold, method, seed) for fold in self.folds() for method in self.methods for seed in self.seeds(method)]
+        settings = self.pairs.profile.evaluation
+        jobs = [(f, method, seed) for f in self.folds() for method in self.methods for seed in method.seeds(settings)]
         for fold, method, seed in tqdm(jobs, desc="methods x folds x seeds", unit="run"):
             embedding = method.embedding and self.embeddings.read(method.embedding, fold.name, seed)
             self.predictions[method.name, fold.name, seed] = method.predict(self.pairs, fold, embedding)

@@ -10,6 +10,7 @@ they are needed. View 0 is the plain patch; views 1, 2, ... are augmented, each 
 alone.
 """
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -159,7 +160,7 @@ def choose(pairs: Pairs) -> str:
     compute = pairs.profile.compute
     if compute.tokens != "auto":
         return compute.tokens
-    size, here = gigabytes(pairs), parallel.processes_here()  # each process would hold its own
+    size, here = gigabytes(pairs), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # each process would hold its own
     return "memory" if size * here <= compute.memory_gb else "disk" if size <= compute.disk_gb else "recompute"
 
 

@@ -8,7 +8,6 @@ machines, for instance::
 All of them must see the same SEAL_HOME: tokens, checkpoints and models are files there.
 """
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -40,11 +39,6 @@ def state() -> PartialState:
 def is_one_of_many() -> bool:
     """Whether torchrun or accelerate started this process beside others."""
     return state().num_processes > 1
-
-
-def processes_here() -> int:
-    """How many of them run on this machine (torchrun and accelerate say so)."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def gpus_to_share() -> int:

@@ -33,7 +33,7 @@ def test_every_method_predicts_every_fold_and_seed(evaluation):
 
 def test_a_methods_seeds():
     settings = EvaluationSettings(seeds=(3, 5, 8), random_encoders=2)
-    for seeded, seeds in (("none", (3,)), ("all", (3, 5, 8)), ("random_encoders", (3, 5))):
+    for seeded, seeds in (("none", (3,)), ("first", (3,)), ("all", (3, 5, 8)), ("random_encoders", (3, 5))):
         assert Method("m", "M", "baseline", seeded, predict_by_probe).seeds(settings) == seeds
 
 
