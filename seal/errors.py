@@ -1,5 +1,7 @@
 """The one error of this package: what is wrong, what was expected, what to do."""
 
+from functools import partial
+
 
 class SealError(Exception):
     """Bad input, named.
@@ -19,8 +21,4 @@ class SealError(Exception):
         super().__init__(f"{what}\n  expected: {expected}\n  what to do: {do}")
 
     def __reduce__(self):  # keyword-only arguments would not survive the trip from a worker process
-        return _rebuild, (self.what, self.expected, self.do)
-
-
-def _rebuild(what: str, expected: str, do: str) -> SealError:
-    return SealError(what, expected=expected, do=do)
+        return partial(SealError, expected=self.expected, do=self.do), (self.what,)

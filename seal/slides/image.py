@@ -58,9 +58,11 @@ class SlideImage:
                 expected=f"0 <= x < {self.width} and 0 <= y < {self.height} px",
                 do="check that spots and image belong together and have the same resolution",
             )
-        left, top = round(x - side / 2), round(y - side / 2)
-        whole = max(1, round(side))
-        pixels = Image.fromarray(self._read(left, top, whole))
+        left, top, whole = round(x - side / 2), round(y - side / 2), max(1, round(side))
+        x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + whole, self.width), min(top + whole, self.height)
+        filled = np.full((whole, whole, 3), 255, dtype=np.uint8)
+        filled[y0 - top : y1 - top, x0 - left : x1 - left] = self._pixels(0, x0, y0, x1 - x0, y1 - y0)
+        pixels = Image.fromarray(filled)
         if whole != size:
             pixels = pixels.resize((size, size), Image.Resampling.LANCZOS)
         return np.asarray(pixels)
@@ -145,13 +147,6 @@ class SlideImage:
     def _level(self, scale: float) -> int:
         return max(i for i, (own, *_) in enumerate(self._levels) if i == 0 or own <= scale * _SAME)
 
-    def _read(self, left: int, top: int, side: int) -> np.ndarray:
-        out = np.full((side, side, 3), 255, dtype=np.uint8)
-        x0, y0 = max(left, 0), max(top, 0)
-        x1, y1 = min(left + side, self.width), min(top + side, self.height)
-        out[y0 - top : y1 - top, x0 - left : x1 - left] = self._pixels(0, x0, y0, x1 - x0, y1 - y0)
-        return out
-
     def _pixels(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
         """Read a rectangle inside a level as it is: its corner in full-resolution px, its sides in the level's."""
         if self._array is not None:
@@ -213,12 +208,11 @@ def _tiff_um_per_px(path: Path) -> tuple[float, float] | None:
     import tifffile
 
     with tifffile.TiffFile(path) as file:
-        tags = file.pages[0].tags
-        unit = {2: 25_400.0, 3: 10_000.0}.get(tags["ResolutionUnit"].value if "ResolutionUnit" in tags else 2)
-        if unit is None or "XResolution" not in tags or "YResolution" not in tags:
+        page = file.pages[0]
+        if "XResolution" not in page.tags or "YResolution" not in page.tags or page.tags.valueof(296) == 1:
             return None
-        (x, per_x), (y, per_y) = tags["XResolution"].value, tags["YResolution"].value
-    return (unit * per_x / x, unit * per_y / y) if x and y and per_x and per_y else None
+        x, y = page.get_resolution("MICROMETER")  # px a um
+    return (1 / x, 1 / y) if x and y else None
 
 
 def _damaged(path: Path, error: object) -> SealError:

@@ -9,8 +9,8 @@ from torch import nn
 from seal import profiles, results
 from seal.errors import SealError
 from seal.models import architecture
-from seal.models.encoders import REGISTRY, VisionEncoder, build, tabulate_encoders
-from seal.models.vision import SealVision
+from seal.models.encoders import REGISTRY, VisionEncoder, build
+from seal.models.vision import tabulate_encoders
 
 ONE_OF_EACH_KIND = ("dinov2_s", "phikon_v2", "uni2_h", "virchow2", "h0_mini", "conch")
 
@@ -262,7 +262,12 @@ def test_the_table_counts_what_the_adapter_trains(changes):
     for name in ("dinov2_s", "conch"):
         spec = REGISTRY[name]
         with torch.device("meta"):
-            encoder = VisionEncoder(spec, architecture.plain(spec, spec.image_size))
-            SealVision._adapt(encoder, settings)
-        trained = sum(p.numel() for p in encoder.parameters() if p.requires_grad)
-        assert table.loc[name, "trainable"] == trained > 0
+            plain = VisionEncoder(spec, architecture.plain(spec, spec.image_size))
+        linears = [plain.model.get_submodule(target) for target in plain.lora_targets(2, settings.lora_layers)]
+        expected = {
+            "lora": sum(4 * (linear.in_features + linear.out_features) for linear in linears),
+            "full": sum(p.numel() for p in plain.tail_parameters(2)),
+            "bottleneck": 2 * plain.dim * 16 + 16 + plain.dim,
+        }
+        assert table.loc[name, "trainable"] == expected[settings.adapter] > 0
+        assert table.loc[name, "parameters"] == sum(p.numel() for p in plain.model.parameters())

@@ -219,16 +219,6 @@ def test_the_released_size_is_read_from_the_keys_of_the_facts(tmp_path):
     assert load_omics(save(state, tmp_path / "o.pth"))(torch.rand(2, 2000)).shape == (2, 1536)
 
 
-def test_gene_statistics_can_be_given_and_must_fit(tmp_path):
-    path, mean, sd = save(omics_file(omics()), tmp_path / "o.pth"), torch.rand(20), torch.rand(20) + 1
-    loaded, original = load_omics(path, mean=mean, sd=sd), omics()
-    assert torch.equal(loaded.gene_mean, mean)
-    assert torch.equal(loaded.gene_sd, sd)
-    assert torch.equal(loaded.decoder[-1].bias, original.decoder[-1].bias)  # the file's, not the mean
-    with pytest.raises(SealError, match=r"mean \[3\]"):
-        load_omics(path, mean=torch.zeros(3))
-
-
 @pytest.mark.parametrize(
     "key", ["encoder.4.weight", "encoder.1.running_var", "fc_mu.bias", "flows.1.w", "decoder.5.bias"]
 )

@@ -136,7 +136,7 @@ def test_heads_stand_between_embedding_and_contrast_alone():
     tokens, x = torch.randn(6, 4 + 9, 48), torch.rand(6, 9)
     terms = model.objective(model.embed(tokens), x)
     z_v, z_o = model.embed(tokens), model.omics(x)
-    expected = losses.info_nce(model.projection_head(z_v), model.omics.project(z_o), 0.05)
+    expected = losses.info_nce(model.projection_head(z_v), model.omics.projection_head(z_o), 0.05)
     torch.testing.assert_close(terms["info"], expected)
     assert not torch.allclose(expected, losses.info_nce(z_v, z_o, 0.05))
     plain = model.reconstruction(model.decoder(z_v), x)["total"]
