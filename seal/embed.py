@@ -21,6 +21,7 @@ from seal.export import load
 from seal.files import Made, contents, digest, remove_parts
 from seal.models import encoders, weights
 from seal.models.baselines import colour_statistics
+from seal.models.encoder_registry import REGISTRY
 from seal.models.encoders import VisionEncoder
 from seal.models.omics import SealOmics
 from seal.profiles import difference
@@ -60,14 +61,14 @@ def find_model(name_or_folder: str | Path) -> Model:
         There is neither, or the saved model is damaged.
     """
     name = str(name_or_folder)
-    if name in encoders.REGISTRY:
+    if name in REGISTRY:
         return Model(name, digest([name, weights.fingerprint(name)]), partial(encoders.build, name))
     folder = Path(name_or_folder)
     if not folder.is_dir():
         if name.count("/") != 1:
             raise SealError(
                 f"{name} is neither an encoder nor a folder",
-                expected=f"one of {', '.join(encoders.REGISTRY)}, a saved SEAL model's folder, or a repository's name",
+                expected=f"one of {', '.join(REGISTRY)}, a saved SEAL model's folder, or a repository's name",
                 do="correct --model",
             )
         folder = load.fetch(name)

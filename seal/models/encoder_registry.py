@@ -205,7 +205,7 @@ DINOV2_S_DERIVED = replace(
 REGISTRY = {spec.name: spec for spec in (CONCH, H0_MINI, PHIKON_V2, UNI2_H, VIRCHOW2, DINOV2_S, DINOV2_S_DERIVED)}
 
 
-def get(name: str) -> EncoderSpec:
+def find_spec(name: str) -> EncoderSpec:
     """Look an encoder up.
 
     Raises

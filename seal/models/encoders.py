@@ -11,8 +11,7 @@ from torch.nn import functional as F
 from seal.errors import SealError
 from seal.models import architecture, class_token
 from seal.models import weights as weight_files
-from seal.models.encoder_registry import REGISTRY as REGISTRY
-from seal.models.encoder_registry import EncoderSpec, get
+from seal.models.encoder_registry import EncoderSpec, find_spec
 from seal.shapes import Float
 
 
@@ -202,8 +201,8 @@ def build(
     Parameters
     ----------
     weights
-        "pretrained", see `seal.models.weights.find`; or "random": the control that keeps the architecture and
-        loses what was learnt, see `seal.models.architecture.random`.
+        "pretrained", see `seal.models.weights.find_weights`; or "random": the control that keeps the architecture and
+        loses what was learnt, see `seal.models.architecture.make_random`.
     image_size
         Side of the images, px; the encoder's own by default.
     tiny
@@ -217,7 +216,7 @@ def build(
         Unknown encoder or kind of weights, an image size that the patches do not tile, weights that cannot be
         had or that belong to another encoder.
     """
-    spec = get(name)
+    spec = find_spec(name)
     size = spec.image_size if image_size is None else image_size
     if size < spec.geometry.patch or size % spec.geometry.patch:
         raise SealError(
@@ -226,11 +225,11 @@ def build(
             do="change image_size in the profile",
         )
     if weights == "random":
-        model = architecture.random(spec, size, tiny=tiny, seed=seed)
+        model = architecture.make_random(spec, size, tiny=tiny, seed=seed)
     elif weights == "pretrained" and not tiny:
         with torch.device("meta"):  # no start values to compute: all are loaded
-            model = architecture.plain(spec, size)
-        weight_files.load(model, spec, weight_files.find(spec))
+            model = architecture.make_plain(spec, size)
+        weight_files.load_weights(model, spec, weight_files.find_weights(spec))
     else:
         raise SealError(
             f"weights {weights!r}" + (" of a tiny encoder" if tiny else ""),

@@ -20,8 +20,6 @@ WRAPPER = "model."  # the release wraps some encoders once more
 DECODER = "decoder."
 LORA_A = ".lora_A.default.weight"
 
-Shapes = dict[str, tuple[int, ...]]
-
 
 def load_omics(path: Path) -> SealOmics:
     """Load a released SEAL-omics, `seal_{backbone}_omics.pth`.
@@ -41,7 +39,7 @@ def load_omics(path: Path) -> SealOmics:
 
     Source: release.
     """
-    state = weights.read(Path(path), do=f"download it again from {HUB}")
+    state = weights.read_weights(Path(path), do=f"download it again from {HUB}")
     is_linear = re.compile(r"encoder\.(\d+)\.weight").fullmatch
     linear = {int(m[1]): w for name, w in state.items() if (m := is_linear(name)) and w.ndim == 2}  # 1: batch norms
     latent = state.get("fc_mu.weight")
@@ -70,7 +68,7 @@ def load_vision(
     Parameters
     ----------
     encoder_name
-        A name in `seal.models.encoders.REGISTRY`.
+        A name in `seal.models.encoder_registry.REGISTRY`.
     image_size
         Side of the images, px; the encoder's own by default. Position embeddings of another size are resampled.
     alpha
@@ -95,7 +93,7 @@ def load_vision(
     # On the meta device no start values are computed: all are loaded.
     with torch.device("meta"):
         encoder = encoders.build(encoder_name, weights="random", image_size=image_size, tiny=tiny)
-    file = weights.read(Path(path), do=f"download it again from {HUB}")
+    file = weights.read_weights(Path(path), do=f"download it again from {HUB}")
     body = {name.removeprefix(ENCODER): value for name, value in file.items() if name.startswith(ENCODER)}
     rest = {name: value for name, value in file.items() if not name.startswith(ENCODER)}
     if not body:
@@ -103,7 +101,7 @@ def load_vision(
         raise _misfit(path, "is no SEAL-vision file", f"keys that begin with {ENCODER}", f"it looks like {looks}")
     if all(name.startswith(WRAPPER) for name in body):
         body = {name.removeprefix(WRAPPER): value for name, value in body.items()}
-    state = weights.convert(body, encoder.spec, weights.find_shapes(encoder.model))
+    state = weights.convert_state(body, encoder.spec, weights.find_shapes(encoder.model))
     _add_adapters(encoder.model, state, alpha)
     shapes = {ENCODER + name: shape for name, shape in weights.find_shapes(encoder.model).items()}
     shapes |= _decoder_shapes(rest, encoder.dim)
@@ -127,7 +125,7 @@ def _add_adapters(model: nn.Module, state: dict[str, Tensor], alpha: int) -> Non
             get_peft_model(model, LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, bias="none"))
 
 
-def _decoder_shapes(state: dict[str, Tensor], dim: int) -> Shapes:
+def _decoder_shapes(state: dict[str, Tensor], dim: int) -> dict[str, tuple[int, ...]]:
     """Shapes of the gene decoder; hidden size and panel size as its two biases have them."""
     shapes, size = {}, dim
     for layer in (f"{DECODER}decoder.{i}" for i in (0, 3)):
@@ -142,8 +140,8 @@ def _recognise(body: dict[str, Tensor], tiny: bool) -> str | None:
     bare = {name.replace(".base_layer.", "."): value for name, value in body.items() if ".lora_" not in name}
     for spec in REGISTRY.values():
         with torch.device("meta"):
-            shapes = weights.find_shapes(architecture.plain(spec, spec.image_size, tiny=tiny))
-        if not weights.differences(weights.convert(bare, spec, shapes), shapes):
+            shapes = weights.find_shapes(architecture.make_plain(spec, spec.image_size, tiny=tiny))
+        if not weights.differences(weights.convert_state(bare, spec, shapes), shapes):
             return spec.name
     return None
 

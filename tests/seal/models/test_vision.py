@@ -14,7 +14,7 @@ WEIGHTS = {"info_weight": 2.0, "rec_omics_weight": 3.0, "rec_vision_weight": 0.5
 
 def build(name="uni2_h", omics_head="none", **settings):
     torch.manual_seed(0)
-    encoder = encoders.build(name, weights="random", image_size=2 * encoders.get(name).geometry.patch, tiny=True)
+    encoder = encoders.build(name, weights="random", image_size=2 * encoders.find_spec(name).geometry.patch, tiny=True)
     stage_one = OmicsSettings(hidden=(8, 8), dropout=0.0, head=omics_head)
     omics = SealOmics(9, encoder.dim, stage_one, torch.zeros(9), torch.ones(9))
     return SealVision(encoder, omics, VisionSettings(blocks=2, decoder_hidden=5, **WEIGHTS, **settings))
