@@ -32,7 +32,8 @@ from torch import Tensor, nn
 from seal import profiles
 from seal.models import architecture
 from seal.models.dropout import Dropout
-from seal.models.encoders import REGISTRY, VisionEncoder
+from seal.models.encoder_registry import REGISTRY
+from seal.models.encoders import VisionEncoder
 from seal.models.omics import SealOmics
 from seal.models.vision import SealVision, add_lora
 from seal.profiles import OmicsSettings, VisionSettings
@@ -58,7 +59,8 @@ class Sizes:
     def encoder(self) -> VisionEncoder:
         """Random weights, always the same."""
         spec = REGISTRY["dinov2_s"]
-        return VisionEncoder(spec, architecture.random(spec, self.size, tiny=self.tiny)).eval().to(parallel.device())
+        model = architecture.make_random(spec, self.size, tiny=self.tiny)
+        return VisionEncoder(spec, model).eval().to(parallel.device())
 
     def images(self) -> Tensor:
         """Preprocessed images, always the same."""

@@ -49,7 +49,7 @@ class Setup:
     def encoder(self) -> VisionEncoder:
         """UNI2-h's shape, made where it is used."""
         with torch.device(parallel.device()):
-            model = architecture.random(UNI2_H, self.profile.image_size, tiny=self.tiny)
+            model = architecture.make_random(UNI2_H, self.profile.image_size, tiny=self.tiny)
         return VisionEncoder(UNI2_H, model).eval()
 
     @cached_property

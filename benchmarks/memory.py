@@ -45,9 +45,9 @@ def write(folder: Path, gigabytes: float, size: int) -> int:
     """A tokens.npy of about so many 10^9 bytes, written through; how many patches it holds."""
     import numpy as np
 
-    from seal.models.encoder_registry import get
+    from seal.models.encoder_registry import find_spec
 
-    geometry = get("dinov2_s").geometry
+    geometry = find_spec("dinov2_s").geometry
     shape = (1 + (size // geometry.patch) ** 2, geometry.width)
     n = int(gigabytes * 1e9 / (4 * shape[0] * shape[1]))
     draw = np.random.default_rng(0)
@@ -68,7 +68,8 @@ def epoch(folder: Path, n: int, size: int, limit: float) -> dict:
     import torch
 
     from seal.models import architecture
-    from seal.models.encoders import REGISTRY, VisionEncoder
+    from seal.models.encoder_registry import REGISTRY
+    from seal.models.encoders import VisionEncoder
     from seal.models.omics import SealOmics
     from seal.models.vision import SealVision
     from seal.profiles import OmicsSettings
@@ -82,7 +83,7 @@ def epoch(folder: Path, n: int, size: int, limit: float) -> dict:
     pairs = Patches(folder / "none.npy", profile(size, limit), n)
     settings = pairs.profile.vision
     torch.manual_seed(0)
-    encoder = VisionEncoder(REGISTRY["dinov2_s"], architecture.random(REGISTRY["dinov2_s"], size))
+    encoder = VisionEncoder(REGISTRY["dinov2_s"], architecture.make_random(REGISTRY["dinov2_s"], size))
     omics = SealOmics(GENES, encoder.dim, OmicsSettings(), torch.zeros(GENES), torch.ones(GENES))
     model = SealVision(encoder, omics, settings)
     x = torch.rand(n, GENES)

@@ -72,7 +72,7 @@ def small_losses(folder: Path) -> dict[str, list[dict]]:
     try:
         with mock.patch.object(torch, "randn_like", noise):
             torch.manual_seed(0)
-            encoder = VisionEncoder(UNI2_H, architecture.random(UNI2_H, 56, tiny=True)).eval()
+            encoder = VisionEncoder(UNI2_H, architecture.make_random(UNI2_H, 56, tiny=True)).eval()
             omics = SealOmics(genes, encoder.dim, settings, x.mean(dim=0), x.std(dim=0)).to(device)
             first = fit(OmicsTask(omics, x.to(device)), schedule, folder, "key", "stage 1")
             source = RecomputedTokens(pairs, "key")

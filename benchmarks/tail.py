@@ -24,7 +24,8 @@ from torch import Tensor
 
 from seal.files import Made
 from seal.models import architecture
-from seal.models.encoders import REGISTRY, VisionEncoder
+from seal.models.encoder_registry import REGISTRY
+from seal.models.encoders import VisionEncoder
 from seal.models.omics import SealOmics
 from seal.models.vision import SealVision
 from seal.profiles import OmicsSettings, VisionSettings
@@ -38,7 +39,7 @@ def build(size: int, blocks: int, pooling: str, *, dropout: bool, tiny: bool) ->
     """ViT-S/14 with random weights and LoRA on its last blocks; SEAL-omics draws nothing."""
     torch.manual_seed(0)
     spec = replace(REGISTRY["dinov2_s"], pooling=pooling)
-    encoder = VisionEncoder(spec, architecture.random(spec, size, tiny=tiny))
+    encoder = VisionEncoder(spec, architecture.make_random(spec, size, tiny=tiny))
     omics = SealOmics(GENES, encoder.dim, OmicsSettings(dropout=0.0), torch.zeros(GENES), torch.ones(GENES))
     settings = VisionSettings(blocks=blocks, decoder_dropout=0.0, **({} if dropout else {"lora_dropout": 0.0}))
     model = SealVision(encoder, omics, settings).train()

@@ -25,13 +25,15 @@ def _parser() -> argparse.ArgumentParser:
     verify = commands.add_parser("verify", help="check every checksum of a profile's pairs")
     embed = commands.add_parser("embed", help="embed whole slides, in TRIDENT's layout")
     for command in (train, clean, verify):
-        command.add_argument("--profile", default="demo", help="demo (default), her2st or maple")
-    listed.add_argument("name", nargs="?", help="of one of them")
-    train.add_argument("--profile-file", type=Path, metavar="FILE", help="a profile as JSON (profiles.to_json)")
+        command.add_argument("--profile", type=profiles.get, default="demo", help="demo (default), her2st or maple")
+    listed.add_argument("name", nargs="?", type=profiles.get, help="of one of them")
+    of_file = {"dest": "profile", "type": _read_profile, "metavar": "FILE"}
+    train.add_argument("--profile-file", **of_file, help="a profile as JSON (profiles.to_json)")
     train.add_argument("--fold", action="append", help="name of what is left out (default: every fold in turn)")
     train.add_argument("--seed", type=int, action="append", help="default: the profile's seeds")
     train.add_argument("--method", default="seal", help="seal (default) or seal_shuffled, its control")
-    train.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help="e.g. --set vision__rank=16")
+    setting = {"type": _read_setting, "metavar": "KEY=VALUE", "action": "append", "default": []}
+    train.add_argument("--set", **setting, help="e.g. --set vision__rank=16")
     train.add_argument("--processes", type=int, help="on this machine (default: one a GPU)")
     doctor.add_argument("--json", action="store_true", help="the same as JSON")
     fetch.add_argument("--samples", nargs="+", metavar="ID", help="default: those that MAPLE takes")
@@ -55,14 +57,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _profiles(arguments: argparse.Namespace) -> None:
-    for profile in [profiles.get(arguments.name)] if arguments.name else profiles.PROFILES.values():
+    for profile in [arguments.name] if arguments.name else profiles.PROFILES.values():
         print(f"PROFILE={profile.name:<8} {profile.label}; {profile.needs}")
 
 
 def _verify(arguments: argparse.Namespace) -> None:
     from seal.data.assemble import verify
 
-    print(verify(profiles.get(arguments.profile)))
+    print(verify(arguments.profile))
 
 
 def _train(arguments: argparse.Namespace) -> None:
@@ -70,7 +72,7 @@ def _train(arguments: argparse.Namespace) -> None:
     from seal.data.assemble import assemble
     from seal.train import batches, parallel, runs
 
-    profile = _read_profile(arguments)
+    profile = profiles.changed(arguments.profile, **dict(arguments.set))
     processes = arguments.processes or parallel.gpus_to_share()
     if processes > 1 and not parallel.is_one_of_many():
         folds, seeds = arguments.fold or (), arguments.seed or ()
@@ -86,32 +88,25 @@ def _train(arguments: argparse.Namespace) -> None:
             print(run.folder)
 
 
-def _read_profile(arguments: argparse.Namespace) -> Profile:
-    """The profile of a name or a file, with what --set changes."""
-    file = arguments.profile_file
-    if file is None:
-        profile = profiles.get(arguments.profile)
-    elif file.is_file():
-        profile = profiles.from_json(file.read_text(encoding="utf-8"))
-    else:
+def _read_profile(path: str) -> Profile:
+    """Read the profile that a JSON file holds."""
+    file = Path(path)
+    if not file.is_file():
         raise SealError(f"{file} is missing", expected="a profile as JSON", do="correct the path, or give --profile")
-    return profiles.changed(profile, **_read_settings(arguments.set))
+    return profiles.from_json(file.read_text(encoding="utf-8"))
 
 
-def _read_settings(options: Sequence[str]) -> dict[str, object]:
-    """Read --set options, KEY=VALUE with Python's notation of values; what is none is taken as text."""
-    changes: dict[str, object] = {}
-    for option in options:
-        key, separator, value = option.partition("=")
-        if not separator:
-            raise SealError(
-                f"setting {option!r} has no value", expected="KEY=VALUE", do="write, for example, --set vision__rank=16"
-            )
-        try:
-            changes[key] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            changes[key] = value
-    return changes
+def _read_setting(option: str) -> tuple[str, object]:
+    """Read KEY=VALUE with Python's notation of values; what is none is taken as text."""
+    key, separator, value = option.partition("=")
+    if not separator:
+        raise SealError(
+            f"setting {option!r} has no value", expected="KEY=VALUE", do="write, for example, --set vision__rank=16"
+        )
+    try:
+        return key, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return key, value
 
 
 def _doctor(arguments: argparse.Namespace) -> None:
@@ -144,7 +139,7 @@ def _embed(arguments: argparse.Namespace) -> None:
 
 def _clean(arguments: argparse.Namespace) -> None:
     """Delete the folders that hold nothing but what the profile made: never HEST-1k, nor downloads."""
-    profile = profiles.get(arguments.profile)
+    profile = arguments.profile
     places = (paths.embeddings, paths.runs, paths.results, paths.figures, paths.pairs)
     folders = [paths.PROJECT / "build" / profile.name, *(place(profile.name) for place in places)]
     folders.append(paths.tokens(profile.name).parent)

@@ -15,6 +15,7 @@ from seal.errors import SealError
 from seal.export import load
 from seal.files import Made, contents, digest, remove_parts
 from seal.models import encoders, weights
+from seal.models.encoder_registry import REGISTRY
 from seal.models.encoders import VisionEncoder
 from seal.slides import patches as patching
 from seal.slides import trident
@@ -47,7 +48,7 @@ def find_model(name_or_folder: str | Path) -> Model:
         There is neither, or the saved model is damaged.
     """
     name = str(name_or_folder)
-    if name in encoders.REGISTRY:
+    if name in REGISTRY:
         return Model(name, digest([name, weights.fingerprint(name)]), partial(encoders.build, name))
     folder = load.find_folder(name_or_folder)
     record = load.read_record(folder)

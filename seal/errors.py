@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 
@@ -23,11 +24,7 @@ class SealError(Exception):
         super().__init__(f"{what}\n  expected: {expected}\n  what to do: {do}")
 
     def __reduce__(self):  # keyword-only arguments would not survive the trip from a worker process
-        return _rebuild, (self.what, self.expected, self.do)
-
-
-def _rebuild(what: str, expected: str, do: str) -> SealError:
-    return SealError(what, expected=expected, do=do)
+        return partial(SealError, expected=self.expected, do=self.do), (self.what,)
 
 
 def run_command(command: Callable[..., object], *arguments: Any) -> int:

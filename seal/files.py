@@ -9,7 +9,6 @@ import sys
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -223,7 +222,7 @@ def contents(files: Iterable[Path]) -> list[str]:
     So a copied or moved file is known again, and a file that was mended in place is noticed. What is known lies in
     data/.digests.json of SEAL_HOME.
     """
-    from tqdm import tqdm
+    from tqdm.contrib.concurrent import thread_map
 
     files = [Path(path).absolute() for path in files]
     kept = paths.home() / "data" / ".digests.json"
@@ -235,14 +234,9 @@ def contents(files: Iterable[Path]) -> list[str]:
     new = [i for i, name in enumerate(names) if known.get(name, [])[:2] != facts[i]]
     if new:
         now = time.time_ns()
-        size = sum(facts[i][0] for i in new)
-        with (
-            ThreadPoolExecutor() as pool,
-            tqdm(total=size, unit="B", unit_scale=True, desc="digests", disable=size < QUICK) as bar,
-        ):
-            for i, found in zip(new, pool.map(sha256, [files[i] for i in new]), strict=True):
-                known[names[i]] = [*facts[i], found]
-                bar.update(facts[i][0])
+        short = sum(facts[i][0] for i in new) < QUICK
+        found = thread_map(sha256, [files[i] for i in new], desc="digests", unit="file", disable=short)
+        known |= {names[i]: [*facts[i], own] for i, own in zip(new, found, strict=True)}
         settled = {name: entry for name, entry in known.items() if now - entry[1] > SETTLED}
         with suppress(SealError, OSError):  # a home that cannot be written is asked again next time, no more
             write_json(kept, settled)

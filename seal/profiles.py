@@ -204,7 +204,7 @@ class Profile(_Checked):
     name: str
     source: str  # the module that writes the samples
     simulated: bool
-    encoder: str  # a name in seal.models.encoders
+    encoder: str  # a name in seal.models.encoder_registry
     image_size: int = _set(REQUIRED, least=1)  # px a patch side, as the encoder sees it
     # of the patch as the encoder sees it; image_size x um_per_px is the field of view
     um_per_px: float = _set(REQUIRED, above=0)
@@ -283,11 +283,8 @@ def get(name: str, **changes: Any) -> Profile:
     """
     if name not in PROFILES:
         usual = "write PROFILE=demo (simulated), PROFILE=her2st (real, open) or PROFILE=maple (HEST-1k)"
-        raise SealError(
-            f"unknown profile {name!r}",
-            expected=f"one of {', '.join(PROFILES)}",
-            do=_suggestion(name, PROFILES) or usual,
-        )
+        do = _suggestion(name, PROFILES) or usual
+        raise SealError(f"unknown profile {name!r}", expected=f"one of {', '.join(PROFILES)}", do=do)
     return changed(PROFILES[name], **changes)
 
 
@@ -396,10 +393,9 @@ def setting_rows(profile: Profile) -> list[dict[str, Any]]:
     """
     rows = []
     for stage in ("panel", "omics", "vision", "compute", "evaluation"):
-        group = getattr(profile, stage)
-        for f in dataclasses.fields(group):
-            value, about = getattr(group, f.name), f.metadata
-            source = about["source"] if value == f.default else CHOICE
-            row = {"stage": stage, "setting": f.name, "symbol": about["symbol"], "value": value, "default": f.default}
-            rows.append({**row, "source": source})
+        for f in dataclasses.fields(group := getattr(profile, stage)):
+            value = getattr(group, f.name)
+            source = f.metadata["source"] if value == f.default else CHOICE
+            row = {"stage": stage, "setting": f.name, "symbol": f.metadata["symbol"], "value": value}
+            rows.append({**row, "default": f.default, "source": source})
     return rows

@@ -14,7 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from seal import paths
 from seal.models import architecture
-from seal.models.encoders import REGISTRY, VisionEncoder
+from seal.models.encoder_registry import REGISTRY
+from seal.models.encoders import VisionEncoder
 
 FOLDER = paths.PROJECT / "benchmarks"
 
@@ -57,7 +58,7 @@ def explicit_attention():
 def test_operations_of_a_trunk_are_those_that_torch_counts(name, blocks, explicit_attention):
     spec, size = REGISTRY[name], 56
     with torch.device("meta"):
-        encoder = VisionEncoder(spec, architecture.plain(spec, size))
+        encoder = VisionEncoder(spec, architecture.make_plain(spec, size))
     with FlopCounterMode(display=False) as counter:
         encoder.trunk(torch.empty(2, 3, size, size, device="meta"), blocks)
     assert counter.get_total_flops() == 2 * load("flops").trunk(spec.geometry, size, blocks)

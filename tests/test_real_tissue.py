@@ -12,7 +12,7 @@ from seal.data.assemble import assemble
 from seal.data.pairs import tabulate_panel, tabulate_samples
 from seal.errors import SealError
 from seal.evaluate import ablation, embeddings, methods, patch, scoring
-from seal.models import encoders
+from seal.models import encoders, vision
 from seal.train import batches, runs
 
 
@@ -63,7 +63,7 @@ def test_from_sections_to_figures(her2st, monkeypatch):
         "samples": tabulate_samples(pairs),
         "panel": tabulate_panel(pairs),
         "settings": pd.DataFrame(profiles.setting_rows(her2st)),
-        "encoders": encoders.tabulate_encoders(her2st.vision, her2st.encoder),
+        "encoders": vision.tabulate_encoders(her2st.vision, her2st.encoder),
         "patch_level": scoring.scores(evaluation),
         "patch_level_summary": scoring.summary(evaluation),
         "patch_level_genes": scoring.gene_scores(evaluation),

@@ -56,9 +56,9 @@ def load(path_or_repo: str | Path) -> Loaded:
     spec, size, kind = _spec(record, folder), record["image_size"], record["adapter"]["kind"]
     model = plain(spec, size)
     if (folder / MERGED).is_file() or kind == "full":
-        weights.load(model, spec, folder / MERGED)
+        weights.load_weights(model, spec, folder / MERGED)
     else:
-        weights.load(model, spec, weights.find(spec))
+        weights.load_weights(model, spec, weights.find_weights(spec))
         if kind == "lora":
             from peft import PeftModel
 
@@ -97,7 +97,7 @@ def load_decoder(path_or_repo: str | Path) -> tuple[GeneDecoder, Panel]:
 def plain(spec: EncoderSpec, image_size: int) -> nn.Module:
     """The plain module of an encoder, without memory for its weights."""
     with torch.device("meta"):
-        return architecture.plain(spec, image_size)
+        return architecture.make_plain(spec, image_size)
 
 
 def find_folder(path_or_repo: str | Path) -> Path:

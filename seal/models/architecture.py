@@ -12,7 +12,7 @@ from seal.models.conch import ConchVisual
 from seal.models.encoder_registry import EncoderSpec
 
 
-def plain(spec: EncoderSpec, image_size: int, *, tiny: bool = False) -> nn.Module:
+def make_plain(spec: EncoderSpec, image_size: int, *, tiny: bool = False) -> nn.Module:
     """Make the plain module of an encoder, with the start values of its library."""
     spec = shrink(spec) if tiny else spec
     g = spec.geometry
@@ -58,7 +58,7 @@ def timm_arguments(spec: EncoderSpec, image_size: int) -> dict[str, Any]:
     }
 
 
-def random(spec: EncoderSpec, image_size: int, *, tiny: bool = False, seed: int = 0) -> nn.Module:
+def make_random(spec: EncoderSpec, image_size: int, *, tiny: bool = False, seed: int = 0) -> nn.Module:
     """Make the plain module with random weights; the global random state is left as it was.
 
     Layer scales are set to 1 (our choice): at their usual start value, 1e-5, a network that was never trained
@@ -66,7 +66,7 @@ def random(spec: EncoderSpec, image_size: int, *, tiny: bool = False, seed: int 
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = plain(spec, image_size, tiny=tiny)
+        model = make_plain(spec, image_size, tiny=tiny)
     for name, parameter in model.named_parameters():
         if name.endswith((".ls1.gamma", ".ls2.gamma")):
             nn.init.ones_(parameter)

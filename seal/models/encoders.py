@@ -1,24 +1,18 @@
 """Vision encoders behind one face: a frozen trunk, a tail that may be trained, one embedding an image."""
 
 import copy
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import torch
-from timm.layers import Attention
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from seal.errors import SealError
 from seal.models import architecture, class_token
 from seal.models import weights as weight_files
-from seal.models.encoder_registry import REGISTRY, EncoderSpec, get
-from seal.profiles import VisionSettings
+from seal.models.encoder_registry import EncoderSpec, find_spec
 from seal.shapes import Float
-
-if TYPE_CHECKING:
-    import pandas
 
 
 class VisionEncoder(nn.Module):
@@ -47,14 +41,6 @@ class VisionEncoder(nn.Module):
         # Taken now: once LoRA is inside, each linear is a wrapper with more linears in it.
         names = {module: name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
         self._linears = [[names[module] for module in block.modules() if module in names] for block in self._blocks]
-        if spec.family != "transformers":
-            for block in self._blocks:  # class_token.timm_block assumes these
-                assert type(block) is Block
-                assert type(block.attn) is Attention
-                assert block.attn.gate is None
-                assert block.attn.attn_drop.p == 0
-                assert isinstance(block.attn.q_norm, nn.Identity)
-                assert isinstance(block.attn.k_norm, nn.Identity)
 
     @property
     def _vit(self) -> nn.Module:
@@ -120,19 +106,16 @@ class VisionEncoder(nn.Module):
         *whole, last = self._blocks[self.depth - blocks :]
         for block in whole:
             tokens = block(tokens)  # [B, T, D]
-        z = self._embed(last, tokens)  # [B, d]
-        return z if self.adapter is None else self.adapter(z)
-
-    def _embed(self, last: nn.Module, tokens: Float[Tensor, "batch tokens width"]) -> Float[Tensor, "batch dim"]:
-        """The last block, the last norm and the pooling."""
         if self.spec.pooling == "cls":
             short = class_token.dinov2_layer if self.spec.family == "transformers" else class_token.timm_block
-            return self._norm(short(last, tokens))[:, 0]  # [B, D]
-        tokens = self._norm(last(tokens))  # [B, T, D]
-        if self.spec.pooling == "attention":
-            return self.model.pool(tokens)  # [B, d]
-        mean = tokens[:, self._vit.num_prefix_tokens :].mean(dim=1)  # [B, D]
-        return torch.cat([tokens[:, 0], mean], dim=1)  # [B, 2 D]
+            z = self._norm(short(last, tokens))[:, 0]  # [B, D]
+        elif self.spec.pooling == "attention":
+            z = self.model.pool(self._norm(last(tokens)))  # [B, d]
+        else:
+            tokens = self._norm(last(tokens))  # [B, T, D]
+            mean = tokens[:, self._vit.num_prefix_tokens :].mean(dim=1)  # [B, D]
+            z = torch.cat([tokens[:, 0], mean], dim=1)  # [B, 2 D]
+        return z if self.adapter is None else self.adapter(z)
 
     def forward(self, images: Float[Tensor, "batch 3 side side"]) -> Float[Tensor, "batch dim"]:
         """Embed preprocessed images."""
@@ -218,8 +201,8 @@ def build(
     Parameters
     ----------
     weights
-        "pretrained", see `seal.models.weights.find`; or "random": the control that keeps the architecture and
-        loses what was learnt, see `seal.models.architecture.random`.
+        "pretrained", see `seal.models.weights.find_weights`; or "random": the control that keeps the architecture and
+        loses what was learnt, see `seal.models.architecture.make_random`.
     image_size
         Side of the images, px; the encoder's own by default.
     tiny
@@ -233,7 +216,7 @@ def build(
         Unknown encoder or kind of weights, an image size that the patches do not tile, weights that cannot be
         had or that belong to another encoder.
     """
-    spec = get(name)
+    spec = find_spec(name)
     size = spec.image_size if image_size is None else image_size
     if size < spec.geometry.patch or size % spec.geometry.patch:
         raise SealError(
@@ -242,11 +225,11 @@ def build(
             do="change image_size in the profile",
         )
     if weights == "random":
-        model = architecture.random(spec, size, tiny=tiny, seed=seed)
+        model = architecture.make_random(spec, size, tiny=tiny, seed=seed)
     elif weights == "pretrained" and not tiny:
         with torch.device("meta"):  # no start values to compute: all are loaded
-            model = architecture.plain(spec, size)
-        weight_files.load(model, spec, weight_files.find(spec))
+            model = architecture.make_plain(spec, size)
+        weight_files.load_weights(model, spec, weight_files.find_weights(spec))
     else:
         raise SealError(
             f"weights {weights!r}" + (" of a tiny encoder" if tiny else ""),
@@ -254,44 +237,3 @@ def build(
             do='write weights="random", or leave tiny out',
         )
     return VisionEncoder(architecture.shrink(spec) if tiny else spec, model).eval()
-
-
-def tabulate_encoders(settings: VisionSettings, used: str) -> "pandas.DataFrame":
-    """One row an encoder of the registry, with all its parameters and those that the settings' adapter would train.
-
-    Both are counted on the true geometry on torch's meta device: nothing is downloaded or allocated.
-
-    Parameters
-    ----------
-    used
-        Name of the encoder that the profile runs.
-
-    Returns
-    -------
-    DataFrame with name, label, hub, dim, pooling, precision, gated, licence, geometry, mean, std, parameters,
-    trainable, adapter, used.
-    """
-    import pandas as pd
-
-    with torch.device("meta"):
-        encoders = [VisionEncoder(spec, architecture.plain(spec, spec.image_size)) for spec in REGISTRY.values()]
-    fields = ["name", "label", "hub", "dim", "pooling", "precision", "gated", "licence", "geometry", "mean", "std"]
-    table = pd.DataFrame([[getattr(spec, field) for field in fields] for spec in REGISTRY.values()], columns=fields)
-    return table.astype({"geometry": str, "mean": str, "std": str}).assign(
-        parameters=[sum(p.numel() for p in encoder.model.parameters()) for encoder in encoders],
-        trainable=[_count_trainable(encoder, settings) for encoder in encoders],
-        adapter=settings.adapter,
-        used=table["name"] == used,
-    )
-
-
-def _count_trainable(encoder: VisionEncoder, settings: VisionSettings) -> int:
-    """What the adapter trains: r (d_in + d_out) a linear by LoRA, the last blocks, or 2 d h + h + d beside them."""
-    if settings.adapter == "lora":
-        names = encoder.lora_targets(settings.blocks, settings.lora_layers)
-        linears = [encoder.model.get_submodule(name) for name in names]
-        return sum(settings.rank * (m.in_features + m.out_features) for m in linears)
-    if settings.adapter == "full":
-        return sum(p.numel() for p in encoder.tail_parameters(settings.blocks))
-    d, h = encoder.dim, settings.bottleneck
-    return 2 * d * h + h + d

@@ -184,10 +184,6 @@ class SealOmics(nn.Module):
         """Reconstruct normalised log expression from z."""
         return self.decoder(z)
 
-    def project(self, z: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
-        """Apply the projection head to z_o, for the contrastive loss only."""
-        return self.projection_head(z)
-
     def forward(self, x: Float[Tensor, "batch genes"]) -> Float[Tensor, "batch dim"]:
         """Give z_o, in evaluation the same every time."""
         return self.encode(x).z

@@ -27,7 +27,7 @@ class IndexFile:
         return f"{self.project}=={self.version}"
 
 
-def fetch(file: IndexFile) -> Path:
+def fetch_file(file: IndexFile) -> Path:
     """Give the file, in `paths.downloads()`, fetching it the first time.
 
     Raises

@@ -20,20 +20,12 @@ WRAPPER = "model."  # the release wraps some encoders once more
 DECODER = "decoder."
 LORA_A = ".lora_A.default.weight"
 
-Shapes = dict[str, tuple[int, ...]]
 
-
-def load_omics(path: Path, *, mean: Tensor | None = None, sd: Tensor | None = None) -> SealOmics:
+def load_omics(path: Path) -> SealOmics:
     """Load a released SEAL-omics, `seal_{backbone}_omics.pth`.
 
     Its sizes and the number of flows are those of the file's tensors. Neither the order of its genes nor their mean
-    and sd are in it.
-
-    Parameters
-    ----------
-    mean, sd
-        Of each gene over the training spots, log1p of counts per 10,000, [G]. By default zeros and ones, with
-        which the gene losses compare values as they are, not standardised ones.
+    and sd are in it: these are zeros and ones, with which the gene losses compare values as they are.
 
     Returns
     -------
@@ -43,11 +35,11 @@ def load_omics(path: Path, *, mean: Tensor | None = None, sd: Tensor | None = No
     ------
     SealError
         The file is truncated, would need code to be run, is of another kind, or a key is missing, left over or
-        of another shape; `mean` or `sd` has another length than the panel.
+        of another shape.
 
     Source: release.
     """
-    state = _read(path)
+    state = weights.read_weights(Path(path), do=f"download it again from {HUB}")
     is_linear = re.compile(r"encoder\.(\d+)\.weight").fullmatch
     linear = {int(m[1]): w for name, w in state.items() if (m := is_linear(name)) and w.ndim == 2}  # 1: batch norms
     latent = state.get("fc_mu.weight")
@@ -57,16 +49,9 @@ def load_omics(path: Path, *, mean: Tensor | None = None, sd: Tensor | None = No
     hidden = [linear[i] for i in sorted(linear)]
     genes, dim = hidden[0].shape[1], latent.shape[0]
     flows = len({name.split(".")[1] for name in state if name.startswith("flows.")})
-    mean = torch.zeros(genes) if mean is None else mean
-    sd = torch.ones(genes) if sd is None else sd
-    if mean.shape != (genes,) or sd.shape != (genes,):
-        raise SealError(
-            f"mean {list(mean.shape)} and sd {list(sd.shape)} for {path}",
-            expected=f"[{genes}] each: one value a gene of the file",
-            do="give the statistics of the panel that the file was trained on",
-        )
+    mean, sd = torch.zeros(genes), torch.ones(genes)
     model = SealOmics(genes, dim, OmicsSettings(hidden=tuple(len(w) for w in hidden), flows=flows), mean, sd)
-    shapes = {n: s for n, s in _shapes(model).items() if n not in ("gene_mean", "gene_sd")}
+    shapes = {n: s for n, s in weights.find_shapes(model).items() if n not in ("gene_mean", "gene_sd")}
     if problem := weights.differences(state, shapes):
         raise _misfit(path, f"does not fit SEAL-omics: {problem}", f"exactly {len(shapes)} tensors", "it was changed")
     model.load_state_dict({**state, "gene_mean": mean, "gene_sd": sd}, strict=True)
@@ -83,7 +68,7 @@ def load_vision(
     Parameters
     ----------
     encoder_name
-        A name in `seal.models.encoders.REGISTRY`.
+        A name in `seal.models.encoder_registry.REGISTRY`.
     image_size
         Side of the images, px; the encoder's own by default. Position embeddings of another size are resampled.
     alpha
@@ -108,7 +93,7 @@ def load_vision(
     # On the meta device no start values are computed: all are loaded.
     with torch.device("meta"):
         encoder = encoders.build(encoder_name, weights="random", image_size=image_size, tiny=tiny)
-    file = _read(path)
+    file = weights.read_weights(Path(path), do=f"download it again from {HUB}")
     body = {name.removeprefix(ENCODER): value for name, value in file.items() if name.startswith(ENCODER)}
     rest = {name: value for name, value in file.items() if not name.startswith(ENCODER)}
     if not body:
@@ -116,9 +101,9 @@ def load_vision(
         raise _misfit(path, "is no SEAL-vision file", f"keys that begin with {ENCODER}", f"it looks like {looks}")
     if all(name.startswith(WRAPPER) for name in body):
         body = {name.removeprefix(WRAPPER): value for name, value in body.items()}
-    state = weights.convert(body, encoder.spec, _shapes(encoder.model))
+    state = weights.convert_state(body, encoder.spec, weights.find_shapes(encoder.model))
     _add_adapters(encoder.model, state, alpha)
-    shapes = {ENCODER + name: shape for name, shape in _shapes(encoder.model).items()}
+    shapes = {ENCODER + name: shape for name, shape in weights.find_shapes(encoder.model).items()}
     shapes |= _decoder_shapes(rest, encoder.dim)
     if problem := weights.differences({**{ENCODER + name: value for name, value in state.items()}, **rest}, shapes):
         spec, other = encoder.spec, _recognise(body, tiny)
@@ -131,13 +116,6 @@ def load_vision(
     return encoder.eval(), {name.removeprefix(DECODER): value for name, value in rest.items()}
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    try:
-        return weights.read(Path(path))
-    except SealError as error:  # these files are not fetched for the user
-        raise SealError(error.what, expected=error.expected, do=f"download it again from {HUB}") from error
-
-
 def _add_adapters(model: nn.Module, state: dict[str, Tensor], alpha: int) -> None:
     """Put LoRA layers, in place, on the linears for which a state dict has them."""
     linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
@@ -147,7 +125,7 @@ def _add_adapters(model: nn.Module, state: dict[str, Tensor], alpha: int) -> Non
             get_peft_model(model, LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, bias="none"))
 
 
-def _decoder_shapes(state: dict[str, Tensor], dim: int) -> Shapes:
+def _decoder_shapes(state: dict[str, Tensor], dim: int) -> dict[str, tuple[int, ...]]:
     """Shapes of the gene decoder; hidden size and panel size as its two biases have them."""
     shapes, size = {}, dim
     for layer in (f"{DECODER}decoder.{i}" for i in (0, 3)):
@@ -162,14 +140,10 @@ def _recognise(body: dict[str, Tensor], tiny: bool) -> str | None:
     bare = {name.replace(".base_layer.", "."): value for name, value in body.items() if ".lora_" not in name}
     for spec in REGISTRY.values():
         with torch.device("meta"):
-            shapes = _shapes(architecture.plain(spec, spec.image_size, tiny=tiny))
-        if not weights.differences(weights.convert(bare, spec, shapes), shapes):
+            shapes = weights.find_shapes(architecture.make_plain(spec, spec.image_size, tiny=tiny))
+        if not weights.differences(weights.convert_state(bare, spec, shapes), shapes):
             return spec.name
     return None
-
-
-def _shapes(module: nn.Module) -> Shapes:
-    return {name: tuple(value.shape) for name, value in module.state_dict().items()}
 
 
 def _some(state: dict[str, Tensor]) -> str:

@@ -1,6 +1,7 @@
 """SEAL-vision: a frozen encoder with something small to train in its last blocks, and a gene decoder (stage 2)."""
 
 import math
+from typing import TYPE_CHECKING
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -8,11 +9,16 @@ from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 
 from seal import losses
+from seal.models import architecture
 from seal.models.dropout import Dropout
+from seal.models.encoder_registry import REGISTRY
 from seal.models.encoders import VisionEncoder
 from seal.models.omics import SealOmics, make_projection_head, start_at_mean
 from seal.profiles import VisionSettings
 from seal.shapes import Float
+
+if TYPE_CHECKING:
+    import pandas
 
 COLDEST = 0.01  # a learnt temperature does not fall below it (CLIP's bound)
 
@@ -81,6 +87,19 @@ def add_lora(encoder: VisionEncoder, settings: VisionSettings) -> PeftModel:
     return peft
 
 
+def add_adapter(encoder: VisionEncoder, settings: VisionSettings) -> PeftModel | None:
+    """Freeze an encoder but for what is trained of it; the PEFT model around `encoder.model` if that is LoRA."""
+    encoder.requires_grad_(False)
+    if settings.adapter == "lora":
+        return add_lora(encoder, settings)
+    if settings.adapter == "full":
+        for parameter in encoder.tail_parameters(settings.blocks):
+            parameter.requires_grad_(True)
+    else:
+        encoder.adapter = BottleneckAdapter(encoder.dim, settings.bottleneck)
+    return None
+
+
 class SealVision(nn.Module):
     """Stage 2: what is trained of the encoder, gene decoder and SEAL-omics, on the trunk's tokens.
 
@@ -110,7 +129,7 @@ class SealVision(nn.Module):
     ) -> None:
         super().__init__()
         self.settings = settings
-        self.peft = self._adapt(encoder, settings)
+        self.peft = add_adapter(encoder, settings)
         self.encoder = encoder
         self.omics = omics
         self.register_buffer("gene_mean", (omics.gene_mean if mean is None else mean).clone())
@@ -119,18 +138,6 @@ class SealVision(nn.Module):
         self.projection_head = make_projection_head(settings.head, encoder.dim)
         start = torch.tensor(math.log(settings.temperature))
         self.log_temperature = nn.Parameter(start, requires_grad=settings.learn_temperature)
-
-    @staticmethod
-    def _adapt(encoder: VisionEncoder, settings: VisionSettings) -> PeftModel | None:
-        encoder.requires_grad_(False)
-        if settings.adapter == "lora":
-            return add_lora(encoder, settings)
-        if settings.adapter == "full":
-            for parameter in encoder.tail_parameters(settings.blocks):
-                parameter.requires_grad_(True)
-        else:
-            encoder.adapter = BottleneckAdapter(encoder.dim, settings.bottleneck)
-        return None
 
     @property
     def last_layers(self) -> list[nn.Linear]:
@@ -165,7 +172,7 @@ class SealVision(nn.Module):
         if s.learn_temperature:  # the number itself is bounded: a bound on its exponential would stop its gradient
             self.log_temperature.data.clamp_(min=math.log(COLDEST))
         terms = {
-            "info": losses.info_nce(self.projection_head(z_v), self.omics.project(z_o), self.temperature),
+            "info": losses.info_nce(self.projection_head(z_v), self.omics.projection_head(z_o), self.temperature),
             "rec_omics": self.reconstruction(self.omics.decode(z_o), x)["total"],
             "rec_vision": self.reconstruction(self.decoder(z_v), x)["total"],
         }
@@ -181,3 +188,35 @@ class SealVision(nn.Module):
     ) -> dict[str, Float[Tensor, ""]]:
         """L_REC of a prediction of the panel; see `losses.gene_loss`."""
         return losses.gene_loss(self.omics.settings.gene_loss, x_hat, x, self.gene_mean, self.gene_sd)
+
+
+def tabulate_encoders(settings: VisionSettings, used: str) -> "pandas.DataFrame":
+    """One row an encoder of the registry, with all its parameters and those that the settings' adapter would train.
+
+    Both are counted on the true geometry on torch's meta device: nothing is downloaded or allocated.
+
+    Parameters
+    ----------
+    used
+        Name of the encoder that the profile runs.
+
+    Returns
+    -------
+    DataFrame with name, label, hub, dim, pooling, precision, gated, licence, geometry, mean, std, parameters,
+    trainable, adapter, used.
+    """
+    import pandas as pd
+
+    with torch.device("meta"):
+        encoders = [VisionEncoder(spec, architecture.make_plain(spec, spec.image_size)) for spec in REGISTRY.values()]
+        parameters = [sum(p.numel() for p in encoder.model.parameters()) for encoder in encoders]
+        for encoder in encoders:
+            add_adapter(encoder, settings)
+    fields = ["name", "label", "hub", "dim", "pooling", "precision", "gated", "licence", "geometry", "mean", "std"]
+    table = pd.DataFrame([[getattr(spec, field) for field in fields] for spec in REGISTRY.values()], columns=fields)
+    return table.astype({"geometry": str, "mean": str, "std": str}).assign(
+        parameters=parameters,
+        trainable=[sum(p.numel() for p in encoder.parameters() if p.requires_grad) for encoder in encoders],
+        adapter=settings.adapter,
+        used=table["name"] == used,
+    )

@@ -20,16 +20,8 @@ from seal.models.encoder_registry import EncoderSpec
 SUFFIXES = (".safetensors", ".bin", ".pth")
 POSITIONS = {"timm": "pos_embed", "conch": "trunk.pos_embed", "transformers": "embeddings.position_embeddings"}
 
-# transformers 5 renamed the attention of its Dinov2; files on the hub keep the older names.
-_DINOV2_RENAMES = (
-    (r"\.attention\.attention\.query\.", ".attention.q_proj."),
-    (r"\.attention\.attention\.key\.", ".attention.k_proj."),
-    (r"\.attention\.attention\.value\.", ".attention.v_proj."),
-    (r"\.attention\.output\.dense\.", ".attention.o_proj."),
-)
 
-
-def find(spec: EncoderSpec) -> Path:
+def find_weights(spec: EncoderSpec) -> Path:
     """Give the file with an encoder's pretrained weights.
 
     First {name}.safetensors, .bin or .pth in the folder that the environment variable SEAL_WEIGHTS names, if
@@ -48,18 +40,19 @@ def find(spec: EncoderSpec) -> Path:
             expected=f"a folder with files such as {spec.name}.safetensors",
             do="correct SEAL_WEIGHTS or unset it",
         )
-    if own := _find_own(spec.name):
+    if own := find_own(spec.name):
         return own
-    return dinov2s.fetch() if spec.hub is None else _download(spec)
+    return dinov2s.fetch_weights() if spec.hub is None else _download(spec)
 
 
 def fingerprint(name: str) -> str:
     """What tells one file of weights in SEAL_WEIGHTS from another: its SHA-256; empty without such a file."""
-    own = _find_own(name)
+    own = find_own(name)
     return contents([own])[0] if own else ""
 
 
-def _find_own(name: str) -> Path | None:
+def find_own(name: str) -> Path | None:
+    """The file of an encoder's weights in SEAL_WEIGHTS, if there is one."""
     folder = os.environ.get("SEAL_WEIGHTS")
     own = (Path(folder) / f"{name}{suffix}" for suffix in SUFFIXES) if folder else ()
     return next((path for path in own if path.is_file()), None)
@@ -91,7 +84,7 @@ def _download(spec: EncoderSpec) -> Path:
     )
 
 
-def read(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path, do: str = "delete it and run the same command: it is fetched again") -> dict[str, Tensor]:
     """Read a state dict in float32 from safetensors or from a PyTorch file (tensors only, no code is run).
 
     Raises
@@ -106,7 +99,7 @@ def read(path: Path) -> dict[str, Tensor]:
         raise SealError(
             f"{path} cannot be read ({type(error).__name__})",
             expected="a whole safetensors or PyTorch file of tensors",
-            do=f"delete {path} and run the same command: it is fetched again",
+            do=do,
         ) from error
     state = state.get("state_dict", state) if isinstance(state, dict) else {}
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
@@ -114,7 +107,7 @@ def read(path: Path) -> dict[str, Tensor]:
     return {name: value.float() for name, value in state.items()}
 
 
-def load(model: nn.Module, spec: EncoderSpec, path: Path) -> None:
+def load_weights(model: nn.Module, spec: EncoderSpec, path: Path) -> None:
     """Fill a model with the weights in a file; every key and every shape must agree.
 
     Position embeddings of another image size are resampled. The model may lie on the meta device.
@@ -124,8 +117,8 @@ def load(model: nn.Module, spec: EncoderSpec, path: Path) -> None:
     SealError
         A key is missing or left over or a shape differs; the first few are named.
     """
-    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    state = convert(read(path), spec, shapes)
+    shapes = find_shapes(model)
+    state = convert_state(read_weights(path), spec, shapes)
     if problem := differences(state, shapes):
         raise SealError(
             f"{path} does not fit {spec.label}: {problem}",
@@ -136,7 +129,7 @@ def load(model: nn.Module, spec: EncoderSpec, path: Path) -> None:
     model.load_state_dict(state, strict=True, assign=True)
 
 
-def convert(state: dict[str, Tensor], spec: EncoderSpec, shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+def convert_state(state: dict[str, Tensor], spec: EncoderSpec, shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
     """Bring a file's tensors to the names and the image size of a model, whose shapes are given by name.
 
     CONCH's text towers are dropped, transformers' renaming is followed.
@@ -146,10 +139,16 @@ def convert(state: dict[str, Tensor], spec: EncoderSpec, shapes: dict[str, tuple
         if any(name.startswith("visual.") for name in state):
             state = {n.removeprefix("visual."): v for n, v in state.items() if n.startswith("visual.")}
     if spec.family == "transformers":
-        for pattern, replacement in _DINOV2_RENAMES:
-            state = {re.sub(pattern, replacement, name): value for name, value in state.items()}
+        # transformers 5 renamed the attention of its Dinov2; files on the hub keep the older names.
+        state = {re.sub(r"\.attention\.([qkv])[a-z]+\.", r".\1_proj.", name): value for name, value in state.items()}
+        state = {name.replace(".attention.output.dense.", ".attention.o_proj."): v for name, v in state.items()}
     key = POSITIONS[spec.family]
     return state | {key: _resample(state[key], shapes[key], spec)} if key in state else state
+
+
+def find_shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Shape of each tensor of a module's state, by name."""
+    return {name: tuple(value.shape) for name, value in module.state_dict().items()}
 
 
 def differences(state: dict[str, Tensor], shapes: dict[str, tuple[int, ...]]) -> str:

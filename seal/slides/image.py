@@ -58,9 +58,11 @@ class SlideImage:
                 expected=f"0 <= x < {self.width} and 0 <= y < {self.height} px",
                 do="check that spots and image belong together and have the same resolution",
             )
-        left, top = round(x - side / 2), round(y - side / 2)
-        whole = max(1, round(side))
-        pixels = Image.fromarray(self._read(left, top, whole))
+        left, top, whole = round(x - side / 2), round(y - side / 2), max(1, round(side))
+        x0, y0, x1, y1 = max(left, 0), max(top, 0), min(left + whole, self.width), min(top + whole, self.height)
+        filled = np.full((whole, whole, 3), 255, dtype=np.uint8)
+        filled[y0 - top : y1 - top, x0 - left : x1 - left] = self._pixels(0, x0, y0, x1 - x0, y1 - y0)
+        pixels = Image.fromarray(filled)
         if whole != size:
             pixels = pixels.resize((size, size), Image.Resampling.LANCZOS)
         return np.asarray(pixels)
@@ -144,13 +146,6 @@ class SlideImage:
 
     def _level(self, scale: float) -> int:
         return max(i for i, (own, *_) in enumerate(self._levels) if i == 0 or own <= scale * _SAME)
-
-    def _read(self, left: int, top: int, side: int) -> np.ndarray:
-        out = np.full((side, side, 3), 255, dtype=np.uint8)
-        x0, y0 = max(left, 0), max(top, 0)
-        x1, y1 = min(left + side, self.width), min(top + side, self.height)
-        out[y0 - top : y1 - top, x0 - left : x1 - left] = self._pixels(0, x0, y0, x1 - x0, y1 - y0)
-        return out
 
     def _pixels(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
         """Read a rectangle inside a level as it is: its corner in full-resolution px, its sides in the level's."""

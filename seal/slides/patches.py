@@ -1,11 +1,10 @@
 """Patches of a whole slide: a grid over its tissue at a stated um/px, read in batches."""
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -52,14 +51,14 @@ def find_um_per_px(image: SlideImage, stated: float | None = None) -> float:
         what is stated is none of a slide.
     """
     try:
-        return _own_um_per_px(image)
+        return _read_um_per_px(image)
     except SealError:
         if stated is None:
             raise
-    return _plausible(image, stated, "as stated")
+    return _require_plausible(image, stated, "as stated")
 
 
-def _own_um_per_px(image: SlideImage) -> float:
+def _read_um_per_px(image: SlideImage) -> float:
     found = image.um_per_px
     if found is None:
         raise SealError(
@@ -67,7 +66,7 @@ def _own_um_per_px(image: SlideImage) -> float:
             expected="openslide.mpp-x and openslide.mpp-y, or a TIFF's resolution, in the file",
             do="state it with --slide-um-per-px (often 0.25 for a 40x and 0.5 for a 20x scan; its scanner's log knows)",
         )
-    x, y = (_plausible(image, value, "in its file") for value in found)
+    x, y = (_require_plausible(image, value, "in its file") for value in found)
     if abs(x - y) > SQUARE * min(x, y):
         raise SealError(
             f"{image.path} has pixels of {x:g} x {y:g} um",
@@ -77,7 +76,7 @@ def _own_um_per_px(image: SlideImage) -> float:
     return (x + y) / 2
 
 
-def _plausible(image: SlideImage, value: float, where: str) -> float:
+def _require_plausible(image: SlideImage, value: float, where: str) -> float:
     if not PLAUSIBLE[0] <= value <= PLAUSIBLE[1]:
         raise SealError(
             f"{image.path} has {value:g} um/px, {where}",
@@ -124,10 +123,10 @@ def lay_grid(image: SlideImage, slide_um_per_px: float, settings: PatchSettings)
 class Patches:
     """Patches of one slide, read when they are asked for.
 
-    A sequence that DataLoader takes as a dataset: the slide is opened in each process when it is first needed there.
-
     Attributes
     ----------
+    image, path
+        The slide and its file.
     coords
         int64 [n, 2], (x, y) of the upper left corners, level-0 px.
     side
@@ -136,12 +135,9 @@ class Patches:
         Of a patch as it is read, px.
     """
 
-    def __init__(self, path: Path, coords: np.ndarray, side: float, size: int) -> None:
-        self.path, self.coords, self.side, self.size = Path(path), coords, side, size
-        self._opened: tuple[int, SlideImage] | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_opened": None}
+    def __init__(self, image: SlideImage, coords: np.ndarray, side: float, size: int) -> None:
+        self.image, self.path = image, image.path
+        self.coords, self.side, self.size = coords, side, size
 
     def __len__(self) -> int:
         return len(self.coords)
@@ -149,10 +145,9 @@ class Patches:
     def __getitem__(self, index: int) -> np.ndarray:
         """Read one patch, uint8 [size, size, 3]."""
         x, y = self.coords[index].tolist()
-        image = self._image()
         # A rounded corner and a side that is not whole may reach past the border by less than a pixel.
-        width, height = min(self.side, image.width - x), min(self.side, image.height - y)
-        return image.area(x, y, width, height, (self.size, self.size))
+        width, height = min(self.side, self.image.width - x), min(self.side, self.image.height - y)
+        return self.image.area(x, y, width, height, (self.size, self.size))
 
     def batches(self, size: int, threads: int = 1) -> Iterator[np.ndarray]:
         """Read all patches in order, the next batch while one is in use.
@@ -166,7 +161,6 @@ class Patches:
         -------
         Batches, uint8 [<= size, size of a patch, size of a patch, 3].
         """
-        self._image()
         starts = range(0, len(self), size)
         with ThreadPoolExecutor(threads) as pool:
 
@@ -177,11 +171,6 @@ class Patches:
             for start in starts:
                 ready, coming = coming, read(start + size)
                 yield np.stack([one.result() for one in ready])
-
-    def _image(self) -> SlideImage:
-        if self._opened is None or self._opened[0] != os.getpid():  # a forked process must not share the file
-            self._opened = os.getpid(), SlideImage(self.path)
-        return self._opened[1]
 
 
 class Extraction(NamedTuple):
@@ -216,4 +205,4 @@ def extract(path: Path, settings: PatchSettings = PatchSettings(), slide_um_per_
             expected="tissue larger than a patch",
             do="ask for a smaller --size",
         )
-    return Extraction(Patches(path, kept, side, settings.size), tissue, own)
+    return Extraction(Patches(image, kept, side, settings.size), tissue, own)

@@ -60,12 +60,9 @@ class Tissue:
 
 def _until(total: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Tissue between the origin and (x, y): the summed mask is bilinear inside each of its pixels."""
-    x, y = np.clip(x, 0, total.shape[1] - 1), np.clip(y, 0, total.shape[0] - 1)
-    i, j = (np.minimum(v.astype(int), n - 2) for v, n in ((y, total.shape[0]), (x, total.shape[1])))
-    v, u = y - i, x - j
-    upper = total[i, j] * (1 - u) + total[i, j + 1] * u
-    lower = total[i + 1, j] * (1 - u) + total[i + 1, j + 1] * u
-    return upper * (1 - v) + lower * v
+    from scipy.ndimage import map_coordinates
+
+    return map_coordinates(total, [y, x], order=1, mode="nearest")
 
 
 def find_tissue(image: SlideImage, um_per_px: float, settings: TissueSettings = TissueSettings()) -> Tissue:

@@ -1,19 +1,20 @@
-"""TRIDENT's files of patches and their embeddings, written and read.
+"""TRIDENT's files of patches and their embeddings.
 
 One folder a scale, inside it one file a slide::
 
     {mag}x_{px}px_{overlap}px_overlap/patches/SLIDE_patches.h5        coords, with the attributes of `Grid`
     {mag}x_{px}px_{overlap}px_overlap/features_{encoder}/SLIDE.h5     features, and coords as above
 
-Magnification is 10 at 1 um/px. Files ending in .pt, which TRIDENT can write instead, are not read.
+Magnification is 10 at 1 um/px.
 
 Source: mahmoodlab/TRIDENT, trident/IO.py (coords_to_h5, save_h5) and wsi_objects/WSI.py (0408667).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import h5py
 import numpy as np
@@ -35,15 +36,6 @@ class Grid:
     savetodir: str
     level0_width: int  # px
     level0_height: int
-
-
-class Features(NamedTuple):
-    """Embeddings of one slide's patches."""
-
-    features: np.ndarray  # float32 [n, d]
-    coords: np.ndarray  # int64 [n, 2], (x, y) of the upper left corners, level-0 px
-    encoder: str | None  # as the file says, else as its folder is called
-    grid: dict[str, Any]  # attributes of coords, those that there are
 
 
 def magnification(um_per_px: float) -> float:
@@ -126,7 +118,7 @@ def write_features(
     SealError
         Embeddings and coordinates do not belong together, or an embedding is not finite.
     """
-    features, coords = _checked(path, features, coords, None)
+    features, coords = _checked(path, features, coords)
     with atomic(path) as temporary, h5py.File(temporary, "w") as file:
         file["features"] = features
         names = {"name": described.name, "savetodir": described.savetodir} if described else {}
@@ -145,34 +137,6 @@ def _put_coords(file: h5py.File, coords: np.ndarray, described: Grid) -> None:
         data.attrs[name] = value
 
 
-def read_features(path: Path, dim: int | None = None) -> Features:
-    """Read the embeddings of a slide's patches, by TRIDENT or by `write_features`.
-
-    Half or double precision becomes float32; a leading axis of length 1, which some versions write, is dropped;
-    attributes may be missing.
-
-    Parameters
-    ----------
-    dim
-        Size d of the encoder's embedding; None: any.
-
-    Raises
-    ------
-    SealError
-        The file is missing, truncated or lacks a table; numbers of embeddings and coordinates differ; an embedding is
-        not finite; the embeddings are of another size.
-    """
-    with _opened(path) as file:
-        features, coords = (_table(file, name, path) for name in ("features", "coords"))
-        encoder = file["features"].attrs.get("encoder", "None")  # TRIDENT writes None as a word
-        attributes = dict(file["coords"].attrs)
-    encoder = encoder.decode() if isinstance(encoder, bytes) else str(encoder)
-    if encoder == "None":
-        folder = Path(path).absolute().parent.name
-        encoder = folder.removeprefix("features_") if folder.startswith("features_") else None
-    return Features(*_checked(path, features, coords, dim), encoder, attributes)
-
-
 def read_table(path: Path, name: str) -> np.ndarray:
     """Read one data set as it is stored.
 
@@ -181,8 +145,8 @@ def read_table(path: Path, name: str) -> np.ndarray:
     SealError
         The file is missing or truncated, or lacks it.
     """
-    with _opened(path) as file:
-        return _table(file, name, path)
+    with _open(path, name) as data:
+        return data[()]
 
 
 def attributes_of(path: Path) -> dict[str, Any]:
@@ -193,54 +157,37 @@ def attributes_of(path: Path) -> dict[str, Any]:
     SealError
         The file is missing, truncated or has no features.
     """
-    with _opened(path) as file:
-        return dict(_data(file, "features", path).attrs)
+    with _open(path, "features") as data:
+        return dict(data.attrs)
 
 
-def _opened(path: Path) -> h5py.File:
+@contextmanager
+def _open(path: Path, name: str) -> Iterator[h5py.Dataset]:
+    """Open a data set of a file; what h5py cannot read is said in words."""
     try:
-        return h5py.File(path, "r")
+        with h5py.File(path, "r") as file:
+            if name not in file:
+                raise _bad(path, f"it has no `{name}`, but {', '.join(file) or 'nothing'}")
+            yield file[name]
     except OSError as error:
-        raise _bad(path, f"it cannot be opened ({error})") from error
+        raise _bad(path, f"it cannot be read ({error})") from error
 
 
-def _data(file: h5py.File, name: str, path: Path) -> h5py.Dataset:
-    if name not in file:
-        raise _bad(path, f"it has no `{name}`, but {', '.join(file) or 'nothing'}")
-    return file[name]
-
-
-def _table(file: h5py.File, name: str, path: Path) -> np.ndarray:
-    data = _data(file, name, path)
-    try:
-        values = data[()]
-    except OSError as error:
-        raise _bad(path, f"its `{name}` cannot be read ({error})") from error
-    return values[0] if values.ndim == 3 and len(values) == 1 else values
-
-
-def _checked(path: Path, features: np.ndarray, coords: np.ndarray, dim: int | None) -> tuple[np.ndarray, np.ndarray]:
+def _checked(path: Path, features: np.ndarray, coords: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Embeddings in float32 and coordinates in int64, or what is wrong with them."""
     if features.ndim != 2 or not np.issubdtype(features.dtype, np.floating):
         hint = "; one vector is a slide's embedding, not its patches'" if features.ndim == 1 else ""
         raise _bad(path, f"`features` are {features.dtype} {list(features.shape)}{hint}")
-    coords = _whole(path, coords)
+    if coords.ndim != 2 or coords.shape[1] != 2 or coords.dtype.kind not in "iuf" or (coords != np.rint(coords)).any():
+        raise _bad(path, f"`coords` are {coords.dtype} {list(coords.shape)}, not whole pixels (x, y)")
     if len(features) != len(coords):
         raise _bad(path, f"it has {len(features)} embeddings for {len(coords)} coordinates")
-    if dim is not None and features.shape[1] != dim:
-        raise _bad(path, f"its embeddings have {features.shape[1]} numbers, the encoder's {dim}")
     features = features.astype(np.float32)
     finite = np.isfinite(features).all(axis=1)
     if not finite.all():
         first = int(np.flatnonzero(~finite)[0])
         raise _bad(path, f"{int((~finite).sum())} of its {len(features)} embeddings are not finite, first row {first}")
-    return features, coords
-
-
-def _whole(path: Path, coords: np.ndarray) -> np.ndarray:
-    if coords.ndim != 2 or coords.shape[1] != 2 or coords.dtype.kind not in "iuf" or (coords != np.rint(coords)).any():
-        raise _bad(path, f"`coords` are {coords.dtype} {list(coords.shape)}, not whole pixels (x, y)")
-    return coords.astype(np.int64)
+    return features, coords.astype(np.int64)
 
 
 def _bad(path: Path, why: str) -> SealError:

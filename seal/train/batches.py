@@ -167,7 +167,7 @@ def choose(pairs: Pairs) -> str:
 def gigabytes(pairs: Pairs) -> float:
     """Size of all views' tokens, 10^9 bytes."""
     profile = pairs.profile
-    geometry = encoders.get(profile.encoder).geometry
+    geometry = encoders.find_spec(profile.encoder).geometry
     tokens = 1 + geometry.registers + (profile.image_size // geometry.patch) ** 2
     width = DTYPES[profile.compute.token_dtype].itemsize
     return (1 + profile.vision.views) * pairs.n_pairs * tokens * geometry.width * width / 1e9

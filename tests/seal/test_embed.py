@@ -1,5 +1,6 @@
 import re
 import shutil
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -39,6 +40,13 @@ def tiny(monkeypatch, tiny_build):
     return built
 
 
+def read_features(path):
+    with h5py.File(path) as file:
+        return SimpleNamespace(
+            features=file["features"][()], coords=file["coords"][()], grid=dict(file["coords"].attrs)
+        )
+
+
 def write(path, um=0.5, tissue=True):
     pixels = np.full((300, 420, 3), 244, dtype=np.uint8)
     if tissue:
@@ -68,7 +76,7 @@ def test_embeddings_are_those_of_the_encoder_patch_by_patch(slides, tmp_path, ti
     assert written == [tmp_path / "out" / SCALE / f"features_{NAME}" / f"{name}.h5" for name in ("A", "BB")]
     encoder = tiny_build(NAME, image_size=56)
     for path in written:
-        found = trident.read_features(path, encoder.dim)
+        found = read_features(path)
         patches = patching.extract(slides / f"{path.stem}.tif", SETTINGS).patches
         with torch.no_grad():
             expected = [encoder(encoder.preprocess(patches[i][None]))[0].numpy() for i in range(len(patches))]
@@ -76,7 +84,7 @@ def test_embeddings_are_those_of_the_encoder_patch_by_patch(slides, tmp_path, ti
         np.testing.assert_allclose(found.features, expected, atol=1e-5)
         assert found.features.std(axis=0).max() > 1e-3
         np.testing.assert_array_equal(found.coords, patches.coords)
-        assert found.encoder == NAME
+        assert trident.attributes_of(path)["encoder"] == NAME
         with h5py.File(tmp_path / "out" / SCALE / "patches" / f"{path.stem}_patches.h5") as file:
             np.testing.assert_array_equal(file["coords"], patches.coords)
             attributes = dict(file["coords"].attrs)
@@ -89,7 +97,7 @@ def test_batches_do_not_matter(slides, tmp_path, monkeypatch):
     (whole,) = embed.embed([slides / "A.tif"], NAME, tmp_path / "a", SETTINGS)
     monkeypatch.setattr(embed, "CHUNK", {"cpu": 4, "cuda": 4})
     (parts,) = embed.embed([slides / "A.tif"], NAME, tmp_path / "b", SETTINGS)
-    a, b = (trident.read_features(path).features for path in (whole, parts))
+    a, b = (read_features(path).features for path in (whole, parts))
     np.testing.assert_allclose(a, b, atol=1e-5)
 
 
@@ -138,7 +146,7 @@ def test_what_follows_from_something_else_is_made_again(slides, tmp_path, what):
     kept = 2 if what == "slide" else 0
     written = embed.embed([slides], NAME, out, settings, 0.5, precision)
     assert sum(stamps(out)[path] == time for path, time in before.items()) == kept
-    assert len(trident.read_features(written[0]).features) > 3
+    assert len(read_features(written[0]).features) > 3
 
 
 def test_a_stated_um_per_px_is_for_slides_that_do_not_say_it(slides, tmp_path):
@@ -151,11 +159,11 @@ def test_a_stated_um_per_px_is_for_slides_that_do_not_say_it(slides, tmp_path):
     assert len(before) == 4  # the other two are whole
     written = embed.embed([slides], NAME, out, SETTINGS, 0.5)
     assert {path: stamps(out)[path] for path in before} == before
-    coarse = trident.read_features(written[2])
+    coarse = read_features(written[2])
     assert coarse.grid["patch_size_level0"] == 56
     embed.embed([slides], NAME, out, SETTINGS, 0.25)
     assert {path: stamps(out)[path] for path in before} == before
-    fine = trident.read_features(written[2])
+    fine = read_features(written[2])
     assert fine.grid["patch_size_level0"] == 112
     assert len(fine.features) < len(coarse.features)
 
@@ -203,7 +211,7 @@ def test_a_folder_of_tridents_features_is_left_alone(slides, tmp_path):
         file["features"], file["coords"] = np.ones((2, 5), np.float32), np.ones((2, 2), np.int64)
     with pytest.raises(SealError, match=r"Z\.h5 was made by another program"):
         embed.embed([slides], NAME, tmp_path / "out", SETTINGS)
-    assert trident.read_features(path).features.shape == (2, 5)
+    assert read_features(path).features.shape == (2, 5)
 
 
 def test_a_nan_is_never_written(slides, tmp_path, monkeypatch):
@@ -244,7 +252,7 @@ def test_a_saved_model_embeds_what_it_was_trained_on(slides, tmp_path, saved):
     patches = patching.extract(slides / "A.tif", SETTINGS).patches
     with torch.no_grad():  # 56 px at 0.5 um/px, seen as 28 px at 1
         expected = model(torch.stack([transform(patches[i]) for i in range(len(patches))])).numpy()
-    np.testing.assert_allclose(trident.read_features(path).features, expected, atol=1e-5)
+    np.testing.assert_allclose(read_features(path).features, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("settings", [PatchSettings(size=64), PatchSettings(um_per_px=1.0, size=56)])
@@ -297,5 +305,5 @@ def test_real_slides_from_end_to_end(shared, tmp_path, tiny):
     with pytest.raises(SealError, match=r"1 of 2 slides were not embedded.*TCGA-CR-7395"):
         embed.embed([folder], NAME, tmp_path / "out", PatchSettings())
     written = embed.embed([folder], NAME, tmp_path / "out", PatchSettings(), 0.5)
-    sizes = [len(trident.read_features(path).features) for path in written]
+    sizes = [len(read_features(path).features) for path in written]
     assert sizes == pytest.approx([41, 188], abs=8)

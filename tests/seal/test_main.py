@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from seal import paths, profiles
-from seal.__main__ import _read_settings, main
+from seal.__main__ import _read_setting, main
 from seal.data.assemble import assemble
 from seal.errors import SealError
 from seal.train import parallel, runs
@@ -98,16 +98,15 @@ def test_train_with_processes_starts_the_same_in_all_of_them(small, train, monke
 
 def test_settings_are_read_as_python_values_or_text():
     options = ["vision__rank=16", "vision__lr=1e-4", "encoder=uni2_h", "evaluation__seeds=(0, 1)", "a=b=c"]
-    assert _read_settings(options) == {
+    assert dict(map(_read_setting, options)) == {
         "vision__rank": 16,
         "vision__lr": 1e-4,
         "encoder": "uni2_h",
         "evaluation__seeds": (0, 1),
         "a": "b=c",
     }
-    assert _read_settings([]) == {}
     with pytest.raises(SealError, match="setting 'vision__rank' has no value"):
-        _read_settings(["vision__rank"])
+        _read_setting("vision__rank")
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,7 @@ def test_plain_peft_loads_the_adapter(models, name):
 def test_merged_weights_have_the_original_keys(models, name):
     _, folder = models(name)
     state = load_file(folder / "model.safetensors")
-    tiny = architecture.plain(REGISTRY[name], 3 * REGISTRY[name].geometry.patch, tiny=True)
+    tiny = architecture.make_plain(REGISTRY[name], 3 * REGISTRY[name].geometry.patch, tiny=True)
     if name == "phikon_v2":  # the hub's names, which are older than those of transformers 5
         assert "encoder.layer.0.attention.attention.query.weight" in state
         assert len(state) == len(tiny.state_dict())
@@ -178,7 +178,7 @@ def test_timm_makes_the_full_size_of_the_registry(name):
     spec = REGISTRY[name]
     config = json.loads(json.dumps(save.timm_config(spec, spec.image_size)))
     with torch.device("meta"):
-        ours = architecture.plain(spec, spec.image_size)
+        ours = architecture.make_plain(spec, spec.image_size)
         theirs = timm.create_model(config["architecture"], **config["model_args"])
     assert {n: v.shape for n, v in theirs.state_dict().items()} == {n: v.shape for n, v in ours.state_dict().items()}
     block, other = theirs.blocks[0], ours.blocks[0]

@@ -8,7 +8,8 @@ from peft.tuners.lora import Linear as LoraLinear
 from torch import nn
 
 from seal.models import architecture
-from seal.models.encoders import REGISTRY, VisionEncoder
+from seal.models.encoder_registry import REGISTRY
+from seal.models.encoders import VisionEncoder
 from seal.models.vision import add_lora
 from seal.profiles import VisionSettings
 
@@ -34,7 +35,7 @@ def adapted(name, n=1, depth=4, width=48, mask=False):
     geometry = dataclasses.replace(spec.geometry.tiny(), depth=depth, width=width)
     spec = dataclasses.replace(spec, geometry=geometry)
     size = 3 * geometry.patch
-    encoder = VisionEncoder(spec, architecture.random(spec, size, seed=1)).eval()
+    encoder = VisionEncoder(spec, architecture.make_random(spec, size, seed=1)).eval()
     add_lora(encoder, VisionSettings(blocks=n, rank=4, lora_dropout=0.3 if mask else 0.0))
     for module in encoder.model.modules():
         if isinstance(module, LoraLinear):

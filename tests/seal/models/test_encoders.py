@@ -9,8 +9,9 @@ from torch import nn
 from seal import profiles, results
 from seal.errors import SealError
 from seal.models import architecture
-from seal.models.encoders import REGISTRY, VisionEncoder, build, tabulate_encoders
-from seal.models.vision import SealVision
+from seal.models.encoder_registry import REGISTRY
+from seal.models.encoders import VisionEncoder, build
+from seal.models.vision import tabulate_encoders
 
 ONE_OF_EACH_KIND = ("dinov2_s", "phikon_v2", "uni2_h", "virchow2", "h0_mini", "conch")
 
@@ -110,7 +111,7 @@ def test_gradients_of_the_short_last_block_equal_those_of_the_whole_block(name):
 @pytest.mark.parametrize(("name", "blocks", "released"), [("conch", 1, 98_304), ("uni2_h", 3, 589_824)])
 def test_full_size_adapters_have_as_many_weights_as_the_released_ones(name, blocks, released):
     with torch.device("meta"):
-        encoder = VisionEncoder(REGISTRY[name], architecture.plain(REGISTRY[name], REGISTRY[name].image_size))
+        encoder = VisionEncoder(REGISTRY[name], architecture.make_plain(REGISTRY[name], REGISTRY[name].image_size))
         config = LoraConfig(r=8, lora_alpha=8, lora_dropout=0.15, target_modules=encoder.lora_targets(blocks))
         peft = get_peft_model(encoder.model, config)
     assert sum(p.numel() for p in peft.parameters() if p.requires_grad) == released
@@ -133,7 +134,7 @@ def test_geometry_is_the_published_one(name):
     architecture_name, kwargs = PUBLISHED[name]
     with torch.device("meta"):
         theirs = timm.create_model(architecture_name, **kwargs)
-        ours = architecture.plain(spec, spec.image_size)
+        ours = architecture.make_plain(spec, spec.image_size)
     shapes = [{key: value.shape for key, value in model.state_dict().items()} for model in (theirs, ours)]
     assert shapes[0] == shapes[1]
     assert [block.attn.num_heads for block in ours.blocks] == [block.attn.num_heads for block in theirs.blocks]
@@ -149,7 +150,7 @@ MILLIONS = {"conch": 90, "h0_mini": 86, "phikon_v2": 303, "uni2_h": 681, "vircho
 @pytest.mark.parametrize("name", MILLIONS)
 def test_as_many_parameters_as_published(name):
     with torch.device("meta"):
-        model = architecture.plain(REGISTRY[name], REGISTRY[name].image_size)
+        model = architecture.make_plain(REGISTRY[name], REGISTRY[name].image_size)
     assert round(sum(parameter.numel() for parameter in model.parameters()) / 1e6) == MILLIONS[name]
 
 
@@ -262,7 +263,12 @@ def test_the_table_counts_what_the_adapter_trains(changes):
     for name in ("dinov2_s", "conch"):
         spec = REGISTRY[name]
         with torch.device("meta"):
-            encoder = VisionEncoder(spec, architecture.plain(spec, spec.image_size))
-            SealVision._adapt(encoder, settings)
-        trained = sum(p.numel() for p in encoder.parameters() if p.requires_grad)
-        assert table.loc[name, "trainable"] == trained > 0
+            plain = VisionEncoder(spec, architecture.make_plain(spec, spec.image_size))
+        linears = [plain.model.get_submodule(target) for target in plain.lora_targets(2, settings.lora_layers)]
+        expected = {
+            "lora": sum(4 * (linear.in_features + linear.out_features) for linear in linears),
+            "full": sum(p.numel() for p in plain.tail_parameters(2)),
+            "bottleneck": 2 * plain.dim * 16 + 16 + plain.dim,
+        }
+        assert table.loc[name, "trainable"] == expected[settings.adapter] > 0
+        assert table.loc[name, "parameters"] == sum(p.numel() for p in plain.model.parameters())

@@ -14,7 +14,7 @@ WEIGHTS = {"info_weight": 2.0, "rec_omics_weight": 3.0, "rec_vision_weight": 0.5
 
 def build(name="uni2_h", omics_head="none", **settings):
     torch.manual_seed(0)
-    encoder = encoders.build(name, weights="random", image_size=2 * encoders.get(name).geometry.patch, tiny=True)
+    encoder = encoders.build(name, weights="random", image_size=2 * encoders.find_spec(name).geometry.patch, tiny=True)
     stage_one = OmicsSettings(hidden=(8, 8), dropout=0.0, head=omics_head)
     omics = SealOmics(9, encoder.dim, stage_one, torch.zeros(9), torch.ones(9))
     return SealVision(encoder, omics, VisionSettings(blocks=2, decoder_hidden=5, **WEIGHTS, **settings))
@@ -136,7 +136,7 @@ def test_heads_stand_between_embedding_and_contrast_alone():
     tokens, x = torch.randn(6, 4 + 9, 48), torch.rand(6, 9)
     terms = model.objective(model.embed(tokens), x)
     z_v, z_o = model.embed(tokens), model.omics(x)
-    expected = losses.info_nce(model.projection_head(z_v), model.omics.project(z_o), 0.05)
+    expected = losses.info_nce(model.projection_head(z_v), model.omics.projection_head(z_o), 0.05)
     torch.testing.assert_close(terms["info"], expected)
     assert not torch.allclose(expected, losses.info_nce(z_v, z_o, 0.05))
     plain = model.reconstruction(model.decoder(z_v), x)["total"]

@@ -14,7 +14,7 @@ from seal.models.encoder_registry import CONCH, DINOV2_S, PHIKON_V2, UNI2_H, VIR
 
 
 def tiny(spec, image_size: int, seed: int = 0):
-    return architecture.random(spec, image_size, tiny=True, seed=seed).eval()
+    return architecture.make_random(spec, image_size, tiny=True, seed=seed).eval()
 
 
 def save(model, path: Path, prefix: str = "") -> Path:
@@ -24,7 +24,7 @@ def save(model, path: Path, prefix: str = "") -> Path:
 
 def test_a_local_file_is_loaded_whole_and_at_another_image_size(tmp_path, monkeypatch):
     monkeypatch.setenv("SEAL_WEIGHTS", str(tmp_path))
-    trained = architecture.random(DINOV2_S, 518)
+    trained = architecture.make_random(DINOV2_S, 518)
     save(trained, tmp_path / "dinov2_s.safetensors")
     encoder = encoders.build("dinov2_s", image_size=112)
     trained.set_input_size((112, 112))  # timm's own way to another size
@@ -39,19 +39,19 @@ def test_a_local_file_is_loaded_whole_and_at_another_image_size(tmp_path, monkey
 def test_a_pytorch_file_is_found_and_read_without_running_code(tmp_path, monkeypatch):
     monkeypatch.setenv("SEAL_WEIGHTS", str(tmp_path))
     torch.save({"state_dict": {"a": torch.ones(2, dtype=torch.float16)}}, tmp_path / "uni2_h.bin")
-    assert weights.find(UNI2_H) == tmp_path / "uni2_h.bin"
-    state = weights.read(tmp_path / "uni2_h.bin")
+    assert weights.find_weights(UNI2_H) == tmp_path / "uni2_h.bin"
+    state = weights.read_weights(tmp_path / "uni2_h.bin")
     assert list(state) == ["a"]
     assert state["a"].dtype == torch.float32
     torch.save({"a": Path("x")}, tmp_path / "code.pth")  # anything but tensors would need code to be run
     with pytest.raises(SealError, match=r"code\.pth"):
-        weights.read(tmp_path / "code.pth")
+        weights.read_weights(tmp_path / "code.pth")
 
 
 def test_a_weights_folder_that_is_none_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setenv("SEAL_WEIGHTS", str(tmp_path / "nowhere"))
     with pytest.raises(SealError, match="nowhere"):
-        weights.find(UNI2_H)
+        weights.find_weights(UNI2_H)
 
 
 @pytest.mark.parametrize("keep", [0, 100, 5000])
@@ -62,13 +62,13 @@ def test_a_truncated_file_is_named(tmp_path, suffix, keep):
     save(model, path) if suffix == ".safetensors" else torch.save(model.state_dict(), path)
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(SealError, match=f"virchow2{suffix}"):
-        weights.read(path)
+        weights.read_weights(path)
 
 
 def test_weights_of_another_encoder_are_named_with_the_keys_that_differ(tmp_path):
     path = save(tiny(VIRCHOW2, 56), tmp_path / "mine.safetensors")
     with pytest.raises(SealError) as caught:
-        weights.load(tiny(DINOV2_S, 56), DINOV2_S, path)
+        weights.load_weights(tiny(DINOV2_S, 56), DINOV2_S, path)
     text = str(caught.value)
     assert "mine.safetensors does not fit DINOv2-S" in text
     assert "unexpected: reg_token" in text
@@ -81,7 +81,7 @@ def test_one_missing_key_is_enough(tmp_path):
     state = {key: value for key, value in model.state_dict().items() if key != "blocks.2.ls1.gamma"}
     save_file(state, tmp_path / "w.safetensors")
     with pytest.raises(SealError) as caught:
-        weights.load(model, DINOV2_S, tmp_path / "w.safetensors")
+        weights.load_weights(model, DINOV2_S, tmp_path / "w.safetensors")
     assert caught.value.what.endswith("does not fit DINOv2-S: missing: blocks.2.ls1.gamma")
 
 
@@ -101,7 +101,7 @@ def test_phikon_with_the_hubs_older_names_equals_transformers_own_loader(tmp_pat
     save_file(older, tmp_path / "model.safetensors", metadata={"format": "pt"})
     theirs = Dinov2Model.from_pretrained(tmp_path).eval()
     ours = tiny(PHIKON_V2, 64, seed=1)
-    weights.load(ours, PHIKON_V2, tmp_path / "model.safetensors")
+    weights.load_weights(ours, PHIKON_V2, tmp_path / "model.safetensors")
     x = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(ours(x).last_hidden_state, theirs(x).last_hidden_state)
@@ -110,7 +110,7 @@ def test_phikon_with_the_hubs_older_names_equals_transformers_own_loader(tmp_pat
 def test_phikon_at_another_size_equals_transformers_own_interpolation(tmp_path):
     model = tiny(PHIKON_V2, 64)
     smaller = tiny(PHIKON_V2, 32, seed=1)
-    weights.load(smaller, PHIKON_V2, save(model, tmp_path / "w.safetensors"))
+    weights.load_weights(smaller, PHIKON_V2, save(model, tmp_path / "w.safetensors"))
     x = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         torch.testing.assert_close(smaller(x).last_hidden_state, model(x).last_hidden_state)
@@ -122,12 +122,12 @@ def test_conch_takes_the_image_tower_and_still_misses_what_is_missing(tmp_path):
     text = {"text.cls_emb": torch.zeros(3), "logit_scale": torch.zeros(())}
     save_file({**state, **text}, tmp_path / "w.safetensors")
     ours = tiny(CONCH, 64, seed=1)
-    weights.load(ours, CONCH, tmp_path / "w.safetensors")
+    weights.load_weights(ours, CONCH, tmp_path / "w.safetensors")
     assert all(torch.equal(ours.state_dict()[key], value) for key, value in model.state_dict().items())
     del state["visual.ln_contrast.bias"]
     save_file({**state, **text}, tmp_path / "w.safetensors")
     with pytest.raises(SealError, match=r"missing: ln_contrast\.bias"):
-        weights.load(ours, CONCH, tmp_path / "w.safetensors")
+        weights.load_weights(ours, CONCH, tmp_path / "w.safetensors")
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
@@ -201,5 +201,5 @@ def test_a_full_disk_is_explained(monkeypatch):
     monkeypatch.delenv("SEAL_WEIGHTS", raising=False)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", full)
     with pytest.raises(SealError, match="disk is full") as caught:
-        weights.find(UNI2_H)
+        weights.find_weights(UNI2_H)
     assert "HF_HOME" in caught.value.do

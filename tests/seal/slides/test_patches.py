@@ -1,4 +1,3 @@
-import pickle
 import re
 import threading
 
@@ -7,7 +6,6 @@ import pytest
 import tifffile
 from PIL import Image
 from skimage import data as pictures
-from torch.utils.data import DataLoader
 
 from seal.errors import SealError
 from seal.paths import PROJECT
@@ -126,35 +124,18 @@ def test_the_next_batch_is_read_while_one_is_in_use(tmp_path, picture):
                 enough.set()
             return read_one(index)
 
-    batches = Watched(patches.path, patches.coords, patches.side, patches.size).batches(4)
+    batches = Watched(patches.image, patches.coords, patches.side, patches.size).batches(4)
     next(batches)
     assert enough.wait(10)
     assert set(read) == set(range(8))  # and no more: memory does not grow with the slide
     batches.close()
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn"])
-def test_workers_of_a_data_loader_read_the_same(tmp_path, picture, context):
-    patches = patching.extract(write(tmp_path / "slide.tif", picture), PatchSettings(size=112)).patches
-    expected = np.stack([patches[i] for i in range(len(patches))])  # opened here before the workers start
-    loader = DataLoader(patches, batch_size=4, num_workers=2, multiprocessing_context=context)
-    np.testing.assert_array_equal(np.concatenate([batch.numpy() for batch in loader]), expected)
-
-
-def test_each_process_opens_the_slide_itself(tmp_path, picture, monkeypatch):
-    patches = patching.extract(write(tmp_path / "slide.tif", picture), PatchSettings(size=112)).patches
-    first = patches._image()
-    assert patches._image() is first
-    monkeypatch.setattr("os.getpid", lambda: -1)  # as after a fork
-    assert patches._image() is not first
-    assert pickle.loads(pickle.dumps(patches))._opened is None
-
-
 def test_a_damaged_slide_is_named(tmp_path, picture):
     content = write(tmp_path / "slide.tif", picture).read_bytes()
     path = tmp_path / "cut.tif"
     path.write_bytes(content[: len(content) * 2 // 3])
-    patches = Patches(path, np.array([[0, 0], [1000, 900]]), 100.0, 100)
+    patches = Patches(SlideImage(path), np.array([[0, 0], [1000, 900]]), 100.0, 100)
     with pytest.raises(SealError, match=re.escape(str(path))):
         list(patches.batches(2))
 

@@ -1,4 +1,4 @@
-"""Files are read as TRIDENT writes them: here its `save_h5` and `coords_to_h5`, line by line what they do."""
+"""Files are written as TRIDENT writes them: here its `save_h5` and `coords_to_h5`, line by line what they do."""
 
 import re
 from dataclasses import fields
@@ -46,63 +46,6 @@ def theirs(path, tables, attributes):
             for key, value in attributes.get(name, {}).items():
                 data.attrs[key] = "None" if value is None else value
     return path
-
-
-def by_trident(tmp_path, dtype=np.float32, encoder="uni_v2"):
-    coords = {
-        "patch_size": 256,
-        "patch_size_level0": 512,
-        "level0_magnification": 40,
-        "target_magnification": 20,
-        "overlap": 0,
-        "name": "S1",
-        "savetodir": "20x_256px_0px_overlap",
-    }
-    return theirs(
-        tmp_path / "20x_256px_0px_overlap" / "features_uni_v2" / "S1.h5",
-        {"features": features(dtype=dtype), "coords": COORDS},
-        {"features": {"name": "S1", "savetodir": "x", "encoder": encoder}, "coords": coords},
-    )
-
-
-# --- what TRIDENT wrote -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_features_of_trident_are_read_as_they_are(tmp_path, dtype):
-    found = trident.read_features(by_trident(tmp_path, dtype), dim=6)
-    assert found.features.dtype == np.float32
-    np.testing.assert_array_equal(found.features, features(dtype=dtype).astype(np.float32))
-    np.testing.assert_array_equal(found.coords, COORDS)
-    assert found.encoder == "uni_v2"
-    assert found.grid["patch_size_level0"] == 512
-
-
-@pytest.mark.parametrize("encoder", [None, "absent"])
-def test_an_encoder_without_a_name_is_known_by_its_folder(tmp_path, encoder):
-    path = by_trident(tmp_path, encoder=encoder)
-    if encoder == "absent":
-        with h5py.File(path, "a") as file:
-            del file["features"].attrs["encoder"]
-    assert trident.read_features(path).encoder == "uni_v2"
-
-
-def test_a_leading_axis_and_no_attributes(tmp_path):
-    path = theirs(tmp_path / "S1.h5", {"features": features()[None], "coords": COORDS[None].astype(np.int32)}, {})
-    found = trident.read_features(path)
-    np.testing.assert_array_equal(found.features, features())
-    np.testing.assert_array_equal(found.coords, COORDS)
-    assert found.coords.dtype == np.int64
-    assert (found.encoder, found.grid) == (None, {})
-
-
-def test_one_patch_and_none(tmp_path):
-    one = theirs(tmp_path / "a.h5", {"features": features(1)[None], "coords": COORDS[:1]}, {})
-    assert trident.read_features(one).features.shape == (1, 6)
-    none = tmp_path / "b.h5"
-    with h5py.File(none, "w") as file:  # as TRIDENT writes a slide without tissue
-        file["features"], file["coords"] = np.zeros((0, 6), np.float32), np.zeros((0, 2), np.int64)
-    assert trident.read_features(none, dim=6).features.shape == (0, 6)
 
 
 # --- what we write ----------------------------------------------------------------------------------------
@@ -158,10 +101,10 @@ def test_features_come_back(tmp_path):
     path = tmp_path / "features_x" / "S1.h5"
     barcodes = np.array([b"A", b"B", b"C", b"D"])
     trident.write_features(path, features(dtype=np.float64), COORDS, "x", GRID, {"model": "k"}, {"barcodes": barcodes})
-    found = trident.read_features(path, 6)
-    np.testing.assert_array_equal(found.features, features(dtype=np.float64).astype(np.float32))
-    np.testing.assert_array_equal(found.coords, COORDS)
-    assert (found.encoder, set(found.grid)) == ("x", set(ATTRIBUTES))
+    found = trident.read_table(path, "features")
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, features(dtype=np.float64).astype(np.float32))
+    np.testing.assert_array_equal(trident.read_table(path, "coords"), COORDS)
     assert trident.attributes_of(path) == {
         "name": "S1",
         "savetodir": GRID.savetodir,
@@ -170,6 +113,7 @@ def test_features_come_back(tmp_path):
     }
     with h5py.File(path) as file:
         assert (file["barcodes"][:] == barcodes).all()
+        assert set(file["coords"].attrs) == set(ATTRIBUTES)
 
 
 def test_a_failed_write_leaves_nothing(tmp_path):
@@ -182,42 +126,45 @@ def test_a_failed_write_leaves_nothing(tmp_path):
     assert not list(tmp_path.rglob("*S1*"))
 
 
-# --- what cannot be read ----------------------------------------------------------------------------------
+# --- what is refused --------------------------------------------------------------------------------------
 
 NAN = features()
 NAN[[1, 3], 0] = np.nan
 
 
 @pytest.mark.parametrize(
-    ("tables", "message"),
+    ("values", "coords", "message"),
     [
-        ({"features": features(3), "coords": COORDS}, "3 embeddings for 4 coordinates"),
-        ({"features": NAN, "coords": COORDS}, "2 of its 4 embeddings are not finite, first row 1"),
-        ({"coords": COORDS}, "no `features`, but coords"),
-        ({"features": features()}, "no `coords`, but features"),
-        ({"features": features()[0], "coords": COORDS}, "one vector is a slide's embedding"),
-        ({"features": np.ones((4, 6), np.int64), "coords": COORDS}, r"`features` are int64 \[4, 6\]"),
-        ({"features": np.ones((2, 4, 6), np.float32), "coords": COORDS}, r"float32 \[2, 4, 6\]"),
-        ({"features": features(), "coords": COORDS + 0.5}, "not whole pixels"),
-        ({"features": features(), "coords": COORDS[:, :1]}, r"`coords` are int64 \[4, 1\]"),
-        ({"features": features(dim=5), "coords": COORDS}, "embeddings have 5 numbers, the encoder's 6"),
+        (features(3), COORDS, "3 embeddings for 4 coordinates"),
+        (NAN, COORDS, "2 of its 4 embeddings are not finite, first row 1"),
+        (features()[0], COORDS, "one vector is a slide's embedding"),
+        (np.ones((4, 6), np.int64), COORDS, r"`features` are int64 \[4, 6\]"),
+        (np.ones((2, 4, 6), np.float32), COORDS, r"float32 \[2, 4, 6\]"),
+        (features(), COORDS + 0.5, "not whole pixels"),
+        (features(), COORDS[:, :1], r"`coords` are int64 \[4, 1\]"),
     ],
 )
-def test_bad_features(tmp_path, tables, message):
+def test_bad_features_are_not_written(tmp_path, values, coords, message):
     path = tmp_path / "S1.h5"
-    with h5py.File(path, "w") as file:
-        for name, values in tables.items():
-            file[name] = values
     with pytest.raises(SealError, match=message) as error:
-        trident.read_features(path, dim=6)
+        trident.write_features(path, values, coords, "x")
     assert str(path) in str(error.value)
+    assert not list(tmp_path.glob("*S1*"))
 
 
-@pytest.mark.parametrize("read", [trident.read_features, trident.attributes_of])
+def test_a_table_that_is_not_there_is_named(tmp_path):
+    path = theirs(tmp_path / "S1.h5", {"coords": COORDS}, {})
+    with pytest.raises(SealError, match="no `features`, but coords"):
+        trident.attributes_of(path)
+    with pytest.raises(SealError, match="no `barcodes`, but coords"):
+        trident.read_table(path, "barcodes")
+
+
+@pytest.mark.parametrize("read", [lambda path: trident.read_table(path, "features"), trident.attributes_of])
 def test_missing_and_truncated_files(tmp_path, read):
     with pytest.raises(SealError, match=r"gone\.h5"):
         read(tmp_path / "gone.h5")
-    path = by_trident(tmp_path)
+    path = theirs(tmp_path / "S1.h5", {"features": features(), "coords": COORDS}, {})
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 3])
     with pytest.raises(SealError, match=re.escape(str(path))):
