@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.seal.data.test_her2st import counts, spots, write
 
 import seal_atlas
 from seal import embed
@@ -21,6 +20,7 @@ from seal.slides import patches
 from seal.slides.patches import PatchSettings
 from seal.train import runs, tokens
 from seal_atlas.writing import cohorts, sections, slides
+from tests.seal.data.sources.test_her2st import counts, spots, write
 from tools.hest_audit import compare
 
 SLIDES = {"patients": 2, "patches_per_slide": 4, "scanned_slides": 1, "scanned_patches": 4, "organs": ("Breast",)}
