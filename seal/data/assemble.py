@@ -13,7 +13,6 @@ import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, fields, replace
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ import numpy as np
 from seal import files
 from seal.data import assemble_sample, cluster, store
 from seal.data import panel as panels
-from seal.data.assemble_sample import PARTS, AliasFile, Job
+from seal.data.assemble_sample import PARTS, Job
 from seal.data.folds import Section, left_out
 from seal.data.genes import Aliases
 from seal.data.pairs import Pairs, folder_of, read, stored
@@ -33,13 +32,6 @@ from seal.profiles import Profile
 VERSION = 1  # counted up when the same samples and settings give other pairs
 _Bytes = tuple[str, int, int, str, str]  # file, first byte, end, SHA-256 and, in words, whose they are
 ROOM = 1.02  # of the bytes that are counted: small files besides
-INDEX = {  # columns of spots.parquet
-    **dict.fromkeys(("sample", "donor", "organ", "barcode"), "string"),
-    **dict.fromkeys(("array_row", "array_col"), "int64"),
-    **dict.fromkeys(("x", "y"), "float64"),
-    "label": "string",
-    "has_image": "bool",
-}
 
 
 def assemble(profile: Profile) -> Pairs:
@@ -53,30 +45,22 @@ def assemble(profile: Profile) -> Pairs:
     SealError
         Bad samples, no room on the disk, folds that cannot be made, or a scheduler that cannot be reached.
     """
-    samples = find_samples(profile)
+    source = importlib.import_module(profile.source)
+    root = source.prepare(profile)
+    samples = source.select_samples(profile, root) if hasattr(source, "select_samples") else read_samples(root)
     table = os.environ.get("SEAL_ALIASES")
-    aliases = (table, Aliases.read(table).digest) if table else None
-    made = _made_from(profile, samples, aliases[1] if aliases else None)
+    aliases = Aliases.read(table) if table else None
+    made = _made_from(profile, samples, aliases)
     folder = folder_of(profile)
-    if not _is_current(folder, made):
+    record = folder / "pairs.json"
+    if not made.is_current(record):
         with lock(folder, "assembles"):
-            if not _is_current(folder, made):  # another process may have made them meanwhile
+            if not made.is_current(record):  # another process may have made them meanwhile
                 _build(folder, profile, samples, made, aliases)
     return read(profile)
 
 
-def find_samples(profile: Profile) -> list[Sample]:
-    """Have the profile's source prepare its samples; those that it selects, all of them where it selects none."""
-    source = importlib.import_module(profile.source)
-    root = source.prepare(profile)
-    return source.select_samples(profile, root) if hasattr(source, "select_samples") else read_samples(root)
-
-
-def _is_current(folder: Path, made: Made) -> bool:
-    return (folder / "pairs.json").is_file() and made.matches(stored(folder), folder)
-
-
-def _made_from(profile: Profile, samples: Sequence[Sample], aliases: str | None) -> Made:
+def _made_from(profile: Profile, samples: Sequence[Sample], aliases: Aliases | None) -> Made:
     """Everything that the pairs depend on: the samples and their files' contents, the settings, the alias table."""
     paths = [(s.id, path) for s in samples for path in (s.st_path, s.patches_path, s.wsi_path)]
     inputs = {f"{name} {path.parent.name}": path for name, path in paths if path is not None and path.is_file()}
@@ -86,18 +70,24 @@ def _made_from(profile: Profile, samples: Sequence[Sample], aliases: str | None)
         "file": dict(zip(inputs, contents(inputs.values()), strict=True)),
         "panel": asdict(profile.panel),
         "settings": settings | {name: getattr(profile.evaluation, name) for name in ("split", "folds")},
-        "aliases": aliases,
+        "aliases": aliases.digest if aliases else None,
     }
     return Made("pairs", VERSION, parts)
 
 
-def _build(folder: Path, profile: Profile, samples: Sequence[Sample], made: Made, aliases: AliasFile | None) -> None:
-    partial = _prepare(folder, made.key)
+def _build(folder: Path, profile: Profile, samples: Sequence[Sample], made: Made, aliases: Aliases | None) -> None:
+    """Fill a folder of its own, and give it its name when it is whole: until then the pairs before it stay."""
+    partial = files.find_partial(folder, made.key[:12])
+    for name in (PARTS, "moments"):
+        (partial / name).mkdir(parents=True, exist_ok=True)
+    for place in (partial, *(path for path in partial.rglob("*") if path.is_dir())):
+        files.remove_parts(place)
     if not (partial / "pairs.json").is_file():  # else the last one was killed when all was written
+        write_json(partial / PARTS / "aliases.json", dict(aliases.renamed) if aliases else {})
         # Samples with an image first: then row i of the counts belongs to patch i, and what follows is expression
         # alone, which only stage 1 uses.
         samples = sorted(samples, key=lambda sample: (not sample.has_image, sample.id))
-        jobs = [Job(partial, s, profile.panel, profile.image_size, profile.um_per_px, aliases) for s in samples]
+        jobs = [Job(partial, sample, profile) for sample in samples]
         with cluster.open_executor(profile.compute.assembly, len(jobs)) as executor:
             _fill(partial, profile, jobs, made, executor)
     _settle(partial, folder)
@@ -108,51 +98,32 @@ def _fill(partial: Path, profile: Profile, jobs: Sequence[Job], made: Made, exec
     counts = run(assemble_sample.count, jobs, "counting", [job.sample.st_path.stat().st_size for job in jobs])
     genes = sorted({gene for found in counts for gene in found["genes"]})
     write_json(partial / "genes.json", genes)
-    jobs = _placed(jobs, counts)
-    sections = [_section(job) for job in jobs]
+    sections = _place_sections([job.sample for job in jobs], counts)
+    jobs = [replace(job, section=section) for job, section in zip(jobs, sections, strict=True)]
+    rows = {"n_pairs": max((s.stop for s in sections if s.has_image), default=0), "n_spots": sections[-1].stop}
     nnz = [found["nnz"] for found in counts]
-    _make_arrays(partial, sections, sum(nnz), profile.image_size)
+    _make_arrays(partial, rows, sum(nnz), profile.image_size)
     sizes = [12 * n + found["spots"] * 3 * profile.image_size**2 for n, found in zip(nnz, counts, strict=True)]
     run(assemble_sample.place, jobs, "patches and counts", sizes)
     _join_spots(jobs, partial / "spots.parquet")
     folds = _choose_panels(partial, profile, sections, genes)
     run(assemble_sample.write_folds, [replace(job, folds=folds) for job in jobs], "folds", [12 * n for n in nnz])
-    _write_record(partial, jobs, made, sections)
+    _write_record(partial, jobs, made, rows)
 
 
-def _prepare(folder: Path, key: str) -> Path:
-    """The folder that is filled; whole pairs stay until the new are."""
-    partial = files.find_partial(folder, key[:12])
-    for name in (PARTS, "moments"):
-        (partial / name).mkdir(parents=True, exist_ok=True)
-    for place in (partial, *(path for path in partial.rglob("*") if path.is_dir())):
-        files.remove_parts(place)
-    return partial
-
-
-def _placed(jobs: Sequence[Job], counts: Sequence[dict]) -> list[Job]:
-    """Give every sample the place of its rows and stored counts."""
-    placed, row, nnz = [], 0, 0
-    for job, found in zip(jobs, counts, strict=True):
-        placed.append(replace(job, start=row, stop=row + found["spots"], nnz=nnz))
+def _place_sections(samples: Sequence[Sample], counts: Sequence[dict]) -> list[Section]:
+    """What the pairs know of each sample, with the place of its rows and stored counts."""
+    sections, row, nnz = [], 0, 0
+    for sample, found in zip(samples, counts, strict=True):
+        values = {**vars(sample), "sample": sample.id, "has_image": sample.has_image}
+        values |= {"start": row, "stop": row + found["spots"], "nnz": nnz}
+        sections.append(Section(**{field.name: values[field.name] for field in fields(Section)}))
         row, nnz = row + found["spots"], nnz + found["nnz"]
-    return placed
+    return sections
 
 
-def _section(job: Job) -> Section:
-    """What the pairs know of a sample, and where its rows are."""
-    values = {**vars(job), **vars(job.sample), "sample": job.sample.id, "has_image": job.sample.has_image}
-    return Section(**{field.name: values[field.name] for field in fields(Section)})
-
-
-def _count_rows(sections: Sequence[Section]) -> dict[str, int]:
-    """Numbers of pairs, which come first, and of all spots."""
-    return {"n_pairs": max((s.stop for s in sections if s.has_image), default=0), "n_spots": sections[-1].stop}
-
-
-def _make_arrays(partial: Path, sections: Sequence[Section], nnz: int, image_size: int) -> None:
+def _make_arrays(partial: Path, rows: dict[str, int], nnz: int, image_size: int) -> None:
     """Make the empty arrays that are written in parts, once it is sure that all fits on the disk."""
-    rows = _count_rows(sections)
     arrays = {
         "patches.npy": ("u1", (rows["n_pairs"], image_size, image_size, 3)),
         "counts/data.npy": ("<f4", (nnz,)),
@@ -171,10 +142,10 @@ def _join_spots(jobs: Sequence[Job], path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema = pa.schema(list(INDEX.items()))
+    schema = pa.schema(list(assemble_sample.INDEX.items()))
     with atomic(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
         for job in jobs:
-            writer.write_table(pq.read_table(job.part("parquet"), columns=schema.names).cast(schema))
+            writer.write_table(pq.read_table(job.part("parquet")).cast(schema))
 
 
 def _choose_panels(
@@ -184,8 +155,7 @@ def _choose_panels(
     folds = left_out(sections, profile.evaluation)
     for name, inside in folds.items():
         home = partial / "folds" / name
-        out = set(inside)
-        trained = [s for s in sections if s not in out]
+        trained = [s for s in sections if s not in inside]
         scored = _scored(trained, sorted({s.organ for s in inside if s.has_image}))
         sums = functools.partial(_sum_donor, partial / "moments", trained)
         panel = panels.select(sums, {s.donor for s in trained}, genes, scored, profile.panel)
@@ -206,7 +176,7 @@ def _scored(trained: Sequence[Section], tested: Sequence[str]) -> dict[str, list
     return {organ: sorted({s.donor for s in trained if s.organ == organ}) or everyone for organ in tested}
 
 
-def _write_record(partial: Path, jobs: Sequence[Job], made: Made, sections: Sequence[Section]) -> None:
+def _write_record(partial: Path, jobs: Sequence[Job], made: Made, rows: dict[str, int]) -> None:
     """Gather the checksums and write the record."""
     parts = [block for job in jobs for step in ("place", "folds") for block in read_json(job.part(f"{step}.json"))]
     in_parts = {block["file"] for block in parts}
@@ -219,8 +189,8 @@ def _write_record(partial: Path, jobs: Sequence[Job], made: Made, sections: Sequ
         "whole": {name: sha256(partial / name) for name in whole},
     }
     write_json(partial / "checksums.json", checksums)
-    record = made.stamp() | _count_rows(sections)
-    record |= {"sections": [asdict(s) for s in sections], "checksums": sha256(partial / "checksums.json")}
+    record = made.stamp() | rows | {"sections": [asdict(job.section) for job in jobs]}
+    record["checksums"] = sha256(partial / "checksums.json")
     write_json(partial / "pairs.json", record | {"digest": digest(record)})
 
 
@@ -265,23 +235,16 @@ def verify(profile: Profile) -> str:
 
 
 def _list_blocks(folder: Path, checksums: dict) -> Iterator[_Bytes]:
-    """Everything that has a checksum; what there is of a file leaves no byte of it out."""
-    ordered = sorted(checksums["parts"], key=lambda part: (part["file"], part["rows"]))
-    parts = {name: list(own) for name, own in groupby(ordered, lambda part: part["file"])}
+    """Everything that has a checksum: between them, the blocks leave no byte of a file out."""
     for name, sha in checksums["whole"].items():
         yield name, 0, (folder / name).stat().st_size, sha, ""
     for name, head in checksums["heads"].items():
-        offset, dtype, shape = store.read_layout(folder / name)
-        row, reached = math.prod(shape[1:]) * dtype.itemsize, head["bytes"]
-        yield name, 0, reached, head["sha256"], ""
-        for part in parts.get(name, []):
-            first, last = part["rows"]
-            if offset + first * row != reached:
-                raise _altered(folder / name, f"has bytes that no sample wrote, before row {first}")
-            begin, reached = reached, offset + last * row
-            yield name, begin, reached, part["sha256"], f": sample {part['sample']}, rows {first} to {last}"
-        if reached != (folder / name).stat().st_size:
-            raise _altered(folder / name, "has bytes at its end that no sample wrote")
+        yield name, 0, head["bytes"], head["sha256"], ""
+    for part in checksums["parts"]:
+        offset, dtype, shape = store.read_layout(folder / part["file"])
+        row, (first, last) = math.prod(shape[1:]) * dtype.itemsize, part["rows"]
+        owner = f": sample {part['sample']}, rows {first} to {last}"
+        yield part["file"], offset + first * row, offset + last * row, part["sha256"], owner
 
 
 def _altered(path: Path, problem: str) -> SealError:

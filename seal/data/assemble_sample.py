@@ -5,7 +5,6 @@ does not do it again. All of it works in `folder`, the pairs that are being asse
 """
 
 import socket
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,37 +14,38 @@ import numpy as np
 
 from seal.data import grid, sample_files
 from seal.data.expression import normalise, spot_context, totals
+from seal.data.folds import Section
 from seal.data.genes import Aliases, clean_genes
-from seal.data.panel import Moments, add_moments, sum_spots
 from seal.data.panel import load as load_panel
+from seal.data.panel import sum_spots
 from seal.data.samples import Sample
 from seal.data.store import Block, write_block
 from seal.errors import SealError
 from seal.files import atomic, read_json, write_json
-from seal.profiles import PanelSettings
+from seal.profiles import Profile
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
 PARTS = "parts"  # a folder that the finished pairs lack
 SPOTS = 128  # whose context is held at a time: it stays in the processor's cache
-AliasFile = tuple[str, str]  # path and digest of a table of gene aliases
-COLUMNS = ("array_row", "array_col", "x", "y", "label")  # of spots.parquet
+INDEX = {  # columns of spots.parquet
+    **dict.fromkeys(("sample", "donor", "organ", "barcode"), "string"),
+    **dict.fromkeys(("array_row", "array_col"), "int64"),
+    **dict.fromkeys(("x", "y"), "float64"),
+    "label": "string",
+    "has_image": "bool",
+}
 
 
 @dataclass(frozen=True)
 class Job:
-    """One sample's work; rows and stored counts have their places once all samples are counted."""
+    """One sample's work; its section, which says where its rows are, is known once all samples are counted."""
 
     folder: Path
     sample: Sample
-    panel: PanelSettings
-    image_size: int
-    um_per_px: float
-    aliases: AliasFile | None = None
-    start: int = 0
-    stop: int = 0
-    nnz: int = 0  # stored counts of the samples before
+    profile: Profile
+    section: Section | None = None
     folds: tuple[str, ...] = ()
 
     def part(self, suffix: str) -> Path:
@@ -64,18 +64,9 @@ def _is_done(job: Job, step: str) -> bool:
 
 
 @lru_cache(maxsize=1)
-def _alias_table(file: AliasFile | None) -> Aliases | None:
-    """The table that the assembly began with; one that was edited meanwhile is read anew, or refused."""
-    if file is None:
-        return None
-    table = Aliases.read(file[0])
-    if table.digest != file[1]:
-        raise SealError(
-            f"{file[0]} is not the alias table that this assembly began with",
-            expected="one table for all samples",
-            do="leave it alone while pairs are assembled, then run the same command again",
-        )
-    return table
+def _read_aliases(folder: Path) -> Aliases:
+    """What genes are called officially, as this assembly put it aside at its beginning."""
+    return Aliases(read_json(folder / PARTS / "aliases.json"))
 
 
 # ---- count -----------------------------------------------------------------------------------------------------
@@ -98,10 +89,10 @@ def count(job: Job) -> dict[str, Any]:
         return read_json(job.part("count.json"))
     sample = job.sample
     data = sample_files.read_counts(sample)
-    genes, positions = clean_genes(data.var_names, _alias_table(job.aliases))
+    genes, positions = clean_genes(data.var_names, _read_aliases(job.folder))
     used = np.zeros(data.n_vars)
     used[positions] = 1
-    keep = data.X @ used >= job.panel.min_spot_counts
+    keep = data.X @ used >= job.profile.panel.min_spot_counts
     if sample.has_image:
         keep &= data.obs_names.isin(sample_files.patch_barcodes(sample))
     if "in_tissue" in data.obs:
@@ -127,12 +118,13 @@ def count(job: Job) -> dict[str, Any]:
 
 def _write_spots(job: Job, obs) -> None:
     """A sample's rows of spots.parquet."""
-    frame = obs.rename(columns=dict(zip(grid.PIXELS, ("x", "y"), strict=True))).reindex(columns=COLUMNS)
-    frame["label"] = frame["label"].astype("object").where(frame["label"].notna(), None)
     sample = job.sample
+    frame = obs.rename(columns=dict(zip(grid.PIXELS, ("x", "y"), strict=True)))
     frame = frame.assign(sample=sample.id, donor=sample.donor, organ=sample.organ, has_image=sample.has_image)
+    frame = frame.assign(barcode=obs.index.to_numpy()).reindex(columns=list(INDEX))
+    frame["label"] = frame["label"].astype("object").where(frame["label"].notna(), None)
     with atomic(job.part("parquet")) as temporary:
-        frame.assign(barcode=obs.index.to_numpy()).to_parquet(temporary, index=False)
+        frame.to_parquet(temporary, index=False)
 
 
 def _read_genes(job: Job) -> np.ndarray:
@@ -149,7 +141,7 @@ def _counted(job: Job, genes: np.ndarray) -> "tuple[csr_array, np.ndarray]":
     listed[columns] = True
     with np.load(job.part("counts.npz")) as part:
         indices = columns[part["indices"]].astype(np.int32)
-        counts = csr_array((part["data"], indices, part["indptr"]), shape=(job.stop - job.start, len(genes)))
+        counts = csr_array((part["data"], indices, part["indptr"]), shape=(len(part["indptr"]) - 1, len(genes)))
     return counts, listed
 
 
@@ -162,15 +154,18 @@ def place(job: Job) -> None:
         return
     counts, listed = _counted(job, _read_genes(job))
     _sum_up(job, counts, listed)
+    section = job.section
     blocks = [
-        write_block(job.folder, "counts/data.npy", job.nnz, counts.data, job.sample.id),
-        write_block(job.folder, "counts/indices.npy", job.nnz, counts.indices, job.sample.id),
-        write_block(job.folder, "counts/indptr.npy", job.start + 1, counts.indptr[1:] + job.nnz, job.sample.id),
+        write_block(job.folder, "counts/data.npy", section.nnz, counts.data, section.sample),
+        write_block(job.folder, "counts/indices.npy", section.nnz, counts.indices, section.sample),
+        write_block(
+            job.folder, "counts/indptr.npy", section.start + 1, counts.indptr[1:] + section.nnz, section.sample
+        ),
     ]
-    if job.sample.has_image:
-        block = Block(job.folder, "patches.npy", job.start, job.stop, job.sample.id)
+    if section.has_image:
+        block = Block(job.folder, "patches.npy", section.start, section.stop, section.sample)
         barcodes = _read_spots(job)["barcode"].tolist()
-        for chunk in sample_files.read_patches(job.sample, barcodes, job.image_size, job.um_per_px):
+        for chunk in sample_files.read_patches(job.sample, barcodes, job.profile.image_size, job.profile.um_per_px):
             block.write(chunk)
         blocks.append(block.close())
     write_json(job.part("place.json"), blocks)
@@ -184,18 +179,16 @@ def _read_spots(job: Job):
 
 def _sum_up(job: Job, counts: "csr_array", listed: np.ndarray) -> None:
     """Write the sums that panels are chosen from, and put each spot's totals aside; some spots at a time."""
-    adjacency, own, mixed = _adjacency(job), totals(counts), np.empty(counts.shape[0], dtype=np.float32)
-
-    def parts() -> Iterator[Moments]:
-        for start in range(0, len(mixed), SPOTS):
-            spots = slice(start, start + SPOTS)
-            context = spot_context(counts, adjacency, job.panel.own_weight, spots)
-            mixed[spots] = totals(context)
-            yield sum_spots(counts[spots], normalise(context, job.panel.target_sum), listed)
-
-    add_moments(parts()).save(job.folder / "moments" / f"{job.sample.id}.npz")
-    with atomic(job.part("totals.npz")) as temporary:
-        np.savez(temporary, own=own, context=mixed)
+    adjacency, mixed, moments = _adjacency(job), np.empty(counts.shape[0], dtype=np.float32), None
+    for start in range(0, len(mixed), SPOTS):
+        spots = slice(start, start + SPOTS)
+        context = spot_context(counts, adjacency, job.profile.panel.own_weight, spots)
+        mixed[spots] = totals(context)
+        part = sum_spots(counts[spots], normalise(context, job.profile.panel.target_sum), listed)
+        moments = moments + part if moments else part
+    moments.save(job.folder / "moments" / f"{job.sample.id}.npz")
+    with atomic(job.part("totals.npy")) as temporary:
+        np.save(temporary, np.stack([totals(counts), mixed]))
 
 
 def _adjacency(job: Job) -> "csr_array":
@@ -207,7 +200,7 @@ def _adjacency(job: Job) -> "csr_array":
 
 
 def write_folds(job: Job) -> None:
-    """Write a sample's rows of each fold's tables: context and measured."""
+    """Write a sample's rows of each fold's tables, context and measured, some spots at a time."""
     if _is_done(job, "folds"):
         return
     genes, columns = _read_genes(job), {}
@@ -217,23 +210,16 @@ def write_folds(job: Job) -> None:
         columns |= {f"folds/{fold}/context.npy": chosen, f"folds/{fold}/measured.npy": chosen[panel.test_columns]}
     # Only the genes that a panel has; what the others add to a spot's total was kept.
     used = np.unique(np.concatenate(list(columns.values())))
-    counts = _counted(job, genes)[0][:, used]
-    columns = {name: np.searchsorted(used, chosen) for name, chosen in columns.items()}
-    write_json(job.part("folds.json"), _write_expression(job, counts, columns))
-
-
-def _write_expression(job: Job, counts: "csr_array", columns: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-    """Write these columns of each file, of context or of a spot's own expression, some spots at a time."""
-    adjacency, target = _adjacency(job), job.panel.target_sum
-    blocks = {name: Block(job.folder, name, job.start, job.stop, job.sample.id) for name in columns}
-    with np.load(job.part("totals.npz")) as stored:
-        total = dict(stored)
+    counts, adjacency, settings = _counted(job, genes)[0][:, used], _adjacency(job), job.profile.panel
+    own_total, total = np.load(job.part("totals.npy"))
+    section = job.section
+    blocks = {name: Block(job.folder, name, section.start, section.stop, section.sample) for name in columns}
     for start in range(0, counts.shape[0], SPOTS):
         spots = slice(start, start + SPOTS)
-        context = spot_context(counts, adjacency, job.panel.own_weight, spots)
-        context = normalise(context, target, total["context"][spots])
-        own = normalise(counts[spots], target, total["own"][spots])
+        context = spot_context(counts, adjacency, settings.own_weight, spots)
+        context = normalise(context, settings.target_sum, total[spots])
+        own = normalise(counts[spots], settings.target_sum, own_total[spots])
         for name, chosen in columns.items():
             expression = context if name.endswith("context.npy") else own
-            blocks[name].write(expression[:, chosen].toarray())
-    return [block.close() for block in blocks.values()]
+            blocks[name].write(expression[:, np.searchsorted(used, chosen)].toarray())
+    write_json(job.part("folds.json"), [block.close() for block in blocks.values()])

@@ -4,6 +4,7 @@ Files come into .fetch/, are verified there, and only then go to their places: w
 and wsis/ is whole. fetch.json, beside the tables, holds the commit.
 """
 
+import difflib
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from seal.data import maple
+from seal.data.samples import find_hest_table
 from seal.errors import SealError
-from seal.files import explain_hub_error, lock, read_json, require_room, write_json
+from seal.files import explain_hub_error, lock, read_json, require_room, sha256, write_json
 from seal.profiles import SelectionSettings
 
 REPOSITORY = "MahmoodLab/hest"
@@ -35,8 +37,8 @@ class Plan:
 
     def absent(self) -> set[str]:
         """Paths that are not on disk in their full size."""
-        there = {path for path in self.paths if (self.root / path).is_file()}
-        return set(self.paths) - {path for path in there if (self.root / path).stat().st_size == self.sizes[path]}
+        places = {path: self.root / path for path in self.paths}
+        return {path for path, at in places.items() if not at.is_file() or at.stat().st_size != self.sizes[path]}
 
     def gb(self, paths: Iterable[str]) -> float:
         """GB of some paths."""
@@ -80,10 +82,18 @@ def plan(
     Raises
     ------
     SealError
-        No network, no token, no access, or samples that the hub lacks, whole or in part; all of them are named.
+        No network, no token, no access, a sample to skip that is not among `ids`, or samples that the hub lacks, whole
+        or in part; all of them are named.
     """
     from huggingface_hub import HfApi, RepoFile
 
+    if unknown := [id for id in skip if id not in ids]:
+        near = difflib.get_close_matches(unknown[0], ids, n=1)
+        raise SealError(
+            f"--skip {' '.join(unknown)}: not among the {len(ids)} samples to fetch",
+            expected="ids of samples that would be fetched",
+            do=f"did you mean {near[0]!r}?" if near else "leave it out: it is not fetched anyway",
+        )
     ids = tuple(id for id in dict.fromkeys(ids) if id not in skip)
     commit = _pinned_commit(root) if revision is None else None
     with _explained(f"find HEST-1k at revision {revision or commit or 'main'}"):
@@ -195,3 +205,13 @@ def maple_ids(root: Path, settings: SelectionSettings, revision: str | None = No
             do="set SEAL_HEST to a folder for HEST-1k, or name samples with --samples",
         )
     return selection.samples["id"].tolist()
+
+
+def origin(root: Path, selection: maple.Selection) -> dict[str, str | None]:
+    """What a selection follows from, for the stamp of its results: the table, its SHA-256, the data set's revision.
+
+    The revision is the commit that was fetched; None where the table came another way.
+    """
+    table = find_hest_table(root)
+    pinned = _pinned_commit(table.parent)
+    return {"table": table.name, "sha256": sha256(table), "revision": pinned, "selection": selection.hash}

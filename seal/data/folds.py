@@ -52,12 +52,9 @@ class Fold:
     def part(self, share: float, seed: int) -> "Fold":
         """The fold with a random share of its training rows, the test rows untouched."""
         draw = np.random.default_rng(seed)
-
-        def some(rows: np.ndarray) -> np.ndarray:
-            return draw.choice(rows, round(share * len(rows)), replace=False)
-
-        train = np.sort(some(self.train))
-        alone = some(np.setdiff1d(self.omics, self.train))  # spots without a patch, which stage 1 has besides
+        alone = np.setdiff1d(self.omics, self.train)  # spots without a patch, which stage 1 has besides
+        train, alone = (draw.choice(rows, round(share * len(rows)), replace=False) for rows in (self.train, alone))
+        train = np.sort(train)
         return replace(self, train=train, omics=np.sort(np.concatenate([train, alone])), share=share)
 
 
@@ -194,14 +191,13 @@ def make_folds(sections: Sequence[Section], settings: EvaluationSettings) -> tup
     """The folds as rows; see `left_out`, whose errors it raises."""
     folds = []
     for name, inside in left_out(sections, settings).items():
-        out = set(inside)
-        outside = [s for s in sections if s not in out]
-        train = _rows(s for s in outside if s.has_image)
-        test = _rows(s for s in sections if s in out and s.has_image)
+        outside = [section for section in sections if section not in inside]
+        train = _rows(section for section in outside if section.has_image)
+        test = _rows(section for section in sections if section in inside and section.has_image)
         folds.append(Fold(name, train, test, omics=_rows(outside)))
     return tuple(folds)
 
 
 def _rows(sections: Iterable[Section]) -> np.ndarray:
-    ranges = [np.arange(s.start, s.stop) for s in sections]
-    return np.concatenate(ranges) if ranges else np.empty(0, dtype=np.int64)
+    ranges = (np.arange(section.start, section.stop) for section in sections)
+    return np.concatenate([np.empty(0, dtype=np.int64), *ranges])

@@ -46,6 +46,7 @@ def neighbours(array_row: np.ndarray, array_col: np.ndarray, grid: str):
     SealError
         Unknown grid, or two spots at one position.
     """
+    import pandas as pd
     from scipy.sparse import csr_array
 
     if grid not in STEPS:
@@ -54,24 +55,18 @@ def neighbours(array_row: np.ndarray, array_col: np.ndarray, grid: str):
             expected=f"one of {', '.join(STEPS)}",
             do="set the `grid` column of metadata.csv",
         )
-    where: dict[tuple[int, int], int] = {}
-    for spot, position in enumerate(zip(array_row.tolist(), array_col.tolist(), strict=True)):
-        if position in where:
-            raise SealError(
-                f"two spots lie at array_row, array_col = {position}",
-                expected="one spot a grid position",
-                do="remove the duplicate from the section's h5ad",
-            )
-        where[position] = spot
-    edges = [
-        (spot, where[(row + dr, col + dc)])
-        for (row, col), spot in where.items()
-        for dr, dc in STEPS[grid]
-        if (row + dr, col + dc) in where
-    ]
-    source, target = np.array(edges, dtype=np.int32).reshape(-1, 2).T
-    n = len(where)
-    return csr_array((np.ones(len(edges), dtype=np.float32), (source, target)), shape=(n, n))
+    places = pd.MultiIndex.from_arrays([array_row, array_col])
+    if (again := places.duplicated()).any():
+        raise SealError(
+            f"two spots lie at array_row, array_col = ({array_row[again][0]}, {array_col[again][0]})",
+            expected="one spot a grid position",
+            do="remove the duplicate from the section's h5ad",
+        )
+    beside = [pd.MultiIndex.from_arrays([array_row + row, array_col + col]) for row, col in STEPS[grid]]
+    found = np.stack([places.get_indexer(index) for index in beside])  # -1 where no spot is
+    source, target = np.nonzero(found >= 0)[1].astype(np.int32), found[found >= 0].astype(np.int32)
+    values = np.ones(len(source), dtype=np.float32)
+    return csr_array((values, (source, target)), shape=(len(places), len(places)))
 
 
 def lattice(obs: "pd.DataFrame", um_per_px: float) -> "pd.DataFrame | None":

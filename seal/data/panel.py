@@ -4,8 +4,10 @@ It is chosen from sums over spots (`Moments`): one pass over all sections serves
 sums are small and add up, so memory depends on the number of genes alone.
 """
 
+import functools
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +156,9 @@ class Moments:
         """Variance over spots of the log expression, divided by n, [genes]."""
         return _variance(self.log, self.log_squared, self.spots)
 
+    def __add__(self, other: "Moments") -> "Moments":
+        return Moments(**{name: value + getattr(other, name) for name, value in vars(self).items()})
+
     def save(self, path: Path) -> Path:
         """Write the sums as an npz file, atomically."""
         with atomic(path) as temporary:
@@ -169,17 +174,9 @@ def _variance(total: np.ndarray, squares: np.ndarray, n: int) -> np.ndarray:
 
 
 def load_moments(path: Path) -> Moments:
-    """Read what `Moments.save` wrote; a SealError names a file that is missing, damaged or something else."""
-    try:
-        with np.load(path) as file:
-            sums = {field.name: file[field.name] for field in fields(Moments)}
-        return Moments(**(sums | {"spots": int(sums["spots"])}))
-    except Exception as error:  # zipfile, zlib, numpy and a missing field each have their own
-        raise SealError(
-            f"{path} holds no moments ({type(error).__name__}: {error})",
-            expected="a section's sums, as the assembly wrote them",
-            do=f"delete {path.parent.parent} and assemble the pairs again (notebook 01)",
-        ) from error
+    """Read what `Moments.save` wrote."""
+    with np.load(path) as sums:
+        return Moments(**(dict(sums) | {"spots": int(sums["spots"])}))
 
 
 def sum_spots(counts, smooth, listed: np.ndarray) -> Moments:
@@ -207,12 +204,7 @@ def sum_spots(counts, smooth, listed: np.ndarray) -> Moments:
 
 def add_moments(parts: Iterable[Moments]) -> Moments:
     """Add sums up, one after the other, one or more; the order decides the last bits, so give one order."""
-    parts = iter(parts)
-    sums = {name: np.array(value) for name, value in vars(next(parts)).items()}
-    for part in parts:
-        for name, value in sums.items():
-            value += getattr(part, name)
-    return Moments(**(sums | {"spots": int(sums["spots"])}))
+    return functools.reduce(operator.add, parts)
 
 
 def select(

@@ -1,15 +1,14 @@
 """A sample's counts and patches, read and written in HEST-1k's layout (data/README.md)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
 
-from seal.data import grid
+from seal.data import grid, store
 from seal.data.samples import FIELD, Sample
 from seal.errors import SealError
 from seal.files import Made, atomic, read_json, write_json
@@ -89,8 +88,8 @@ def _problem(data: "AnnData", normalised: bool) -> str | None:
 
 
 @contextmanager
-def _open_patches(path: Path) -> Iterator[tuple[h5py.File, dict[str, int]]]:
-    """A file of patches, checked, and the row of each barcode in it."""
+def _open_patches(path: Path) -> Iterator[tuple[h5py.File, list[str]]]:
+    """A file of patches, checked, and the barcodes of its rows."""
     try:
         file = h5py.File(path, "r")
     except OSError as error:
@@ -106,7 +105,7 @@ def _open_patches(path: Path) -> Iterator[tuple[h5py.File, dict[str, int]]]:
             raise _bad_patches(path, f"{len(img)} patches and {len(names)} barcodes")
         if len(set(names)) != len(names):
             raise _bad_patches(path, "a barcode occurs twice")
-        yield file, {name: i for i, name in enumerate(names)}
+        yield file, names
 
 
 def _bad_patches(path: Path, problem: str) -> SealError:
@@ -120,8 +119,8 @@ def _bad_patches(path: Path, problem: str) -> SealError:
 def patch_barcodes(sample: Sample) -> list[str]:
     """Barcodes of the spots that have a patch; with an image only, all those in tissue."""
     if sample.patches_path.is_file():
-        with _open_patches(sample.patches_path) as (_, index):
-            return list(index)
+        with _open_patches(sample.patches_path) as (_, names):
+            return names
     obs = read_counts(sample).obs
     inside = obs["in_tissue"].astype(bool) if "in_tissue" in obs else np.ones(len(obs), dtype=bool)
     return obs.index[inside].tolist()
@@ -144,8 +143,8 @@ def read_patches(sample: Sample, barcodes: Sequence[str], size: int, um_per_px: 
     """
     field = size * um_per_px
     if sample.patches_path.is_file():
-        with _open_patches(sample.patches_path) as (file, index):
-            yield from _stored(file, sample, _positions(index, barcodes, sample.patches_path), size, field)
+        with _open_patches(sample.patches_path) as (file, names):
+            yield from _stored(file, sample, _find_rows(names, barcodes, sample.patches_path), size, field)
     else:
         yield from _cropped(sample, barcodes, size, field)
 
@@ -171,8 +170,7 @@ def _stored(file: h5py.File, sample: Sample, rows: np.ndarray, size: int, field:
 def _read_rows(images: h5py.Dataset, rows: np.ndarray) -> np.ndarray:
     """Some rows in any order; those that follow each other at once, which h5py does a thousand times as fast."""
     pixels = np.empty((len(rows), *images.shape[1:]), dtype=np.uint8)
-    cuts = (np.flatnonzero(np.diff(rows) != 1) + 1).tolist()
-    for first, last in pairwise([0, *cuts, len(rows)]):
+    for first, last in store.find_runs(rows):
         images.read_direct(pixels, np.s_[rows[first] : rows[last - 1] + 1], np.s_[first:last])
     return pixels
 
@@ -207,7 +205,7 @@ def _cropped(sample: Sample, barcodes: Sequence[str], size: int, field: float) -
         )
     require_um_per_px(sample)
     obs = read_counts(sample).obs
-    rows = _positions({name: i for i, name in enumerate(obs.index)}, barcodes, sample.st_path)
+    rows = _find_rows(obs.index, barcodes, sample.st_path)
     centres = obs[grid.PIXELS].to_numpy(dtype=float)[rows]
     image = SlideImage(sample.wsi_path)
     side = field / sample.um_per_px
@@ -215,28 +213,24 @@ def _cropped(sample: Sample, barcodes: Sequence[str], size: int, field: float) -
         yield np.stack([image.region(x, y, side, size) for x, y in centres[i : i + CHUNK]])
 
 
-def _positions(index: Mapping[str, int], barcodes: Sequence[str], path: Path) -> np.ndarray:
-    if lacking := [name for name in barcodes if name not in index]:
+def _find_rows(names: Sequence[str], barcodes: Sequence[str], path: Path) -> np.ndarray:
+    """The rows of some barcodes in a file whose rows have these names."""
+    import pandas as pd
+
+    rows = pd.Index(names).get_indexer(barcodes)
+    if (lacking := rows < 0).any():
         raise SealError(
-            f"{path} lacks {len(lacking)} of {len(barcodes)} spots, first {lacking[0]}",
+            f"{path} lacks {lacking.sum()} of {len(barcodes)} spots, first {barcodes[lacking.argmax()]}",
             expected="every barcode that is asked for",
             do="counts and patches are of different versions: fetch or make the sample again",
         )
-    return np.array([index[name] for name in barcodes], dtype=np.int64)
-
-
-def write_sample(
-    root: Path, row: Mapping[str, Any], data: "AnnData", patches: np.ndarray | None, um_per_px: float
-) -> None:
-    """Write one sample and its row of the table, last, so that a listed sample is whole; see `write_files`."""
-    write_files(root, row, data, patches, um_per_px)
-    list_samples(Path(root), [row["id"]])
+    return rows
 
 
 def write_files(
     root: Path, row: Mapping[str, Any], data: "AnnData", patches: np.ndarray | None, um_per_px: float
 ) -> None:
-    """Write one sample's files, metadata/ID.json last, so that a sample that has one is whole.
+    """Write one sample's files, metadata/ID.json last, so that a sample that has one is whole; `list_samples` lists it.
 
     Parameters
     ----------
@@ -268,16 +262,14 @@ def is_made(root: Path, name: str, made: Made) -> bool:
     return record.is_file() and made.matches(read_json(record).get("made", {}), record)
 
 
-def list_samples(root: Path, names: Sequence[str] | None = None) -> None:
-    """Put samples (all that are there if None) into metadata.csv, in place of rows of the same name."""
+def list_samples(root: Path, names: Iterable[str] | None = None) -> None:
+    """Make metadata.csv list these samples (all that are there if None), out of their metadata/ID.json."""
     import pandas as pd
 
-    table_path = root / "metadata.csv"
-    # As text, so that the other rows stay as they are: "007" is a patient and no number.
-    listed = pd.read_csv(table_path, dtype=str) if table_path.is_file() else pd.DataFrame(columns=["id"])
-    names = sorted(path.stem for path in (root / "metadata").glob("*.json")) if names is None else list(names)
-    rows = [read_json(root / "metadata" / f"{name}.json") for name in names]
-    kept = listed[~listed["id"].isin(names)].to_dict("records")
-    rows = [*kept, *({k: v for k, v in row.items() if k != "made"} for row in rows)]
-    with atomic(table_path) as temporary:
-        pd.DataFrame(rows).sort_values("id").to_csv(temporary, index=False)
+    names = [path.stem for path in (root / "metadata").glob("*.json")] if names is None else names
+    rows = [read_json(root / "metadata" / f"{name}.json") for name in sorted(names)]
+    text = pd.DataFrame(rows).drop(columns="made", errors="ignore").to_csv(index=False)
+    table = root / "metadata.csv"
+    if not table.is_file() or table.read_text(encoding="utf-8") != text:
+        with atomic(table) as temporary:
+            temporary.write_text(text, encoding="utf-8")

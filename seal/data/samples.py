@@ -1,7 +1,7 @@
 """The metadata table of a tree in HEST-1k's layout and what a sample of it is; `sample_files` reads the rest."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 
 FIELD = 112.0  # um, the side of HEST-1k's patches
 COLUMNS = ("id", "organ", "disease_state", "species", "patient", "st_technology", "dataset_title", "license")
+COLUMN = {  # of the table, where a sample's field has another name
+    "technology": "st_technology",
+    "um_per_px": "pixel_size_um_estimated",
+    "licence": "license",
+    "dataset": "dataset_title",
+}
 
 
 @dataclass(frozen=True)
@@ -57,19 +63,6 @@ class Sample:
         return self.patches_path.is_file() or self.wsi_path is not None
 
 
-def _table_path(root: Path) -> Path:
-    if root.is_file():
-        return root
-    found = root / "metadata.csv" if (root / "metadata.csv").is_file() else find_hest_table(root)
-    if found is None:
-        raise SealError(
-            f"{root} holds no metadata table",
-            expected="metadata.csv, or HEST_v*.csv as HEST-1k names it",
-            do="put the table there; it says what each sample is",
-        )
-    return found
-
-
 def read_table(root: Path) -> "pd.DataFrame":
     """Read the metadata table of a tree (or of one csv), the newest version where there are several.
 
@@ -85,7 +78,14 @@ def read_table(root: Path) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    path = _table_path(Path(root))
+    root = Path(root)
+    path = next((path for path in (root, root / "metadata.csv") if path.is_file()), None) or find_hest_table(root)
+    if path is None:
+        raise SealError(
+            f"{root} holds no metadata table",
+            expected="metadata.csv, or HEST_v*.csv as HEST-1k names it",
+            do="put the table there; it says what each sample is",
+        )
     try:
         frame = pd.read_csv(path, encoding="utf-8-sig", dtype={"id": str, "patient": str, "subseries": str})
     except (ValueError, OSError) as error:
@@ -122,11 +122,8 @@ def find_hest_table(root: Path) -> Path | None:
     root = Path(root)
     if root.is_file():
         return root if root.name.startswith("HEST_v") else None
-    return None if (root / "metadata.csv").is_file() else max(root.glob("HEST_v*.csv"), key=_version, default=None)
-
-
-def _version(path: Path) -> list[int]:
-    return [int(number) for number in re.findall(r"\d+", path.stem)]
+    tables = [] if (root / "metadata.csv").is_file() else root.glob("HEST_v*.csv")
+    return max(tables, key=lambda path: [int(number) for number in re.findall(r"\d+", path.stem)], default=None)
 
 
 def read_samples(root: Path, frame: "pd.DataFrame | None" = None) -> list[Sample]:
@@ -146,19 +143,5 @@ def read_samples(root: Path, frame: "pd.DataFrame | None" = None) -> list[Sample
 
 
 def _sample(row: dict, root: Path) -> Sample:
-    return Sample(
-        id=row["id"],
-        root=root,
-        organ=str(row["organ"]),
-        disease_state=str(row["disease_state"]),
-        donor=row["donor"],
-        role=str(row["role"]),
-        technology=str(row["st_technology"]),
-        species=str(row["species"]),
-        um_per_px=float(row.get("pixel_size_um_estimated", np.nan)),
-        grid=row["grid"],
-        simulated=bool(row["simulated"]),
-        normalised=bool(row["normalised"]),
-        licence=str(row["license"]),
-        dataset=str(row["dataset_title"]),
-    )
+    values = {"root": root, "pixel_size_um_estimated": np.nan, **row}
+    return Sample(**{field.name: field.type(values[COLUMN.get(field.name, field.name)]) for field in fields(Sample)})

@@ -1,6 +1,6 @@
-"""RowFile of npy files, read and written at their place by any number of threads, processes and machines.
+"""Rows of npy files, read and written at their place by any number of threads, processes and machines.
 
-Patches, counts, expression and tokens lie in npy files whose size is known before they are filled. RowFile are read by
+Patches, counts, expression and tokens lie in npy files whose size is known before they are filled. Rows are read by
 position and not through a memory map: from a cold disk that is some thirty times as fast, because a batch's rows are
 announced to the kernel before the first is read; and what was mapped would count as a process's memory until it ends.
 """
@@ -8,9 +8,11 @@ announced to the kernel before the first is read; and what was mapped would coun
 import hashlib
 import math
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import cached_property
 from io import FileIO
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +30,8 @@ def create(path: Path, dtype: DTypeLike, shape: tuple[int, ...]) -> None:
     """Make an npy file of zeros unless it is there, whole or not at all; its room on the disk is taken when written."""
     if path.is_file():
         return
-    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
-    with atomic(path) as temporary, temporary.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        file.truncate(file.tell() + math.prod(shape) * np.dtype(dtype).itemsize)
+    with atomic(path) as temporary:
+        np.lib.format.open_memmap(temporary, "w+", dtype=dtype, shape=shape)
 
 
 def read_layout(path: Path) -> tuple[int, np.dtype, tuple[int, ...]]:
@@ -43,16 +43,13 @@ def read_layout(path: Path) -> tuple[int, np.dtype, tuple[int, ...]]:
         It is missing, no npy file, in columns, or not as long as its header says.
     """
     try:
-        with path.open("rb") as file:
-            np.lib.format.read_magic(file)
-            shape, in_columns, dtype = np.lib.format.read_array_header_1_0(file)
-            offset = file.tell()
-        expected, size = offset + math.prod(shape) * dtype.itemsize, path.stat().st_size
+        array, size = np.lib.format.open_memmap(path, "r"), path.stat().st_size
     except (OSError, ValueError) as error:
         raise _damaged(path, str(error)) from error
-    if in_columns or size != expected:
-        raise _damaged(path, "it is stored in columns" if in_columns else f"{size:,} bytes instead of {expected:,}")
-    return offset, dtype, shape
+    expected = array.offset + array.nbytes
+    if size != expected or not array.flags.c_contiguous:
+        raise _damaged(path, f"{size:,} bytes instead of {expected:,}, or stored in columns")
+    return array.offset, array.dtype, array.shape
 
 
 def _damaged(path: Path, problem: str) -> SealError:
@@ -61,6 +58,12 @@ def _damaged(path: Path, problem: str) -> SealError:
         expected="a whole npy file, as it was written",
         do=f"delete {path.parent} and run the step that writes it again (notebook 01 assembles pairs)",
     )
+
+
+def find_runs(rows: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Where in `rows` the runs of numbers that follow each other begin and end."""
+    starts = np.flatnonzero(np.diff(rows, prepend=-2) != 1)
+    return pairwise([*starts.tolist(), len(rows)])
 
 
 class RowFile:
@@ -101,26 +104,10 @@ class RowFile:
         outside = rows[(rows < 0) | (rows >= len(self))]
         if outside.size:
             raise IndexError(f"there is no row {outside[0]} among {len(self)} of {self.path}")
-        starts = np.concatenate([[0], np.flatnonzero(np.diff(rows) != 1) + 1]) if len(rows) else np.empty(0, np.int64)
-        lengths = np.diff(np.append(starts, len(rows)))
-        return self._read(rows[starts].tolist(), lengths.tolist())
-
-    def __getitem__(self, rows: slice) -> np.ndarray:
-        """Read consecutive rows, as numpy's slices name them."""
-        start, stop, step = rows.indices(len(self))
-        if step != 1:
-            raise IndexError(f"rows {start} to {stop} of {self.path} in steps of {step}: give their numbers to `read`")
-        return self._read([start], [max(0, stop - start)])
-
-    def _read(self, firsts: list[int], lengths: list[int]) -> np.ndarray:
-        """Announce runs of rows to the kernel, all at once, and read them."""
-        out = np.empty((sum(lengths), *self.row), dtype=self.dtype)
+        out = np.empty((len(rows), *self.row), dtype=self.dtype)
         offset, size, whole = self._layout[0], self._row_bytes, _bytes_of(out)
-        runs, begin = [], 0
-        for first, length in zip(firsts, lengths, strict=True):
-            runs.append((whole[begin : begin + length * size], offset + first * size))
-            begin += length * size
-        for left, place in runs:
+        runs = [(whole[i * size : j * size], offset + int(rows[i]) * size) for i, j in find_runs(rows)]
+        for left, place in runs:  # all are announced to the kernel before the first is read
             _advise(self._reading, place, len(left), "POSIX_FADV_WILLNEED")
         for left, place in runs:
             while left:
@@ -129,6 +116,10 @@ class RowFile:
                     raise _damaged(self.path, "it ends early")
                 left, place = left[got:], place + got
         return out
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """Read the rows that a slice names."""
+        return self.read(np.arange(*rows.indices(len(self))))
 
     def write(self, start: int, values: np.ndarray) -> None:
         """Put consecutive rows in their place; `sync` makes sure that they are on the disk.

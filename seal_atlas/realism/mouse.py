@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from seal import paths
-from seal.data.sample_files import is_made, write_sample
+from seal.data.sample_files import is_made, list_samples, write_files
 from seal.errors import SealError
 from seal.files import Made, atomic
 from seal.models import package_index
@@ -72,7 +72,8 @@ def prepare(profile: Profile | None = None) -> Path:
     counts, pixels = _read(fetch_archive())
     data, um_per_px = _on_grid(counts)
     _write_image(image, pixels)
-    write_sample(root, _row(data, um_per_px) | {"made": made.stamp()}, data, None, um_per_px)
+    write_files(root, _row(data, um_per_px) | {"made": made.stamp()}, data, None, um_per_px)
+    list_samples(root, [NAME])
     return root
 
 

@@ -1,16 +1,16 @@
 """MAPLE, the paper's training and test sets, rebuilt from HEST-1k's metadata table by rule.
 
 Which samples the paper took is not public. `rules` selects, `same_donor` infers who gave them, `testset` leaves whole
-donors out, `audit` proves that nobody is on both sides, and `report` says where the outcome comes from. All of them
-read the table alone; `tools.hest_audit` looks into the files for sections that the table does not tell apart.
+donors out and proves that nobody is on both sides. All of them read the table alone; `tools.hest_audit` looks into the
+files for sections that the table does not tell apart.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from seal.data.maple import audit, rules, same_donor, testset
-from seal.data.samples import Sample, find_hest_table, read_samples, read_table
+from seal.data.maple import rules, same_donor, testset
+from seal.data.samples import find_hest_table, read_table
 from seal.files import digest
 from seal.profiles import SelectionSettings
 
@@ -72,7 +72,7 @@ def select(
     samples = samples.assign(role=samples["donor"].isin(tested).map({True: "test", False: "train"}))
     kept = ["id", "organ", "disease_state", "technology", "spots", "study", "donor", "section", "basis", "role"]
     samples = samples[[*kept, "license", "dataset_title"]].sort_values("id", ignore_index=True)
-    audit.require_apart(samples)
+    testset.require_apart(samples)
     return Selection(samples, waterfall)
 
 
@@ -87,16 +87,14 @@ def read_selection(root: Path, settings: SelectionSettings | None = None) -> Sel
     return select(read_table(path), settings, pd.read_csv(found, dtype=str) if found.is_file() else None)
 
 
-def select_samples(root: Path, settings: SelectionSettings | None = None) -> list[Sample]:
-    """MAPLE's samples of a tree whose counts are there, sorted by id; all samples where the table is not HEST-1k's.
+def as_samples(samples: "pd.DataFrame") -> "pd.DataFrame":
+    """`Selection.samples` in the form of `seal.data.pairs.tabulate_samples`, before any file is there.
 
-    Raises
-    ------
-    SealError
-        The table is bad, or no sample's counts are there.
+    Spots are those under tissue by HEST-1k's table, each of which should give a pair.
     """
-    selection = read_selection(root, settings)
-    if selection is None:
-        return read_samples(root)
-    table = read_table(root).drop(columns=["donor", "role"])
-    return read_samples(root, table.merge(selection.samples[["id", "donor", "role"]], on="id"))
+    return samples.rename(columns={"dataset_title": "dataset", "license": "licence"}).assign(
+        pairs=samples["spots"],
+        simulated=False,
+        fold=samples["role"].where(samples["role"] == "test", None),
+        counted="metadata",
+    )

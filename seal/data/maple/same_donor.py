@@ -16,9 +16,11 @@ Source: our choice; the gaps and the known cases: HEST-1k's table v1.1.0 and the
 """
 
 import re
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from seal.errors import SealError
 
@@ -35,27 +37,6 @@ _PATIENT = re.compile(r"patients?[ _]?([0-9]+(?: ?, ?[0-9]+)*)", re.IGNORECASE)
 # (V19D02-085) nor an accession (GSM7659430), which name no donor.
 _CODE = re.compile(r"(?:[A-Z]{1,4}\d{2,}|\d{2}-\d{4,})")
 _NO_CODE = re.compile(r"V\d{2}[A-Z]\d{2}|GS[EM]\d+|SP\d+")
-
-
-class Groups:
-    """Disjoint sets of names that grow together."""
-
-    def __init__(self, names: Iterable[str]) -> None:
-        self._parent = {name: name for name in names}
-
-    def find(self, name: str) -> str:
-        """One name of the set that holds `name`, the same for all in it."""
-        while self._parent[name] != name:
-            self._parent[name] = self._parent[self._parent[name]]
-            name = self._parent[name]
-        return name
-
-    def join(self, names: Sequence[str]) -> None:
-        """Make one set of all that hold one of `names`."""
-        roots = {self.find(name) for name in names}
-        first = min(roots, default=None, key=in_order)
-        for root in roots:
-            self._parent[root] = first
 
 
 def in_order(name: str) -> tuple:
@@ -90,8 +71,6 @@ def infer(frame: "pd.DataFrame", overlaps: "pd.DataFrame | None" = None) -> "pd.
     SealError
         The table lacks a column.
     """
-    import pandas as pd
-
     missing = [column for column in (*NEEDED, *SECTION) if column not in frame]
     if missing:
         raise SealError(
@@ -100,29 +79,22 @@ def infer(frame: "pd.DataFrame", overlaps: "pd.DataFrame | None" = None) -> "pd.
             do="take HEST-1k's own table, HEST_v*.csv: donors are inferred from these columns",
         )
     rows = frame.to_dict("records")
-    studies = _studies(rows)
-    donors, basis = _within_studies(rows, studies)
-    linked = _codes(rows, studies)
-    sections = Groups(row["id"] for row in rows)
-    for names in [*_repeated(frame), *_related(frame, overlaps, "same section")]:
-        sections.join(names)
-        linked.append(names)
-    linked += _related(frame, overlaps, None)
-    ids = [row["id"] for row in rows]
-    alone = {name: donors.find(name) for name in ids}
-    for names in linked:
-        donors.join(names)
-    for names in _group((donors.find(name), name) for name in ids):
+    ids = frame["id"].tolist()
+    study = _join(ids, _group((key, row["id"]) for row in rows for key in _study_keys(row)))
+    own, basis = _within_studies(rows, study)
+    repeated = [*_repeated(frame), *_related(frame, overlaps, "same section")]
+    linked = [*_codes(rows, study), *repeated, *_related(frame, overlaps, None)]
+    alone, donor = _join(ids, own), _join(ids, [*own, *linked])
+    for names in _group((donor[name], name) for name in ids):
         if len({alone[name] for name in names}) > 1:
             basis |= dict.fromkeys(names, "joined by a code, a section or what is known")
-    columns = {
-        "id": ids,
-        "study": _named(ids, studies),
-        "donor": [f"donor {name}" for name in _named(ids, donors)],
-        "section": _named(ids, sections),
-        "basis": [basis[name] for name in ids],
-    }
-    return pd.DataFrame(columns, index=frame.index)
+    section = _join(ids, repeated)
+    return frame[["id"]].assign(
+        study=frame["id"].map(study),
+        donor="donor " + frame["id"].map(donor),
+        section=frame["id"].map(section),
+        basis=frame["id"].map(basis),
+    )
 
 
 def _group(named: Iterable[tuple[Hashable, str]]) -> list[list[str]]:
@@ -133,24 +105,24 @@ def _group(named: Iterable[tuple[Hashable, str]]) -> list[list[str]]:
     return list(groups.values())
 
 
-def _named(ids: Sequence[str], groups: Groups) -> list[str]:
-    """The first sample of each one's group."""
-    first: dict[str, str] = {}
-    for name in sorted(ids, key=in_order):
-        first.setdefault(groups.find(name), name)
-    return [first[groups.find(name)] for name in ids]
+def _join(ids: Sequence[str], together: Iterable[Sequence[str]]) -> dict[str, str]:
+    """Make one set of all names that are together anywhere: each name's set, named after its first sample."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    ordered = sorted(ids, key=in_order)
+    place = {name: i for i, name in enumerate(ordered)}
+    links = np.array([(place[names[0]], place[name]) for names in together for name in names], dtype=int)
+    ends = tuple(links.reshape(-1, 2).T)
+    graph = coo_array((np.ones(len(links)), ends), shape=(len(ordered), len(ordered)))
+    _, labels = connected_components(graph, directed=False)
+    _, first = np.unique(labels, return_index=True)
+    return {name: ordered[first[label]] for name, label in zip(ordered, labels, strict=True)}
 
 
 def text(value: object) -> str:
     """A cell as text; blank where it is missing, as HEST-1k writes some of its missing patients."""
     return "" if value is None or value != value else str(value).strip()
-
-
-def _studies(rows: Sequence[dict]) -> Groups:
-    studies = Groups(row["id"] for row in rows)
-    for names in _group((key, row["id"]) for row in rows for key in _study_keys(row)):
-        studies.join(names)
-    return studies
 
 
 def _study_keys(row: dict) -> list[tuple]:
@@ -171,15 +143,15 @@ def patients(row: dict) -> set[str]:
     return {number.strip() for number in found[1].split(",")} if found else set()
 
 
-def _within_studies(rows: Sequence[dict], studies: Groups) -> tuple[Groups, dict[str, str]]:
+def _within_studies(rows: Sequence[dict], study: Mapping[str, str]) -> tuple[list[list[str]], dict[str, str]]:
+    """Samples of one donor by rule 2, and what that rests on."""
     named = {row["id"]: patients(row) for row in rows}
-    donors, basis = Groups(named), {}
-    for study in _group((studies.find(name), name) for name in named):
-        whole = not all(named[name] for name in study)
-        for names in [study] if whole else _group((patient, name) for name in study for patient in named[name]):
-            donors.join(names)
+    donors, basis = [], {}
+    for names in _group((study[name], name) for name in named):
+        whole = not all(named[name] for name in names)
+        donors += [names] if whole else _group((patient, name) for name in names for patient in named[name])
         why = "study: not every sample names its patient" if whole else "patient, named by the table"
-        basis |= dict.fromkeys(study, why)
+        basis |= dict.fromkeys(names, why)
     return donors, basis
 
 
@@ -190,11 +162,11 @@ def codes(subseries: str) -> set[str]:
     return {part for part in parts if _CODE.fullmatch(part)}
 
 
-def _codes(rows: Sequence[dict], studies: Groups) -> list[list[str]]:
+def _codes(rows: Sequence[dict], study: Mapping[str, str]) -> list[list[str]]:
     """Samples of different studies that bear one donor's code; within a study rule 2 knows better."""
     coded = [(row, code) for row in rows for code in codes(text(row["subseries"]))]
     groups = _group(((row["species"], row["organ"], code), row["id"]) for row, code in coded)
-    return [names for names in groups if len({studies.find(name) for name in names}) > 1]
+    return [names for names in groups if len({study[name] for name in names}) > 1]
 
 
 def _repeated(frame: "pd.DataFrame") -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""MAPLE-Test: whole donors of six organs, chosen by rule before anything is trained.
+"""MAPLE-Test: whole donors of six organs, chosen by rule before anything is trained; nobody is on both sides.
 
 Which organs and samples the paper tests on is not public; it says six organs and about 70,000 spots. Our rule:
 
@@ -12,6 +12,7 @@ Which organs and samples the paper tests on is not public; it says six organs an
 import hashlib
 from typing import TYPE_CHECKING
 
+from seal.data.maple.rules import bench_samples
 from seal.errors import SealError
 from seal.profiles import SelectionSettings
 
@@ -57,3 +58,31 @@ def _of_organ(samples: "pd.DataFrame", organ: str, share: float) -> list[str]:
     enough = len(chosen) >= 2 and reached >= LEAST * share
     left = len(spots) - len(chosen) >= 2 and spots.sum() - reached >= TRAINED_ON * spots.sum()
     return chosen if enough and left else []
+
+
+def require_apart(samples: "pd.DataFrame") -> None:
+    """Assert that training and test (`role`) share no donor and no section, and that HEST-Bench's `id` is in neither.
+
+    Raises
+    ------
+    SealError
+        Names the first donor, section or sample that is where it must not be.
+    """
+    for unit in ("donor", "section"):
+        roles = samples.groupby(unit)["role"].nunique()
+        shared = roles.index[roles > 1]
+        if len(shared):
+            both = samples.loc[samples[unit] == shared[0]]
+            sides = "; ".join(f"{role}: {', '.join(part['id'])}" for role, part in both.groupby("role"))
+            raise SealError(
+                f"{unit} {shared[0]!r} is on both sides of the split ({sides})",
+                expected=f"each {unit} in training or in the test set",
+                do="move its samples to one side, or leave them out",
+            )
+    benchmark = sorted(bench_samples() & set(samples["id"]))
+    if benchmark:
+        raise SealError(
+            f"{benchmark[0]} belongs to HEST-Bench",
+            expected="samples outside HEST-Bench",
+            do="leave it out: the benchmark is tested on",
+        )

@@ -10,15 +10,15 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from seal import paths
-from seal.data.sample_files import check_counts, is_made, write_sample
-from seal.data.samples import FIELD, read_table
+from seal.data.sample_files import check_counts, is_made, list_samples, write_files
+from seal.data.samples import FIELD
+from seal.data.sources import refuse_settings
 from seal.errors import SealError
 from seal.files import Made, atomic, contents, sha256
 from seal.profiles import Profile
@@ -60,8 +60,8 @@ class SectionFiles:
 
 def known_hashes() -> dict[str, str]:
     """SHA-256 of the files we have seen, by path below `data`; not all of the data set."""
-    text = resources.files("seal.data.sources").joinpath("her2st_files.csv").read_text(encoding="utf-8")
-    return {row["path"]: row["sha256"] for row in csv.DictReader(text.splitlines())}
+    with Path(__file__).with_name("her2st_files.csv").open(newline="") as file:
+        return {row["path"]: row["sha256"] for row in csv.DictReader(file)}
 
 
 def local_sections(folder: Path) -> list[SectionFiles]:
@@ -133,12 +133,11 @@ def _unpack(archive: Path, folder: Path) -> None:
                 name = "/".join(parts)
                 if name in known and sha256(target) != known[name]:
                     raise zipfile.BadZipFile(f"{name} has another SHA-256 than {known[name][:12]}...")
+        if not folder.is_dir():
+            raise zipfile.BadZipFile(f"nothing in it is of her2st: no data/ with {', '.join(FOLDERS.values())}")
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         archive.unlink()  # or the next run would find it again
         raise _bad(archive, f"{error}; deleted", "a whole zip archive, its files as we know them") from error
-    if not folder.is_dir():
-        archive.unlink()
-        raise _bad(archive, "nothing in it is of her2st; deleted", f"data/ with {', '.join(FOLDERS.values())}")
 
 
 def read_section(section: SectionFiles) -> "tuple[AnnData, float]":
@@ -237,13 +236,9 @@ def _labels(path: Path, spots: "pd.DataFrame") -> list[str | None]:
 
 def _um_per_px(spots: "pd.DataFrame", section: SectionFiles) -> float:
     """Um a pixel: the pitch over the median pixel distance of spots next to each other in a row of the grid."""
-    place = {(x, y): xy for x, y, *xy in spots[["x", "y", "pixel_x", "pixel_y"]].to_numpy()}
-    distances = [
-        np.hypot(place[x + 1, y][0] - xy[0], place[x + 1, y][1] - xy[1])
-        for (x, y), xy in place.items()
-        if (x + 1, y) in place
-    ]
-    if not distances:
+    beside = spots.merge(spots.assign(x=spots["x"] + 1), on=["x", "y"])
+    distances = np.hypot(beside["pixel_x_x"] - beside["pixel_x_y"], beside["pixel_y_x"] - beside["pixel_y_y"])
+    if distances.empty:
         raise _bad(section.spots, "no two spots lie next to each other", "spots on a grid")
     return PITCH / float(np.median(distances))
 
@@ -273,22 +268,16 @@ def convert(section: SectionFiles, root: Path) -> None:
     """Write one section as a sample, unless it is there, made from the same files."""
     files = {n: getattr(section, n) for n in ("counts", "spots", "image", "labels") if getattr(section, n) is not None}
     made = Made("her2st's samples", VERSION, dict(zip(files, contents(files.values()), strict=True)))
-    if _is_listed(root, section) and is_made(root, section.sample, made):
+    written = {"st": "h5ad", "patches": "h5"} if "image" in files else {"st": "h5ad"}
+    whole = all((root / kind / f"{section.sample}.{suffix}").is_file() for kind, suffix in written.items())
+    if whole and is_made(root, section.sample, made):
         return
     data, um_per_px = read_section(section)
     patches = None
     if section.image is not None:
         image, side = SlideImage(section.image), round(FIELD / um_per_px)
         patches = np.stack([image.region(x, y, side, side) for x, y in data.obsm["spatial"]])  # [spots, side, side, 3]
-    write_sample(root, _row(section, data, um_per_px) | {"made": made.stamp()}, data, patches, um_per_px)
-
-
-def _is_listed(root: Path, section: SectionFiles) -> bool:
-    """Say whether a sample's row and files are there."""
-    if not (root / "metadata.csv").is_file() or section.sample not in set(read_table(root)["id"]):
-        return False
-    patches = section.image is None or (root / "patches" / f"{section.sample}.h5").is_file()
-    return patches and (root / "st" / f"{section.sample}.h5ad").is_file()
+    write_files(root, _row(section, data, um_per_px) | {"made": made.stamp()}, data, patches, um_per_px)
 
 
 def prepare(profile: Profile) -> Path:
@@ -297,19 +286,16 @@ def prepare(profile: Profile) -> Path:
     Raises
     ------
     SealError
-        No copy and no network, or a damaged file.
+        No copy and no network, a damaged file, or `source_settings`: there are none.
     """
     from tqdm import tqdm
 
+    refuse_settings(profile)
     local = os.environ.get("SEAL_HER2ST")
     sections = local_sections(Path(local).expanduser() if local else fetch())
     root = paths.samples("her2st")
     for section in tqdm(sections, desc="her2st sections", unit="section"):
         convert(section, root)
-    # Samples of an earlier, larger copy leave the table, so that results follow from this copy alone.
-    table = read_table(root)
-    wanted = table["id"].isin([section.sample for section in sections])
-    if not wanted.all():
-        with atomic(root / "metadata.csv") as temporary:
-            table[wanted].drop(columns="donor").to_csv(temporary, index=False)
+    # samples of an earlier, larger copy are not listed, so that results follow from this copy alone
+    list_samples(root, [section.sample for section in sections])
     return root

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from seal import paths
 from seal.data import maple
-from seal.data.samples import Sample
+from seal.data.samples import Sample, read_samples, read_table
+from seal.data.sources import refuse_settings
 from seal.errors import SealError
 from seal.profiles import Profile
 
@@ -21,8 +22,9 @@ def prepare(profile: Profile) -> Path:
     Raises
     ------
     SealError
-        There is none; HEST-1k is gated, so it must be asked for first.
+        There is none; HEST-1k is gated, so it must be asked for first. Or `source_settings`: there are none.
     """
+    refuse_settings(profile)
     root = home()
     if not (root / "st").is_dir():
         raise SealError(
@@ -35,5 +37,15 @@ def prepare(profile: Profile) -> Path:
 
 
 def select_samples(profile: Profile, root: Path) -> list[Sample]:
-    """MAPLE's samples of a prepared tree; see `seal.data.maple.select_samples`."""
-    return maple.select_samples(root, profile.selection)
+    """MAPLE's samples of a tree whose counts are there, sorted by id; all samples where the table is not HEST-1k's.
+
+    Raises
+    ------
+    SealError
+        The table is bad, or no sample's counts are there.
+    """
+    selection = maple.read_selection(root, profile.selection)
+    if selection is None:
+        return read_samples(root)
+    table = read_table(root).drop(columns=["donor", "role"])
+    return read_samples(root, table.merge(selection.samples[["id", "donor", "role"]], on="id"))

@@ -40,6 +40,12 @@ def pictures(spots=6, side=224, seed=0):
     return np.random.default_rng(seed).integers(0, 256, size=(spots, side, side, 3), dtype=np.uint8)
 
 
+def write_sample(root, row, data, patches, um_per_px):
+    """A sample's files and its row of the table."""
+    sample_files.write_files(root, row, data, patches, um_per_px)
+    sample_files.list_samples(root)
+
+
 @pytest.fixture
 def root(tmp_path):
     return tmp_path / "tree"
@@ -47,5 +53,5 @@ def root(tmp_path):
 
 @pytest.fixture
 def sample(root):
-    sample_files.write_sample(root, ROW, counts(), pictures(), 0.5)
+    write_sample(root, ROW, counts(), pictures(), 0.5)
     return read_samples(root)[0]

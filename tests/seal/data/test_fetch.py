@@ -19,7 +19,8 @@ from huggingface_hub.utils import _headers
 from scipy.sparse import csr_matrix
 
 from seal import files, profiles
-from seal.data import fetch, maple, sample_files
+from seal.data import fetch, sample_files
+from seal.data.sources import hest
 from seal.errors import SealError
 from tests import hub_server
 from tests.seal.data.maple.conftest import table
@@ -101,7 +102,7 @@ def test_what_is_planned_is_fetched_and_read(hub, tree, root, faults):
     assert in_folder(root) == {*wanted, *OURS}
     assert same(root, tree, wanted)
     assert faults.fetched() == sorted(wanted)  # each once
-    sample, _ = maple.select_samples(root, SETTINGS)
+    sample, _ = hest.select_samples(profiles.get("maple", selection=SETTINGS), root)
     assert sample_files.read_counts(sample).n_obs == 4
     assert sample_files.patch_barcodes(sample) == [f"spot{i}" for i in range(4)]
     again = fetch.plan(IDS, root)
@@ -330,6 +331,14 @@ def test_samples_that_lack_files_are_named_together_and_can_be_skipped(tree, roo
         assert plan.samples == ("S0",)
         fetch.fetch(plan)
     assert same(root, tree, sample_paths("S0"))
+
+
+@pytest.mark.parametrize(("skip", "advice"), [("S00", "did you mean 'S0'?"), ("TENX1", "leave it out")])
+def test_a_sample_to_skip_that_is_not_fetched_is_named(hub, root, faults, skip, advice):
+    with pytest.raises(SealError, match=f"--skip {skip}: not among the 2 samples") as caught:
+        fetch.plan(IDS, root, skip=["S1", skip])
+    assert advice in caught.value.do
+    assert faults.asked == []
 
 
 def test_room_is_looked_at_before(hub, root, monkeypatch, faults):

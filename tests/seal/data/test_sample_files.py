@@ -13,7 +13,7 @@ from scipy.sparse import csr_matrix
 from seal.data import grid, sample_files
 from seal.data.samples import read_samples
 from seal.errors import SealError
-from tests.seal.data.conftest import ROW, counts, pictures
+from tests.seal.data.conftest import ROW, counts, pictures, write_sample
 
 
 def patches(sample, barcodes, size=224, um_per_px=0.5):
@@ -106,7 +106,7 @@ def test_visium_hd_is_counted_through_and_put_in_its_place(root):
     data.obs["array_row"], data.obs["array_col"] = np.divmod(np.arange(11), 4)
     data.obs["pxl_row_in_fullres"], data.obs["pxl_col_in_fullres"] = 90 + 467.5 * np.array(np.divmod(kept, 4))
     row = {"st_technology": "Visium HD", "pixel_size_um_estimated": 128 / 467.5}
-    sample_files.write_sample(root, ROW | row, data, pictures(11), 0.5)
+    write_sample(root, ROW | row, data, pictures(11), 0.5)
     (sample,) = read_samples(root)
     assert sample.grid == "square"
     obs = sample_files.read_counts(sample).obs
@@ -146,7 +146,7 @@ def test_patches_come_in_the_order_asked_for(sample):
 
 
 def test_patches_come_in_chunks(root):
-    sample_files.write_sample(root, ROW, counts(600), pictures(600, side=8), 14.0)
+    write_sample(root, ROW, counts(600), pictures(600, side=8), 14.0)
     (sample,) = read_samples(root)
     order = np.random.default_rng(1).permutation(600)
     chunks = list(sample_files.read_patches(sample, [f"spot{i}" for i in order], 8, 14.0))
@@ -227,7 +227,7 @@ def slide(root):
     pixels = np.random.default_rng(7).integers(0, 256, size=(300, 800, 3), dtype=np.uint8)
     (root / "wsis").mkdir(parents=True)
     tifffile.imwrite(root / "wsis" / "S1.tif", pixels, photometric="rgb", tile=(128, 128), compression="deflate")
-    sample_files.write_sample(root, {**ROW, "pixel_size_um_estimated": 1.12}, counts(), None, 0.5)
+    write_sample(root, {**ROW, "pixel_size_um_estimated": 1.12}, counts(), None, 0.5)
     return read_samples(root)[0], pixels
 
 
@@ -291,5 +291,5 @@ def test_a_failed_write_lists_nothing(root):
             raise OSError("the disk is gone")
 
     with pytest.raises(OSError, match="the disk is gone"):
-        sample_files.write_sample(root, ROW, Unwritable(), None, 0.5)
+        write_sample(root, ROW, Unwritable(), None, 0.5)
     assert [p for p in root.rglob("*") if p.is_file()] == []

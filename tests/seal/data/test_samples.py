@@ -6,10 +6,9 @@ import re
 import pandas as pd
 import pytest
 
-from seal.data import sample_files
 from seal.data.samples import read_samples, read_table
 from seal.errors import SealError
-from tests.seal.data.conftest import ROW, counts
+from tests.seal.data.conftest import ROW, counts, write_sample
 
 # ---- the table ----
 
@@ -81,7 +80,7 @@ def test_unknown_donors_of_a_study_are_one(root):
 
 def test_samples_with_counts_alone_are_listed(root):
     for name in ("S2", "S1"):
-        sample_files.write_sample(root, {**ROW, "id": name}, counts(), None, 0.5)
+        write_sample(root, {**ROW, "id": name}, counts(), None, 0.5)
     table = pd.read_csv(root / "metadata.csv", dtype=str)
     write_table(root, pd.concat([table, table.iloc[:1].assign(id="S0")]))
     assert [s.id for s in read_samples(root)] == ["S1", "S2"]
@@ -102,7 +101,7 @@ def test_a_samples_facts(sample, root):
 
 def test_a_square_grid_follows_from_the_technology(root):
     row = {**ROW, "st_technology": "Spatial Transcriptomics"}
-    sample_files.write_sample(root, row, counts(), None, 0.5)
+    write_sample(root, row, counts(), None, 0.5)
     assert read_samples(root)[0].grid == "square"
     assert not read_samples(root)[0].has_image
 
@@ -111,14 +110,14 @@ def test_a_square_grid_follows_from_the_technology(root):
 def test_flags_of_one_sample_do_not_reach_the_other(root, order):
     rows = [{**ROW, "id": "A", "normalised": True, "simulated": True, "grid": "square"}, {**ROW, "id": "B"}]
     for i in order:
-        sample_files.write_sample(root, rows[i], counts(), None, 0.5)
+        write_sample(root, rows[i], counts(), None, 0.5)
     first, second = read_samples(root)
     assert (first.normalised, first.simulated, first.grid) == (True, True, "square")
     assert (second.normalised, second.simulated, second.grid) == (False, False, "visium")
 
 
 def test_writing_again_replaces_the_row(sample, root):
-    sample_files.write_sample(root, {**ROW, "organ": "Lung"}, counts(), None, 0.5)
+    write_sample(root, {**ROW, "organ": "Lung"}, counts(), None, 0.5)
     (again,) = read_samples(root)
     assert again.organ == "Lung"
     assert again.donor == "007"

@@ -30,7 +30,16 @@ def reader(tmp_path, array):
 
 
 ROWS = [[0], [22], [4, 4, 0, 21], [], np.array([], dtype=np.int64), np.arange(NUMBER)[::-1], np.arange(NUMBER)]
-SLICES = [slice(None), slice(3, 9), slice(20, 99), slice(-4, None), slice(9, 3), slice(0, 0)]
+SLICES = [
+    slice(None),
+    slice(3, 9),
+    slice(20, 99),
+    slice(-4, None),
+    slice(9, 3),
+    slice(0, 0),
+    slice(1, 20, 2),
+    slice(None, None, -1),
+]
 
 
 @pytest.mark.parametrize("rows", ROWS, ids=str)
@@ -52,8 +61,6 @@ def test_slices_equal_numpys(reader, array, rows):
 def test_what_are_no_rows(reader, rows):
     with pytest.raises(IndexError, match="there is no row"):
         reader.read(rows)
-    with pytest.raises(IndexError, match="in steps of 2"):
-        reader[::2]
 
 
 def test_two_axes_may_number_the_rows(tmp_path):

@@ -12,13 +12,13 @@ from scipy.sparse import csr_matrix
 
 from figures import T01_T08_data
 from seal import profiles, results
-from seal.data import sample_files
 from seal.data.assemble import assemble
 from seal.data.pairs import tabulate_panel, tabulate_samples
 from seal.evaluate import patch, scoring
 from seal.evaluate.ablation import Ablation
 from seal.evaluate.methods import METHODS, Method, find_methods
 from seal.evaluate.metrics import interval, mean_pearson, resamples
+from tests.seal.data.conftest import write_sample
 
 SPOTS, SIDE = 20, 8
 GENES = [*(f"G{i:02}" for i in range(16)), "BLANK-1"]
@@ -80,7 +80,7 @@ def write(root, organ, number, layers=("oracle", "ceiling"), simulated=True):
         "dataset_title": "made up",
     }
     row |= {"license": "none", "simulated": simulated, "grid": "visium"}
-    sample_files.write_sample(root, row, data, patches, 14.0)
+    write_sample(root, row, data, patches, 14.0)
 
 
 @pytest.fixture(scope="module")

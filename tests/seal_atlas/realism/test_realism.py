@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter
 
 from figures.style import mark, new_figure, style
 from seal import results
-from seal.data.sample_files import write_sample
+from seal.data.sample_files import list_samples, write_files
 from seal.data.samples import read_samples
 from seal.errors import SealError
 from seal_atlas.realism import (
@@ -219,7 +219,8 @@ def make_sample(root, name, *, simulated, organ="Breast", spots=48, picture=True
     about = {"id": name, "organ": organ, "disease_state": "Cancer", "species": "Homo sapiens", "patient": name}
     about |= {"st_technology": "Visium", "dataset_title": "made up", "license": "none", "grid": "visium"}
     about |= {"pixel_size_um_estimated": 0.5, "simulated": simulated, "normalised": normalised}
-    write_sample(root, about, data, patches, 0.5)
+    write_files(root, about, data, patches, 0.5)
+    list_samples(root)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from scipy.sparse import csr_matrix
 
-from seal.data.sample_files import list_samples, write_sample
+from seal.data.sample_files import list_samples, write_files
 from seal.data.samples import COLUMNS, read_samples
 from seal.data.sources import her2st
 from seal.errors import SealError
@@ -356,7 +356,7 @@ def tree(tmp_path):
         data.obs["in_tissue"] = 1
         data.obsm["spatial"] = data.obs[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy()
         row = dict.fromkeys(COLUMNS, "x") | {"id": name, "pixel_size_um_estimated": 0.5}
-        write_sample(root, row, data, pictures.get(name), 1.0)
+        write_files(root, row, data, pictures.get(name), 1.0)
     list_samples(root)
     return root
 

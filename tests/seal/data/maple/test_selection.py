@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 
 from figures import T01_T08_data
-from seal.data import maple
-from seal.data.maple import audit, bench, report, rules, same_donor, testset
+from seal import profiles
+from seal.data import fetch, maple
+from seal.data.maple import rules, same_donor, testset
+from seal.data.sources import hest
 from seal.errors import SealError
 from seal.files import sha256
 from seal.profiles import SelectionSettings
@@ -35,7 +37,7 @@ def test_the_papers_rules_leave_what_its_description_leaves(selection):
 
 def test_disease_states_after_the_papers_rules(real):
     frame = real[real["species"].eq("Homo sapiens") & real["st_technology"].isin(rules.TECHNOLOGIES)]
-    frame = frame[frame["organ"].isin(rules.ORGANS) & ~frame["id"].isin(bench.samples())]
+    frame = frame[frame["organ"].isin(rules.ORGANS) & ~frame["id"].isin(rules.bench_samples())]
     share = frame.groupby("disease_state")["spots_under_tissue"].sum() / frame["spots_under_tissue"].sum()
     assert share["Cancer"] + share["Tumor"] == pytest.approx(0.448, abs=5e-4)
     assert [round(float(share[s]), 3) for s in ("Diseased", "Healthy", "Treated")] == [0.184, 0.316, 0.052]
@@ -74,9 +76,9 @@ def test_the_split_of_the_real_table(selection):
 
 def test_no_sample_or_donor_of_hest_bench_is_in(real, selection):
     inferred = same_donor.infer(real)
-    of_bench = set(inferred.loc[inferred["id"].isin(bench.samples()), "donor"])
+    of_bench = set(inferred.loc[inferred["id"].isin(rules.bench_samples()), "donor"])
     assert not set(selection.samples["donor"]) & of_bench
-    assert not set(selection.samples["id"]) & bench.samples()
+    assert not set(selection.samples["id"]) & rules.bench_samples()
 
 
 def test_the_selection_has_a_hash(real, selection):
@@ -91,7 +93,7 @@ def test_the_samples_of_a_tree_are_those_of_the_selection(shared, tmp_path, sele
     (tmp_path / "st").mkdir()
     for name in ("TENX95", "NCBI599", test, "MISC101"):  # HEST-Bench, a repetition, and two that stay
         (tmp_path / "st" / f"{name}.h5ad").touch()
-    found = {sample.id: sample for sample in maple.select_samples(tmp_path)}
+    found = {sample.id: sample for sample in hest.select_samples(profiles.MAPLE, tmp_path)}
     assert set(found) == {test, "MISC101"}
     assert (found[test].role, found["MISC101"].role) == ("test", "train")
     assert found[test].donor == chosen.loc[test, "donor"]
@@ -140,11 +142,11 @@ def test_of_one_section_the_whole_transcriptome_stays():
 
 
 def test_hest_bench_is_spelled_out():
-    tasks = bench.tasks()
+    tasks = rules.bench_tasks()
     assert len(tasks) == 9
     assert len(tasks["PRAD"]) == len(tasks["CCRCC"]) == 24
     assert tasks["COAD"] == ("TENX111", "TENX147", "TENX148", "TENX149")
-    assert len(bench.samples()) == sum(map(len, tasks.values()))
+    assert len(rules.bench_samples()) == sum(map(len, tasks.values()))
 
 
 # ---- MAPLE-Test ----
@@ -193,14 +195,14 @@ def split(**changes):
 
 @pytest.mark.parametrize("unit", ["donor", "section"])
 def test_a_split_that_shares_a_donor_or_section_is_refused(unit):
-    audit.require_apart(split())
+    testset.require_apart(split())
     with pytest.raises(SealError, match=re.escape(f"{unit} 'x' is on both sides of the split (test: S2; train: S1)")):
-        audit.require_apart(split(**{unit: "x"}))
+        testset.require_apart(split(**{unit: "x"}))
 
 
 def test_a_split_with_hest_bench_is_refused():
     with pytest.raises(SealError, match="TENX95 belongs to HEST-Bench"):
-        audit.require_apart(split(id=["TENX95", "S2"]))
+        testset.require_apart(split(id=["TENX95", "S2"]))
 
 
 def test_beside_the_paper(selection):
@@ -217,13 +219,13 @@ def test_where_a_selection_comes_from(shared, tmp_path, selection):
     csv = tmp_path / "HEST_v1_1_0.csv"
     csv.write_bytes((shared / "hest" / "HEST_v1_1_0.csv").read_bytes())
     known = {"table": csv.name, "sha256": sha256(csv), "selection": selection.hash}
-    assert report.origin(tmp_path, selection) == {**known, "revision": None}
+    assert fetch.origin(tmp_path, selection) == {**known, "revision": None}
     (tmp_path / "fetch.json").write_text('{"revision": "abc", "files": {}}')
-    assert report.origin(tmp_path, selection) == {**known, "revision": "abc"}
+    assert fetch.origin(tmp_path, selection) == {**known, "revision": "abc"}
 
 
 def test_samples_as_results_know_them(selection):
-    samples = report.as_samples(selection.samples)
+    samples = maple.as_samples(selection.samples)
     assert samples["fold"].eq("test").sum() == (selection.samples["role"] == "test").sum()
     assert samples["pairs"].sum() == selection.samples["spots"].sum()
     assert T01_T08_data.samples_by_technology(samples)["spots"].iloc[-1] == samples["spots"].sum()

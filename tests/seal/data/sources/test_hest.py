@@ -3,7 +3,7 @@
 import pytest
 
 from seal import paths, profiles
-from seal.data.sources import hest
+from seal.data.sources import her2st, hest
 from seal.errors import SealError
 
 
@@ -19,3 +19,10 @@ def test_prepare_says_how_to_get_hest(monkeypatch, tmp_path):
 
 def test_hest_lies_with_the_other_samples_by_default():
     assert hest.home() == paths.samples("hest")
+
+
+@pytest.mark.parametrize(("source", "profile"), [(hest, "maple"), (her2st, "her2st")])
+def test_settings_that_a_source_does_not_read_are_refused(source, profile):
+    with pytest.raises(SealError, match=f"{source.__name__} has no setting 'organs'") as caught:
+        source.prepare(profiles.get(profile, source_settings__organs=("Breast",)))
+    assert profile in caught.value.expected
