@@ -155,8 +155,12 @@ def _clean(arguments: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit status."""
+    return run_command(_run, arguments)
+
+
+def _run(arguments: Sequence[str] | None) -> None:
     parsed = _parser().parse_args(arguments)
-    return run_command(parsed.run, parsed)
+    parsed.run(parsed)
 
 
 if __name__ == "__main__":
