@@ -102,8 +102,8 @@ def _problem(data: "AnnData", normalised: bool) -> str | None:
     if not normalised and (values != np.rint(values)).any():
         fraction = values[values != np.rint(values)][0]
         return f"counts hold {fraction}, so they were normalised already{_elsewhere(data)}"
-    if not values.any():
-        return f"all counts are 0{_elsewhere(data)}"
+    if not values.any() and (there := _elsewhere(data)):
+        return f"all counts are 0{there}"
     return None
 
 
