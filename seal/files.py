@@ -126,6 +126,35 @@ def read_json(path: Path) -> Any:
         ) from error
 
 
+# Of files that are whole: what is in their first bytes or in what HDF5 and anndata say; what that means; what to do.
+_WHOLE = (
+    ("version https://git-lfs", "a pointer of git-lfs, not the data", "run `git lfs pull` where it came from"),
+    ("html", "a web page, not the data", "fetch it again, signed in where that is asked for"),
+    ("\x1f\x8b", "packed with gzip", "unpack it"),
+    ("unable to lock file", "locked by another program", "close that program, or set HDF5_USE_FILE_LOCKING=FALSE"),
+    ("is not registered", "packed by a plug-in that is not installed", "pip install hdf5plugin, write it with gzip"),
+    ("can't open directory", "packed by a plug-in that is not installed", "pip install hdf5plugin, write it with gzip"),
+    ("superblock version", "written by a newer HDF5", "update h5py, or write it again in an older format"),
+    ("no read method registered", "written by a newer anndata", "update anndata, or write it again with an older one"),
+)
+
+
+def explain_unreadable(path: Path, error: BaseException) -> tuple[str, str]:
+    """Say why a file could not be read, and what to do: only what has no known reason is called damaged."""
+    said, cause = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}", error
+    try:
+        with Path(path).open("rb") as file:
+            text = file.read(64).decode("latin-1")
+    except OSError as own:  # missing, a folder, or not ours to read
+        return own.strerror or said, "correct the path or the file's rights, or fetch or make it again"
+    while cause is not None:
+        text, cause = f"{text} {cause}".lower(), cause.__cause__ or cause.__context__
+    for sign, what, do in _WHOLE:
+        if sign in text:
+            return f"it is not damaged, but {what}; {said}", do
+    return said, "the file is truncated or corrupt: delete it and fetch or make it again"
+
+
 @contextmanager
 def lock(path: Path, what: str) -> Iterator[None]:
     """Let one process at a time do `what` to `path`; the system frees the lock of one that died."""

@@ -29,7 +29,7 @@ from seal.errors import SealError
 from seal.files import Made, atomic, contents, digest, lock, read_json, require_room, sha256, swap, write_json
 from seal.profiles import Profile
 
-VERSION = 1  # counted up when the same samples and settings give other pairs
+VERSION = 2  # counted up when the same samples and settings give other pairs
 _Bytes = tuple[str, int, int, str, str]  # file, first byte, end, SHA-256 and, in words, whose they are
 ROOM = 1.02  # of the bytes that are counted: small files besides
 
@@ -64,9 +64,10 @@ def _made_from(profile: Profile, samples: Sequence[Sample], aliases: Aliases | N
     """Everything that the pairs depend on: the samples and their files' contents, the settings, the alias table."""
     paths = [(s.id, path) for s in samples for path in (s.st_path, s.patches_path, s.wsi_path)]
     inputs = {f"{name} {path.parent.name}": path for name, path in paths if path is not None and path.is_file()}
+    known = [{k: v for k, v in asdict(s).items() if k != "spot_distance"} for s in samples]  # it is compared, no more
     settings = {name: getattr(profile, name) for name in ("image_size", "um_per_px")}
     parts = {
-        "sample": {s.id: digest(asdict(s) | {"root": None}) for s in samples},
+        "sample": {s.id: digest({**facts, "root": None}) for s, facts in zip(samples, known, strict=True)},
         "file": dict(zip(inputs, contents(inputs.values()), strict=True)),
         "panel": asdict(profile.panel),
         "settings": settings | {name: getattr(profile.evaluation, name) for name in ("split", "folds")},

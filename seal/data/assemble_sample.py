@@ -15,7 +15,7 @@ import numpy as np
 from seal.data import grid, sample_files
 from seal.data.expression import normalise, spot_context, totals
 from seal.data.folds import Section
-from seal.data.genes import Aliases, clean_genes
+from seal.data.genes import Aliases, clean_genes, require_listed
 from seal.data.panel import load as load_panel
 from seal.data.panel import sum_spots
 from seal.data.samples import Sample
@@ -89,23 +89,21 @@ def count(job: Job) -> dict[str, Any]:
         return read_json(job.part("count.json"))
     sample = job.sample
     data = sample_files.read_counts(sample)
-    genes, positions = clean_genes(data.var_names, _read_aliases(job.folder))
-    used = np.zeros(data.n_vars)
-    used[positions] = 1
-    keep = data.X @ used >= job.profile.panel.min_spot_counts
+    genes, summed = clean_genes(data.var_names, _read_aliases(job.folder))
+    keep = data.X @ summed.sum(axis=1) >= job.profile.panel.min_spot_counts
     if sample.has_image:
-        keep &= data.obs_names.isin(sample_files.patch_barcodes(sample))
+        keep &= data.obs_names.isin(sample_files.patch_barcodes(sample, data.obs))
     if "in_tissue" in data.obs:
-        keep &= data.obs["in_tissue"].to_numpy().astype(bool)
+        keep &= data.obs["in_tissue"].to_numpy()
     if not keep.any():
         raise SealError(
             f"sample {sample.id} has no spot with counts, tissue and patch",
             expected="at least one",
             do=f"check {sample.st_path} and its patches, or take the sample out of the metadata table",
         )
-    grid.require_places(data.obs[keep], sample.grid, sample.st_path)
+    grid.require_places(data.obs[keep], sample.grid, sample.st_path, sample.um_per_px, sample.spot_distance)
     order = np.argsort(np.array(genes, dtype=str))
-    counts = csr_array(data.X[np.flatnonzero(keep)][:, positions[order]], dtype=np.float32)
+    counts = csr_array(data.X[np.flatnonzero(keep)], dtype=np.float32) @ summed[:, order]
     counts.sum_duplicates()
     counts.eliminate_zeros()
     with atomic(job.part("counts.npz")) as temporary:
@@ -119,7 +117,8 @@ def count(job: Job) -> dict[str, Any]:
 def _write_spots(job: Job, obs) -> None:
     """A sample's rows of spots.parquet."""
     sample = job.sample
-    frame = obs.rename(columns=dict(zip(grid.PIXELS, ("x", "y"), strict=True)))
+    own = [column for column in (*grid.PLACES, *grid.PIXELS, "label") if column in obs]  # others may be called x or y
+    frame = obs[own].rename(columns=dict(zip(grid.PIXELS, ("x", "y"), strict=True)))
     frame = frame.assign(sample=sample.id, donor=sample.donor, organ=sample.organ, has_image=sample.has_image)
     frame = frame.assign(barcode=obs.index.to_numpy()).reindex(columns=list(INDEX))
     frame["label"] = frame["label"].astype("object").where(frame["label"].notna(), None)
@@ -203,9 +202,10 @@ def write_folds(job: Job) -> None:
     """Write a sample's rows of each fold's tables, context and measured, some spots at a time."""
     if _is_done(job, "folds"):
         return
-    genes, columns = _read_genes(job), {}
+    genes, columns, listed = _read_genes(job), {}, read_json(job.part("count.json"))["genes"]
     for fold in job.folds:
         panel = load_panel(job.folder / "folds" / fold / "panel.json")
+        require_listed(listed, panel.genes, job.sample.id)
         chosen = np.searchsorted(genes, panel.genes)
         columns |= {f"folds/{fold}/context.npy": chosen, f"folds/{fold}/measured.npy": chosen[panel.test_columns]}
     # Only the genes that a panel has; what the others add to a spot's total was kept.

@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from seal.data.samples import say_separator
 from seal.errors import SealError
 from seal.files import digest
 
 if TYPE_CHECKING:
     import pandas as pd
+    from scipy.sparse import csr_array
 
 NAMES = ("alias_symbol", "prev_symbol")  # columns of names that lead to a row's symbol, `|` between them
 ENSEMBL = "ensembl_gene_id"
+LISTED = 0.5  # of a panel, that each sample must list
 _VERSION = re.compile(r"^(ENSG\d+)\.\d+$")
 
 
@@ -75,13 +78,16 @@ def _read_table(path: Path) -> "pd.DataFrame":
     wanted = ("symbol", *NAMES, ENSEMBL)  # the engine in Python tells a cell that is not there from an empty one
     try:
         with path.open(encoding="utf-8-sig") as file:
-            separator = "\t" if "\t" in file.readline() else ","
+            header = file.readline()
+        separator = "\t" if "\t" in header else ","
         table = pd.read_csv(path, sep=separator, usecols=lambda column: column in wanted, **form)
     except (OSError, ValueError) as error:  # pandas' own are ValueErrors too
         raise _bad(path, f"cannot be read ({type(error).__name__}: {error})", "a readable table in UTF-8") from error
     if lacking := [name for name in ("symbol", *NAMES) if name not in table]:
         raise _bad(
-            path, f"is no alias table: columns {', '.join(lacking)} are missing", f"columns symbol, {', '.join(NAMES)}"
+            path,
+            f"is no alias table: columns {', '.join(lacking)} are missing{say_separator(header.split(separator))}",
+            f"columns symbol, {', '.join(NAMES)}",
         )
     if table.isna().any(axis=None):
         raise _bad(
@@ -109,27 +115,39 @@ _CONTROL = re.compile(r"BLANK|CONTROL|AMBIGUOUS")
 _HUMAN = re.compile(r"^(GRCH3[78]|HG19|HG38)_+")
 
 
-def clean_genes(symbols: Sequence[str], aliases: Aliases | None = None) -> tuple[list[str], np.ndarray]:
+def clean_genes(symbols: Sequence[str], aliases: Aliases | None = None) -> "tuple[list[str], csr_array]":
     """Upper-case gene symbols without duplicates, control probes and the human genome's prefix.
 
     With `aliases`, earlier symbols, aliases and Ensembl ids become the approved symbols they lead to.
 
     Returns
     -------
-    The genes that stay, in order of first appearance, and each one's position in `symbols`: of several columns that
-    give one gene, the first that bears the gene's own name, else the first.
+    The genes that stay, in order of first appearance, and the matrix that sums the columns of each: float32 CSR
+    [symbols, genes] of zeros and ones; ``counts @ matrix`` are the counts of the genes.
 
-    Source: release; prefix and aliases our choice.
+    Source: release; prefix, aliases and the sum our choice.
     """
-    kept: dict[str, int] = {}
-    own = set()  # genes whose column bears their own name
+    from scipy.sparse import csr_array
+
+    genes: dict[str, int] = {}
+    places = []  # symbol, gene
     for position, symbol in enumerate(symbols):
         name = _HUMAN.sub("", str(symbol).strip().upper())
-        if not name or _CONTROL.search(name):
-            continue
-        gene = aliases.official(name) if aliases else name
-        if gene not in kept or (name == gene and gene not in own):
-            kept[gene] = position
-        if name == gene:
-            own.add(gene)
-    return list(kept), np.fromiter(kept.values(), dtype=np.int64, count=len(kept))
+        if name and not _CONTROL.search(name):
+            gene = aliases.official(name) if aliases else name
+            places.append((position, genes.setdefault(gene, len(genes))))
+    rows, columns = np.array(places, dtype=np.int64).reshape(-1, 2).T
+    ones = np.ones(len(rows), dtype=np.float32)
+    return list(genes), csr_array((ones, (rows, columns)), shape=(len(symbols), len(genes)))
+
+
+def require_listed(listed: Sequence[str], genes: Sequence[str], sample: str) -> None:
+    """Assert that a sample lists at least half the genes of a panel: else it names them another way."""
+    shared = len(set(listed) & set(genes))
+    if shared < LISTED * len(genes):
+        raise SealError(
+            f"sample {sample} lists {shared} of the panel's {len(genes)} genes; its own begin {', '.join(listed[:3])}",
+            expected=f"at least {LISTED:.0%}, under the names that the other samples have, such as {genes[0]}",
+            do="let SEAL_ALIASES name HGNC's hgnc_complete_set.txt, which knows Ensembl ids and earlier symbols too, "
+            "or take the sample out of the metadata table",
+        )

@@ -24,7 +24,7 @@ SHAPE = {"visium": (np.sqrt(3) / 2, 0.5), "square": (1.0, 1.0)}  # pitches from 
 NEAR = 1.3  # times the distance to the nearest: no farther than the next neighbours, nearer than those across
 STRETCH = 1.3  # times as far in the image, or as near, as usual
 ASTRAY = 0.05  # of the pairs may be
-OFF = 0.25  # of a pitch, that a place may lie beside the lattice
+OFF = 0.25  # of a pitch, that a place may lie beside the lattice, or the pitch beside what is stated
 
 
 def neighbours(array_row: np.ndarray, array_col: np.ndarray, grid: str):
@@ -121,10 +121,19 @@ def astray(obs: "pd.DataFrame", kind: str) -> float:
     SealError
         As `neighbours`.
     """
+    ratio = _ratios(obs, kind)
+    if not len(ratio):
+        return 0.0
+    usual = np.median(ratio)
+    return float(((ratio > STRETCH * usual) | (ratio < usual / STRETCH)).mean())
+
+
+def _ratios(obs: "pd.DataFrame", kind: str) -> np.ndarray:
+    """Distance in the image, px, over that on the grid, pitches, of each pair that touches in either."""
     from scipy.spatial import cKDTree
 
     if len(obs) < 2:
-        return 0.0
+        return np.empty(0)
     on_grid = neighbours(obs["array_row"].to_numpy(), obs["array_col"].to_numpy(), kind).tocoo()
     at, places = obs[PLACES].to_numpy(dtype=float) * SHAPE[kind], obs[PIXELS].to_numpy(dtype=float)
     distance, others = cKDTree(places).query(places, k=min(7, len(places)))
@@ -132,28 +141,41 @@ def astray(obs: "pd.DataFrame", kind: str) -> float:
     first, second = np.append(spot, on_grid.row), np.append(others[spot, k + 1], on_grid.col)
     apart = first != second  # of spots at one pixel, the first found may be the spot itself or the other
     first, second = first[apart], second[apart]
-    ratio = np.linalg.norm(places[first] - places[second], axis=1) / np.linalg.norm(at[first] - at[second], axis=1)
-    usual = np.median(ratio)
-    return float(((ratio > STRETCH * usual) | (ratio < usual / STRETCH)).mean())
+    return np.linalg.norm(places[first] - places[second], axis=1) / np.linalg.norm(at[first] - at[second], axis=1)
 
 
-def require_places(obs: "pd.DataFrame", kind: str, path: Path) -> None:
+def require_places(
+    obs: "pd.DataFrame", kind: str, path: Path, um_per_px: float = np.nan, distance: float = np.nan
+) -> None:
     """Assert that a section's positions on a grid, read from `path`, are its own and belong to its pixel positions.
+
+    Parameters
+    ----------
+    um_per_px, distance
+        Of the image, and um from a spot to the next, as the table has them; NaN where it does not say.
 
     Raises
     ------
     SealError
-        Two spots at one place of the grid, or more than 5 % of the pairs astray.
+        Two spots at one place of the grid, more than 5 % of the pairs astray, or spots that lie more than a quarter
+        nearer or farther than the table says.
     """
     again = obs.duplicated(PLACES)
+    ratios = _ratios(obs, kind) if not again.any() else []
+    found = np.median(ratios) * um_per_px if len(ratios) else np.nan
     if again.any():
         what = f"spot {obs.index[again][0]} has the array_row and array_col of another"
     elif (share := astray(obs, kind)) > ASTRAY:
         what = f"of the pairs of spots that touch on the {kind} grid or in the image, {share:.0%} do so in one alone"
+    elif abs(found - distance) > OFF * distance:
+        what = (
+            f"its spots are {found:.4g} um apart, by pixel_size_um_estimated ({um_per_px:.4g}), where inter_spot_dist "
+            f"says {distance:g}: the scale is another, or the positions are not in full-resolution px"
+        )
     else:
         return
     raise SealError(
         f"{path}: {what}",
         expected="array_row and array_col, one place a spot, that belong to pxl_row_in_fullres and pxl_col_in_fullres",
-        do="correct the positions or the table's `grid`, or leave the sample out of the metadata table",
+        do="correct the positions, or the table's `grid` and um, or leave the sample out of the metadata table",
     )

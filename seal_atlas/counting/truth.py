@@ -90,8 +90,8 @@ def expected_expression(name: str, pairs: "Pairs", fold: Fold, embedding: np.nda
 def layer_shares(sample: Sample, data: "AnnData", name: str) -> tuple[np.ndarray, Sequence[str]]:
     """A layer of a sample's table, scaled to the genes that `clean_genes` keeps: float32 [spots, genes], and these."""
     table = os.environ.get("SEAL_ALIASES")  # as the assembly of the pairs names genes
-    genes, positions = clean_genes(data.var_names, Aliases.read(table) if table else None)
-    shares = np.asarray(data.layers[name], dtype=np.float32)[:, positions]
+    genes, summed = clean_genes(data.var_names, Aliases.read(table) if table else None)
+    shares = np.asarray(data.layers[name], dtype=np.float32) @ summed
     total = shares.sum(axis=1, keepdims=True, dtype=np.float64)
     if not (np.isfinite(shares).all() and (shares >= 0).all() and (total > 0).all()):
         raise SealError(

@@ -31,14 +31,16 @@ PITCH = {"visium": 100.0, "square": 200.0}  # um between next spots
 
 def read_clean(sample: Sample) -> "AnnData":
     """Read a sample's spots in tissue, its genes upper-case, without duplicates and control probes."""
+    from anndata import AnnData
+    from scipy.sparse import csr_matrix
+
     data = read_counts(sample)
-    genes, positions = clean_genes(data.var_names)
-    data = data[:, positions]
     if "in_tissue" in data.obs:
-        data = data[data.obs["in_tissue"].to_numpy().astype(bool)]
-    data = data.copy()
-    data.var_names = genes
-    return data
+        data = data[data.obs["in_tissue"].to_numpy()]
+    genes, summed = clean_genes(data.var_names)
+    clean = AnnData(csr_matrix(data.X @ summed), obs=data.obs.copy(), obsm={"spatial": data.obsm["spatial"]})
+    clean.var_names = genes
+    return clean
 
 
 def common_genes(samples: Sequence[Sample]) -> list[str]:

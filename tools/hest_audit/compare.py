@@ -68,7 +68,7 @@ def _of_image(sample: Sample, obs: "pd.DataFrame") -> ImageFingerprint | None:
     if not sample.has_image:
         return None
     require_um_per_px(sample)
-    barcodes = [name for name in patch_barcodes(sample) if name in obs.index]
+    barcodes = [name for name in patch_barcodes(sample, obs) if name in obs.index]
     if not barcodes:
         return None
     centres = obs.loc[barcodes, grid.PIXELS].to_numpy(dtype=float) * sample.um_per_px

@@ -66,10 +66,10 @@ def of(data: "AnnData") -> ExpressionFingerprint:
     """Fingerprint of checked counts (`seal.data.sample_files.read_counts`); the order of spots and genes is nothing."""
     from scipy.sparse import csc_array
 
-    symbols, positions = clean_genes(data.var_names)
+    symbols, summed = clean_genes(data.var_names)
     hashes = np.array([int.from_bytes(hashlib.blake2b(s.encode(), digest_size=8).digest()) for s in symbols], np.uint64)
     order = np.argsort(hashes)
-    counts = csc_array(data.X, dtype=np.float64)[:, positions[order]]
+    counts = csc_array(csc_array(data.X, dtype=np.float64) @ summed[:, order])
     whole = np.array_equal(counts.data, np.rint(counts.data))
     totals = np.asarray(counts.sum(axis=0)).ravel() if whole else np.zeros(len(order))
     sketched = np.flatnonzero(np.diff(counts.indptr) >= LEAST_SPOTS)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 TABLES = Path(__file__).parent / "tables"
-NEEDED = ("id", "organ", "species", "dataset_title", "study_link", "patient", "subseries")
+NEEDED = ("id", "organ", "species", "dataset_title", "study_link", "patient", "subseries", "nb_genes")
 SECTION = ("species", "organ", "fullres_px_width", "fullres_px_height", "spots_under_tissue")
 
 _STEM = re.compile(r"[:(\[,]")
@@ -76,7 +76,7 @@ def infer(frame: "pd.DataFrame", overlaps: "pd.DataFrame | None" = None) -> "pd.
         raise SealError(
             f"the metadata table lacks {', '.join(missing)}",
             expected=", ".join(dict.fromkeys((*NEEDED, *SECTION))),
-            do="take HEST-1k's own table, HEST_v*.csv: donors are inferred from these columns",
+            do="take HEST-1k's own table, HEST_v*.csv: MAPLE is selected by these columns",
         )
     rows = frame.to_dict("records")
     ids = frame["id"].tolist()

@@ -73,10 +73,10 @@ def local_sections(folder: Path) -> list[SectionFiles]:
         The folder has none.
     """
     found = []
-    for counts in sorted((folder / FOLDERS["counts"]).glob("*.tsv.gz")):
+    for counts in sorted((folder / FOLDERS["counts"]).glob("[!.]*.tsv.gz")):
         name = counts.name.removesuffix(".tsv.gz")
         spots = folder / FOLDERS["spots"] / f"{name}_selection.tsv"
-        image = min((folder / FOLDERS["image"] / name[0] / name).glob("*.jpg"), default=None)
+        image = min((folder / FOLDERS["image"] / name[0] / name).glob("[!.]*.jpg"), default=None)
         labels = next(iter((folder / FOLDERS["labels"]).rglob(f"{name}_labeled_coordinates.tsv")), None)
         if spots.is_file():
             found.append(SectionFiles(name, counts, spots, image, labels))

@@ -2,7 +2,7 @@
 
 import anndata
 import numpy as np
-from scipy.sparse import csr_array, vstack
+from scipy.sparse import csr_array, csr_matrix, vstack
 
 from seal.data import sample_files
 from seal.data.expression import normalise, spot_context
@@ -17,8 +17,8 @@ def assembled(samples, profile, sections):
     tables = [_kept(sample) for sample in samples]
     parts = []
     for table in tables:
-        genes, positions = clean_genes(table.var_names)
-        part = anndata.AnnData(table.X.tocsr()[:, positions])
+        genes, summed = clean_genes(table.var_names)
+        part = anndata.AnnData(csr_matrix(table.X.tocsr() @ summed))
         part.var_names, part.obs_names = genes, [f"{id(table)}-{i}" for i in range(part.n_obs)]
         parts.append(part)
     stacked = anndata.concat(parts, join="outer", fill_value=0)
@@ -50,7 +50,7 @@ def assembled(samples, profile, sections):
 
 def _kept(sample):
     data = sample_files.read_counts(sample)
-    keep = np.asarray(data.X[:, clean_genes(data.var_names)[1]].sum(axis=1)).ravel() >= 1
+    keep = np.asarray((data.X @ clean_genes(data.var_names)[1]).sum(axis=1)).ravel() >= 1
     if sample.has_image:
         keep &= data.obs_names.isin(sample_files.patch_barcodes(sample))
     if "in_tissue" in data.obs:

@@ -366,6 +366,55 @@ def test_a_sample_without_counts_is_named(tree):
         assemble(TREE)
 
 
+def rewrite(tree, name, change):
+    data = anndata.read_h5ad(tree / "st" / f"{name}.h5ad")
+    change(data)
+    data.write_h5ad(tree / "st" / f"{name}.h5ad")
+
+
+def test_own_columns_called_x_and_y_are_no_positions(tree):
+    expected = hashes(assemble(TREE).folder / "folds") | {"": sha256(assemble(TREE).folder / "spots.parquet")}
+    shutil.rmtree(folder_of(TREE))
+
+    def add(data):
+        data.obs["x"], data.obs["y"], data.obs["sample"], data.obs["has_image"] = 0.0, "left", 7, "perhaps"
+
+    rewrite(tree, "S0", add)
+    pairs = assemble(TREE)
+    assert hashes(pairs.folder / "folds") | {"": sha256(pairs.folder / "spots.parquet")} == expected
+
+
+def test_one_sample_with_ids_of_another_naming_is_named(tree):
+    rewrite(tree, "S1", lambda data: setattr(data, "var_names", [f"ENSG0000000000{i}" for i in range(data.n_vars)]))
+    with pytest.raises(SealError, match=r"sample S1 lists 0 of the panel's 4 genes") as error:
+        assemble(profiles.changed(TREE, panel__coverage=0.6))
+    assert "SEAL_ALIASES" in error.value.do
+
+
+def test_columns_of_one_gene_are_summed(tree):
+    def double(data):
+        data.var_names = [name if i else data.var_names[1].upper() for i, name in enumerate(data.var_names)]
+
+    before = assemble(TREE)
+    column = before.genes_counted.index("G1")
+    once = before.counts(before.sections[0]).toarray()
+    rewrite(tree, "S0", double)
+    pairs = assemble(TREE)
+    np.testing.assert_array_equal(
+        pairs.counts(pairs.sections[0]).toarray()[:, pairs.genes_counted.index("G1")],
+        once[:, column] + once[:, before.genes_counted.index("G0")],
+    )
+
+
+def test_a_scale_that_the_pitch_contradicts_is_named(tree):
+    table = pd.read_csv(tree / "metadata.csv").assign(inter_spot_dist=[100.0, 50.0, 50.0, 50.0])
+    table.to_csv(tree / "metadata.csv", index=False)  # spots are 100 px apart, of 0.5 um
+    with pytest.raises(SealError, match="its spots are 50 um apart"):
+        assemble(TREE)
+    table.assign(inter_spot_dist="50").to_csv(tree / "metadata.csv", index=False)
+    assemble(TREE)
+
+
 def test_an_altered_record_is_refused(tree):
     pairs = assemble(TREE)
     record = json.loads((pairs.folder / "pairs.json").read_text())

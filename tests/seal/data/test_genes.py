@@ -1,8 +1,9 @@
 """Alias tables: what a name leads to, what is left alone, and files that are no such table."""
 
+import numpy as np
 import pytest
 
-from seal.data.genes import Aliases, clean_genes
+from seal.data.genes import Aliases, clean_genes, require_listed
 from seal.errors import SealError
 
 HEADER = "hgnc_id\tsymbol\tname\talias_symbol\tprev_symbol\tensembl_gene_id"
@@ -82,6 +83,7 @@ def test_the_digest_follows_the_mapping_alone(tmp_path, aliases):
     [
         (ROWS, HEADER.replace("prev_symbol", "previous"), "columns prev_symbol are missing"),
         ((), "a,b", "columns symbol, alias_symbol, prev_symbol are missing"),
+        ((), HEADER.replace("\t", ";"), "separated by semicolons"),
         ((), "", "No columns"),
         ((), HEADER, "no gene"),
         ((*ROWS[:3], "HGNC:4\tDIPK2A\tkin"), HEADER, "row 4 ends early"),
@@ -106,34 +108,50 @@ def test_other_files_are_named(tmp_path):
 # ---- cleaned ----
 
 
-def test_clean_genes():
-    names, positions = clean_genes(["Actb", "ACTB", "BLANK-1", "NegControlProbe", "ambiguous", "GAPDH", ""])
-    assert names == ["ACTB", "GAPDH"]
-    assert positions.tolist() == [0, 5]
+def summed(symbols, aliases=None):
+    """Genes, and the sums of columns that count 1, 2, 4, 8, ... each."""
+    genes, matrix = clean_genes(symbols, aliases)
+    return dict(zip(genes, (2 ** np.arange(len(symbols)) @ matrix).tolist(), strict=True))
+
+
+def test_columns_of_one_gene_are_summed_and_controls_are_left_out():
+    found = summed(["Actb", "ACTB", "BLANK-1", "NegControlProbe", "ambiguous", "GAPDH", "", "actb "])
+    assert found == {"ACTB": 1 + 2 + 128, "GAPDH": 32}
 
 
 def test_human_prefixes_are_taken_off():
     """As HEST-1k has them; another genome's genes stay apart from the human ones."""
     raw = ["GRCh38_TP53", "GRCh38______CD3D", "hg19_KRT5", "mm10___Krt5", "GRCh38_BLANK1", "GRCh38__", "GRCh38__tp53"]
-    names, positions = clean_genes(raw)
-    assert names == ["TP53", "CD3D", "KRT5", "MM10___KRT5"]
-    assert positions.tolist() == [0, 1, 2, 3]
+    assert summed(raw) == {"TP53": 1 + 64, "CD3D": 2, "KRT5": 4, "MM10___KRT5": 8}
+
+
+def test_no_gene_is_left():
+    genes, matrix = clean_genes(["BLANK", ""])
+    assert genes == []
+    assert matrix.shape == (2, 0)
 
 
 ALIASES = Aliases({"DARC": "ACKR1", "FY": "ACKR1", "ENSG00000213088": "ACKR1"})
 
 
 @pytest.mark.parametrize(
-    ("symbols", "genes", "positions"),
+    ("symbols", "genes"),
     [
-        (["DARC", "CD3D", "FY"], ["ACKR1", "CD3D"], [0, 1]),  # two aliases: the first
-        (["DARC", "CD3D", "ackr1", "ACKR1"], ["ACKR1", "CD3D"], [2, 1]),  # the first under the official name
-        (["ACKR1", "DARC"], ["ACKR1"], [0]),
-        (["GRCh38_ENSG00000213088.7", "other", "BLANK"], ["ACKR1", "OTHER"], [0, 1]),
-        (["DARC", "GRCh38_ACKR1"], ["ACKR1"], [1]),
+        (["DARC", "CD3D", "FY"], {"ACKR1": 5, "CD3D": 2}),
+        (["DARC", "CD3D", "ackr1", "ACKR1"], {"ACKR1": 13, "CD3D": 2}),
+        (["GRCh38_ENSG00000213088.7", "other", "BLANK"], {"ACKR1": 1, "OTHER": 2}),
+        (["DARC", "GRCh38_ACKR1"], {"ACKR1": 3}),
     ],
 )
-def test_aliases_are_resolved_and_the_official_column_wins(symbols, genes, positions):
-    found, where = clean_genes(symbols, ALIASES)
+def test_aliases_are_resolved_and_what_leads_to_one_gene_is_summed(symbols, genes):
+    found = summed(symbols, ALIASES)
     assert found == genes
-    assert where.tolist() == positions
+    assert list(found) == list(genes)
+
+
+def test_a_sample_that_names_genes_another_way_is_named():
+    panel = [f"G{i}" for i in range(10)]
+    require_listed(panel[:5], panel, "S1")
+    with pytest.raises(SealError, match="sample S1 lists 4 of the panel's 10 genes; its own begin ENSG1, G0") as error:
+        require_listed(["ENSG1", *panel[:4]], panel, "S1")
+    assert "SEAL_ALIASES" in error.value.do

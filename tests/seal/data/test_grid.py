@@ -105,6 +105,27 @@ def test_places_on_the_grid_that_are_none_in_the_image(tmp_path):
         grid.require_places(spots, "visium", tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("um_per_px", "distance", "named"),
+    [
+        (100 / 467.4, 100.0, None),
+        (110 / 467.4, 100.0, None),
+        (50 / 467.4, 100.0, "50 um apart"),  # the scale wrong by two, or positions in a smaller picture's pixels
+        (200 / 467.4, 100.0, "200 um apart"),
+        (np.nan, 100.0, None),
+        (50 / 467.4, np.nan, None),
+    ],
+)
+def test_the_pitch_is_held_against_the_stated_distance(tmp_path, um_per_px, distance, named):
+    if named is None:
+        grid.require_places(visium(17.0), "visium", tmp_path, um_per_px, distance)
+        return
+    with pytest.raises(SealError, match=named) as error:
+        grid.require_places(visium(17.0), "visium", tmp_path, um_per_px, distance)
+    assert "inter_spot_dist says 100" in error.value.what
+    assert str(tmp_path) in error.value.what
+
+
 @pytest.mark.parametrize("kind", ["visium", "square"])
 def test_no_neighbours_no_contradiction(kind):
     assert grid.astray(section(np.array([0, 9]), np.array([0, 9])), kind) == 0
@@ -119,5 +140,7 @@ def test_two_spots_at_one_pixel(bins):
 def test_real_sections(shared):
     from seal.data.sources import her2st
 
-    read = [her2st.read_section(section)[0].obs for section in her2st.local_sections(shared / "her2st")]
-    assert max(grid.astray(obs, "square") for obs in read) < 0.02
+    read = [her2st.read_section(section) for section in her2st.local_sections(shared / "her2st")]
+    assert max(grid.astray(data.obs, "square") for data, _ in read) < 0.02
+    for data, um_per_px in read:
+        grid.require_places(data.obs, "square", shared, um_per_px, her2st.PITCH)

@@ -164,8 +164,8 @@ def real(shared):
     cleaned = [clean_genes(table.var_names) for table in tables]
     genes = sorted({gene for names, _ in cleaned for gene in names})
     counts, logs, donors, listed = [], [], [], []
-    for section, table, (names, keep) in zip(sections, tables, cleaned, strict=True):
-        dense = pd.DataFrame(table.X[:, keep].toarray(), columns=names).reindex(columns=genes, fill_value=0)
+    for section, table, (names, summed) in zip(sections, tables, cleaned, strict=True):
+        dense = pd.DataFrame((table.X @ summed).toarray(), columns=names).reindex(columns=genes, fill_value=0)
         counts.append(csr_array(dense.to_numpy()))
         adjacency = neighbours(table.obs["array_row"].to_numpy(), table.obs["array_col"].to_numpy(), "square")
         logs.append(normalise(spot_context(counts[-1], adjacency, 0.5), 1e4))

@@ -1,10 +1,15 @@
 """Counts and patches of a sample, as they were written, as HEST-1k has them, and damaged."""
 
+import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 
+import anndata
 import h5py
 import numpy as np
+import pandas as pd
 import pytest
 import tifffile
 from PIL import Image
@@ -105,6 +110,7 @@ def test_visium_hd_is_counted_through_and_put_in_its_place(root):
     data, kept = counts(11), np.delete(np.arange(12), 5)  # three rows of four bins, one of them empty
     data.obs["array_row"], data.obs["array_col"] = np.divmod(np.arange(11), 4)
     data.obs["pxl_row_in_fullres"], data.obs["pxl_col_in_fullres"] = 90 + 467.5 * np.array(np.divmod(kept, 4))
+    data.obsm["spatial"] = data.obs[grid.PIXELS].to_numpy()
     row = {"st_technology": "Visium HD", "pixel_size_um_estimated": 128 / 467.5}
     write_sample(root, ROW | row, data, pictures(11), 0.5)
     (sample,) = read_samples(root)
@@ -137,6 +143,142 @@ def test_fractions_pass_where_the_table_says_normalised(sample):
         sample_files.read_counts(replace(sample, normalised=True))
 
 
+# ---- what is written another way, contradicts itself or lies elsewhere ----
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        [1, 0, 1, 1, 0, 1],
+        ["1", "0", "1", "1", "0", "1"],
+        ["True", "False", "True", "true", "FALSE ", "yes"],
+        [1.0, 0.0, 1.0, 1.0, np.nan, 1.0],
+        [True, False, True, True, False, True],
+    ],
+)
+def test_tissue_is_a_truth_value_however_it_is_written(root, written):
+    data = counts()
+    data.obs["in_tissue"] = written
+    write_sample(root, ROW, data, None, 0.5)
+    obs = sample_files.read_counts(read_samples(root)[0]).obs
+    assert obs["in_tissue"].dtype == bool
+    assert obs["in_tissue"].tolist() == [True, False, True, True, False, True]
+
+
+def test_a_truth_value_that_is_none_is_named(sample):
+    data = counts()
+    data.obs["in_tissue"] = [1, 0, 2, 1, 0, 1]
+    data.write_h5ad(sample.st_path)
+    with pytest.raises(SealError, match=re.escape(f"{sample.st_path}: in_tissue is '2'")):
+        sample_files.read_counts(sample)
+
+
+def test_no_position_in_words_is_none(sample):
+    data = counts()
+    data.obs["pxl_row_in_fullres"] = ["150", "150", "150", "NA", "150", "150"]
+    data.write_h5ad(sample.st_path)
+    with pytest.raises(SealError, match="spot spot3 has no position"):
+        sample_files.read_counts(sample)
+
+
+def test_rows_and_columns_that_are_swapped_in_one_place_are_named(sample):
+    data = counts()
+    data.obsm["spatial"] = data.obsm["spatial"][:, ::-1].copy()
+    data.write_h5ad(sample.st_path)
+    with pytest.raises(SealError, match=r"83% of the spots lie elsewhere in obsm\['spatial'\]"):
+        sample_files.read_counts(sample)
+
+
+def test_positions_in_obsm_alone_are_taken(sample):
+    data = counts()
+    data.obs = data.obs.drop(columns=grid.PIXELS)
+    data.write_h5ad(sample.st_path)
+    obs = sample_files.read_counts(sample).obs
+    np.testing.assert_array_equal(obs[grid.PIXELS], counts().obsm["spatial"])
+
+
+def empty(data):
+    del data.X
+
+
+def normalised(data):
+    data.X = data.X * 0.3
+
+
+def zeros(data):
+    data.X = data.X * 0
+
+
+@pytest.mark.parametrize(("spoil", "named"), [(empty, "X is empty"), (normalised, "normalised"), (zeros, "are 0")])
+@pytest.mark.parametrize("place", ["layers['counts']", "raw"])
+def test_counts_that_lie_elsewhere_are_pointed_to(sample, spoil, named, place):
+    data = counts()
+    if place == "raw":
+        data.raw = data
+    else:
+        data.layers["scaled"], data.layers["counts"] = data.X * 0.1, data.X
+    spoil(data)
+    data.write_h5ad(sample.st_path)
+    with pytest.raises(SealError, match=named) as error:
+        sample_files.read_counts(sample)
+    assert f"whole numbers lie in {place}" in error.value.what
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 1234\n"
+NOT_DAMAGED = {
+    "git-lfs": lambda path: path.write_text(POINTER),
+    "web page": lambda path: path.write_text("<!DOCTYPE html><html><body>Sign in</body></html>"),
+    "gzip": lambda path: path.write_bytes(b"\x1f\x8b" + path.read_bytes()),
+    "newer HDF5": lambda path: path.write_bytes(path.read_bytes()[:8] + b"\x09" + path.read_bytes()[9:]),
+}
+
+
+@pytest.mark.parametrize("kind", NOT_DAMAGED)
+@pytest.mark.parametrize("part", ["st_path", "patches_path"])
+def test_a_file_that_is_not_damaged_is_not_to_be_deleted(sample, kind, part):
+    path = getattr(sample, part)
+    NOT_DAMAGED[kind](path)
+    with pytest.raises(SealError, match=kind) as error:
+        sample_files.read_counts(sample) if part == "st_path" else patches(sample, ["spot0"])
+    assert str(path) in error.value.what
+    assert "delete" not in error.value.do
+
+
+def test_a_file_of_a_newer_anndata_is_called_that(sample):
+    with h5py.File(sample.st_path, "a") as file:
+        file["X"].attrs["encoding-version"] = "9.9.9"
+    with pytest.raises(SealError, match="newer anndata") as error:
+        sample_files.read_counts(sample)
+    assert "delete" not in error.value.do
+
+
+def test_a_missing_plug_in_is_called_that(sample):
+    with h5py.File(sample.patches_path, "a") as file:
+        del file["img"]
+        properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        properties.set_chunk((6, 8, 8, 3))
+        properties.set_filter(32_015, h5py.h5z.FLAG_OPTIONAL, ())  # zstandard, which h5py lacks
+        space = h5py.h5s.create_simple((6, 8, 8, 3))
+        data = h5py.h5d.create(file.id, b"img", h5py.h5t.STD_U8LE, space, properties)
+        data.write_direct_chunk((0, 0, 0, 0), bytes(6 * 8 * 8 * 3), 0)
+        del file["coords"], file.attrs["um_per_px"]
+    with pytest.raises(SealError, match="plug-in") as error:
+        patches(sample, ["spot0"], size=8, um_per_px=14.0)
+    assert "hdf5plugin" in error.value.do
+
+
+def test_a_lock_held_elsewhere_is_called_that(sample):
+    code = "import h5py, sys; file = h5py.File(sys.argv[1], 'a'); print(1, flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, sample.patches_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        holder.stdout.readline()
+        with pytest.raises(SealError, match="locked by another program") as error:
+            patches(sample, ["spot0"])
+        holder.communicate(b"\n")
+    assert "delete" not in error.value.do
+
+
 # ---- patches ----
 
 
@@ -167,10 +309,78 @@ def test_patches_are_averaged_when_shrunk(sample):
     assert small.std() < 0.7 * pictures()[3].std()
 
 
-def test_hests_own_files_lack_the_pixel_size(sample):
+def restate(sample, **notes):
+    """HEST's attributes with other values, none where all are None; ours are taken away."""
     with h5py.File(sample.patches_path, "a") as file:
-        del file.attrs["um_per_px"]
+        file.attrs.pop("um_per_px", None)
+        for part in ("img", "coords"):
+            for name in list(file[part].attrs):
+                if not notes or notes.get(name, 0) is None:
+                    del file[part].attrs[name]
+            file[part].attrs.update({name: value for name, value in notes.items() if value is not None})
+
+
+def test_a_file_that_says_no_scale_is_112_um_wide(sample):
+    restate(sample)
     np.testing.assert_array_equal(patches(sample, ["spot2"]), pictures()[[2]])
+
+
+def test_the_scale_that_a_file_states_is_read(sample):
+    """224 px at 0.25 um/px are 56 um: a field of 28 um is the inner half, one of 112 um is not there."""
+    restate(sample, downsample=0.5, pixel_size=0.5, patch_size_src=112, patch_size_target=224)
+    np.testing.assert_array_equal(patches(sample, ["spot2"], 112, 0.25), pictures()[[2], 56:168, 56:168])
+    with pytest.raises(SealError, match="a field of 112 um is 448 px there"):
+        patches(sample, ["spot2"])
+
+
+@pytest.mark.parametrize(
+    ("notes", "named"),
+    [
+        ({"patch_size_target": 256}, "patch_size_target is 256"),
+        (
+            {"patch_size_src": 448},
+            "its um a pixel is 0.5 (pixel_size x downsample) and 1 (pixel_size x patch_size_src)",
+        ),
+        ({"pixel_size": 0.25, "downsample": 2.0, "patch_size_src": None}, "0.25 um a pixel, in the metadata table 0.5"),
+        ({"pixel_size": np.nan}, "its um a pixel is nan"),
+        ({"downsample": -1.0}, "its um a pixel is -0.5"),
+    ],
+)
+def test_numbers_of_a_patches_file_that_contradict_each_other(sample, notes, named):
+    restate(sample, **notes)
+    with pytest.raises(SealError, match=re.escape(named)) as error:
+        patches(sample, ["spot2"])
+    assert str(sample.patches_path) in error.value.what
+
+
+def test_our_scale_and_hests_agree_or_are_named(sample):
+    with h5py.File(sample.patches_path, "a") as file:
+        file.attrs["um_per_px"] = 0.25
+    with pytest.raises(SealError, match=re.escape("0.25 (um_per_px) and 0.5 (pixel_size x downsample)")):
+        patches(sample, ["spot2"])
+
+
+def test_patches_are_written_with_hests_attributes_and_upper_left_corners(sample):
+    with h5py.File(sample.patches_path) as file:
+        np.testing.assert_array_equal(file["coords"], counts().obsm["spatial"] - 112)
+        for part in ("img", "coords"):
+            notes = {"patch_size_src": 224, "patch_size_target": 224, "downsample": 1.0, "pixel_size": 0.5}
+            assert dict(file[part].attrs) == notes
+
+
+@pytest.mark.parametrize("shift", [112, 0], ids=["centres, as ours were once", "corners"])
+def test_coords_of_either_origin_belong_to_their_spots(sample, shift):
+    with h5py.File(sample.patches_path, "a") as file:
+        file["coords"][...] += shift
+    assert len(sample_files.patch_barcodes(sample, sample_files.read_counts(sample).obs)) == 6
+
+
+def test_patches_cut_elsewhere_than_the_spots_are_named(sample):
+    with h5py.File(sample.patches_path, "a") as file:
+        file["coords"][...] = file["coords"][:][:, ::-1]
+    with pytest.raises(SealError, match=re.escape(f"are not where {sample.st_path} has the spots")) as error:
+        sample_files.patch_barcodes(sample, sample_files.read_counts(sample).obs)
+    assert str(sample.patches_path) in error.value.what
 
 
 def test_a_field_wider_than_the_patch(sample):
@@ -258,6 +468,7 @@ def test_spot_outside_the_image(slide):
     sample, _ = slide
     data = counts()
     data.obs["pxl_col_in_fullres"] += 4450.0
+    data.obsm["spatial"] = data.obs[grid.PIXELS].to_numpy()
     data.write_h5ad(sample.st_path)
     with pytest.raises(SealError, match=r"\(5000, 150\) lies outside the image") as error:
         patches(sample, ["spot4", "spot0"])
@@ -282,6 +493,24 @@ def test_neither_patches_nor_image(slide):
     sample.wsi_path.unlink()
     with pytest.raises(SealError, match="sample S1 has neither"):
         patches(sample, ["spot0"])
+
+
+def test_a_tree_with_images_has_what_hests_load_hest_asks_for(slide, root):
+    """mahmoodlab/HEST afd42c3, HESTData.py: _read_st, read_HESTData, _verify_format."""
+    assert (root / "tissue_seg").is_dir()
+    data = anndata.read_h5ad(root / "st" / "S1.h5ad")
+    image = data.uns["spatial"]["ST"]["images"]["downscaled_fullres"]
+    scales = data.uns["spatial"]["ST"]["scalefactors"]
+    assert image.shape == (375, 1000, 3)
+    assert scales == {"tissue_downscaled_fullres_scalef": 1.25}
+    assert data.obsm["spatial"].shape == (6, 2)
+    assert json.loads((root / "metadata" / "S1.json").read_text())["pixel_size_um_estimated"] == 1.12
+
+
+def test_files_that_macos_adds_are_no_samples(sample, root):
+    (root / "metadata" / "._S1.json").write_bytes(b"\0\5\x16\7")
+    sample_files.list_samples(root)
+    assert pd.read_csv(root / "metadata.csv")["id"].tolist() == ["S1"]
 
 
 def test_a_failed_write_lists_nothing(root):

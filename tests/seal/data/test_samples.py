@@ -5,8 +5,10 @@ import re
 
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from seal.data.samples import read_samples, read_table
+from seal.data.samples import read_names, read_numbers, read_samples, read_table
 from seal.errors import SealError
 from tests.seal.data.conftest import ROW, counts, write_sample
 
@@ -73,6 +75,112 @@ def test_unknown_donors_of_a_study_are_one(root):
     assert donors["S0"] == donors["S1"]
     assert donors.nunique() == 3
     assert donors["S2"] == "P1"
+
+
+@pytest.mark.parametrize(("separator", "word"), [(";", "semicolons"), ("\t", "tabs")])
+def test_a_table_with_another_separator_is_called_that(root, separator, word):
+    root.mkdir()
+    pd.DataFrame([ROW]).to_csv(root / "metadata.csv", sep=separator, index=False)
+    with pytest.raises(SealError, match=f"separated by {word}"):
+        read_table(root)
+
+
+def test_an_id_is_its_own_without_blanks_and_must_be_there(root):
+    write_table(root, [{**ROW, "id": " S1 "}])
+    assert read_table(root)["id"].tolist() == ["S1"]
+    path = write_table(root, [ROW, {**ROW, "id": "S1 "}])
+    with pytest.raises(SealError, match=re.escape(f"{path} names S1 twice")):
+        read_table(root)
+    path = write_table(root, [ROW, {**ROW, "id": " "}])
+    with pytest.raises(SealError, match=re.escape(f"{path} has a row without an id")):
+        read_table(root)
+
+
+@pytest.mark.parametrize(
+    "spellings", [["P1", "P1 ", "p1", "P 1"], ["1", "1.0", " 1", "1.00"], ["Patient 1", "patient1"]]
+)
+def test_a_patient_is_one_however_it_is_written(root, spellings):
+    write_table(root, [{**ROW, "id": f"S{i}", "patient": name} for i, name in enumerate(spellings)])
+    assert set(read_table(root)["donor"]) == {spellings[0]}
+    write_table(root, [{**ROW, "id": f"S{i}", "patient": name} for i, name in enumerate([*spellings, "10", "01"])])
+    assert read_table(root)["donor"].nunique() == 3
+
+
+def test_a_study_is_one_however_it_is_written(root):
+    titles = ["A study", "A study ", "a  Study", "Another"]
+    write_table(root, [{**ROW, "id": f"S{i}", "patient": "", "dataset_title": t} for i, t in enumerate(titles)])
+    assert read_table(root)["donor"].tolist() == ["study: A study"] * 3 + ["study: Another"]
+
+
+def test_organs_and_technologies_are_one_however_they_are_written(root):
+    organs, kinds = (
+        ["breast", "BREAST ", "Breast", "Lung/Brain"],
+        ["visium hd", "Visium  HD", "VISIUM", "spatial transcriptomics"],
+    )
+    rows = [
+        {**ROW, "id": f"S{i}", "organ": o, "st_technology": t}
+        for i, (o, t) in enumerate(zip(organs, kinds, strict=True))
+    ]
+    write_table(root, rows)
+    frame = read_table(root)
+    assert frame["organ"].tolist() == ["Breast", "Breast", "Breast", "Lung/Brain"]
+    assert frame["st_technology"].tolist() == ["Visium HD", "Visium HD", "Visium", "Spatial Transcriptomics"]
+    assert frame["grid"].tolist() == ["square", "square", "visium", "square"]
+
+
+@pytest.mark.parametrize("name", ["simulated", "normalised"])
+def test_flags_are_truth_values_however_they_are_written(root, name):
+    written = ["False", "no", "0", "", "true", "1"]
+    path = write_table(root, [{**ROW, "id": f"S{i}", name: value} for i, value in enumerate(written)])
+    assert read_table(root)[name].tolist() == [False] * 4 + [True] * 2
+    write_table(root, [{**ROW, name: "perhaps"}])
+    with pytest.raises(SealError, match=re.escape(f"{path}: {name} is 'perhaps'")):
+        read_table(root)
+
+
+def test_a_role_is_train_or_test(root):
+    path = write_table(root, [{**ROW, "role": " Test"}, {**ROW, "id": "S2", "role": None}])
+    assert read_table(root)["role"].tolist() == ["test", "train"]
+    write_table(root, [{**ROW, "role": "tset"}])
+    with pytest.raises(SealError, match=re.escape(f"{path}: role is 'tset'")):
+        read_table(root)
+
+
+def test_numbers_are_read_however_they_are_written(root):
+    rows = [
+        {"nb_genes": "17,943", "pixel_size_um_estimated": "0,5"},
+        {"nb_genes": "NA", "pixel_size_um_estimated": "?"},
+    ]
+    write_table(root, [{**ROW, **row, "id": f"S{i}"} for i, row in enumerate(rows)])
+    frame = read_table(root)
+    assert frame["nb_genes"].iloc[0] == 17943
+    assert frame["pixel_size_um_estimated"].iloc[0] == 0.5
+    assert frame[["nb_genes", "pixel_size_um_estimated"]].iloc[1].isna().all()
+
+
+@given(st.floats(-1e12, 1e12, allow_nan=False), st.sampled_from(["{}", " {} ", "{:e}"]))
+def test_a_number_is_itself_in_any_form(value, form):
+    assert read_numbers(pd.Series([form.format(value), "x"]))[0] == pytest.approx(float(form.format(value)), rel=1e-12)
+
+
+@given(st.integers(-(10**12), 10**12))
+def test_thousands_may_be_apart(value):
+    assert read_numbers(pd.Series([f"{value:,}", "x"]))[0] == value
+
+
+@given(st.lists(st.one_of(st.none(), st.text(), st.integers(), st.floats())))
+def test_names_that_are_read_are_read_as_themselves(values):
+    once = read_names(pd.Series(values, dtype=object))
+    pd.testing.assert_series_equal(read_names(once), once)
+    assert once.isna().tolist() == pd.Series(values, dtype=object).isna().tolist()
+
+
+def test_the_pooled_distance_stands_for_visium_hd(root):
+    rows = [{"st_technology": "Visium HD", "inter_spot_dist": 2}, {"inter_spot_dist": "100"}, {}]
+    for i, row in enumerate(rows):
+        write_sample(root, {**ROW, **row, "id": f"S{i}"}, counts(), None, 0.5)
+    assert [s.spot_distance for s in read_samples(root)][:2] == [128.0, 100.0]
+    assert pd.isna(read_samples(root)[2].spot_distance)
 
 
 # ---- samples ----

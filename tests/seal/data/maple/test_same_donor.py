@@ -121,9 +121,10 @@ def test_groups_do_not_hang_on_the_order_of_rows(real):
     pd.testing.assert_frame_equal(one, other)
 
 
-def test_a_table_without_the_columns():
-    with pytest.raises(SealError, match="lacks subseries"):
-        same_donor.infer(table({}).drop(columns="subseries"))
+@pytest.mark.parametrize("name", ["subseries", "nb_genes"])
+def test_a_table_without_the_columns(name):
+    with pytest.raises(SealError, match=f"lacks {name}"):
+        same_donor.infer(table({}).drop(columns=name))
 
 
 def test_names_are_in_natural_order():
