@@ -11,7 +11,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -117,11 +117,10 @@ def _is_written(path: Path) -> bool:
     writer = _WRITER.search(path.name)
     if writer is None or writer[1] != HOST:
         return writer is not None
-    with suppress(PermissionError):  # it lives, of another user
-        try:
-            os.kill(int(writer[2]), 0)
-        except ProcessLookupError:
-            return False
+    try:
+        os.kill(int(writer[2]), 0)
+    except OSError as error:
+        return error.errno == errno.EPERM  # it lives, of another user
     return True
 
 
@@ -168,23 +167,19 @@ def read_json(path: Path) -> Any:
 def lock(path: Path, what: str) -> Iterator[None]:
     """Let one process at a time do `what` to `path`; the system frees the lock of one that died.
 
-    Where nothing can be written, or the disk knows no locks, there is none: what writes there will say so itself.
+    Where nothing can be written, or the disk knows no locks, there is none: what writes there says so itself.
     """
     import fcntl
 
-    file = None
-    with suppress(SealError, OSError):
-        make_folder(path.parent)
-        file = (path.parent / f".{path.name}.lock").open("w")
-    with file or nullcontext():
-        try:
-            if file:
+    with ExitStack() as stack:
+        with suppress(SealError, OSError):
+            make_folder(path.parent)
+            file = stack.enter_context((path.parent / f".{path.name}.lock").open("w"))
+            try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"another process {what} {path}: waiting for it", file=sys.stderr)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError:  # a disk without locks
-            pass
+            except BlockingIOError:
+                print(f"another process {what} {path}: waiting for it", file=sys.stderr)
+                fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

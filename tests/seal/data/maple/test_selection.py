@@ -10,6 +10,7 @@ from figures import T01_T08_data
 from seal import profiles
 from seal.data import fetch, maple
 from seal.data.maple import rules, same_donor, testset
+from seal.data.samples import read_samples
 from seal.data.sources import hest
 from seal.errors import SealError
 from seal.files import sha256
@@ -95,7 +96,7 @@ def test_the_samples_of_a_tree_are_those_of_the_selection(shared, tmp_path, sele
     (tmp_path / "st").mkdir()
     for name in ("TENX95", "NCBI599", test, "MISC101"):  # HEST-Bench, a repetition, and two that stay
         (tmp_path / "st" / f"{name}.h5ad").touch()
-    found = {sample.id: sample for sample in hest.select_samples(profiles.MAPLE, tmp_path)}
+    found = {sample.id: sample for sample in read_samples(tmp_path, hest.select_rows(profiles.MAPLE, tmp_path))}
     assert set(found) == {test, "MISC101"}
     assert (found[test].role, found["MISC101"].role) == ("test", "train")
     assert found[test].donor == chosen.loc[test, "donor"]
