@@ -13,6 +13,7 @@ from typing import Any
 
 from seal import paths, profiles
 from seal.data import fetch, maple
+from seal.data.pairs import folder_of, tabulate_dropped
 from seal.data.samples import find_hest_table
 from seal.data.sources import hest
 from seal.errors import SealError
@@ -33,7 +34,8 @@ def report() -> dict[str, Any]:
     Returns
     -------
     machine (versions, GPUs, cores, memory, disks, packages that are missing), hub (whether there is a token, what keeps
-    this account from each repository) and profiles (whether each can run, why not, its download). Sizes in GB.
+    this account from each repository) and profiles (whether each can run, why not, its download, what its pairs left
+    out). Sizes in GB.
     """
     machine, hub = _look_at_machine(), _ask_hub()
     rows = []
@@ -42,7 +44,9 @@ def report() -> dict[str, Any]:
         obstacles = _find_obstacles(profile, machine, hub["repositories"], download)
         can = "no" if obstacles else "yes" if download["complete"] else "after the download"
         row = {"name": profile.name, "label": profile.label, "needs": profile.needs, "can_run": can}
-        rows.append({**row, "why_not": obstacles, "download": download})
+        folder = folder_of(profile)
+        dropped = tabulate_dropped(folder).to_dict("records") if (folder / "dropped.json").is_file() else []
+        rows.append({**row, "why_not": obstacles, "download": download, "dropped": dropped})
     return {"machine": machine, "hub": hub, "profiles": rows}
 
 
@@ -187,4 +191,6 @@ def text(report: Mapping[str, Any]) -> str:
         lines += ["", f"{row['name']} ({row['label']}): {row['can_run']}"]
         lines += [f"  not now: {why}" for why in row["why_not"]]
         lines += [f"  download: {row['download']['note']}", f"  needs: {row['needs']}"]
+        said = "  not in its pairs: {lost:,} of {of:,} {what} ({reason}), in {samples} samples, the first {first}"
+        lines += [said.format(**lost) for lost in row["dropped"]]
     return "\n".join([*lines, "", "figures and tables of a profile: make status PROFILE=demo", ""])

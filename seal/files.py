@@ -4,12 +4,14 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
+import socket
 import sys
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -22,6 +24,27 @@ from seal.errors import SealError
 OLD = "SEAL_OLD"
 QUICK = 1 << 30  # bytes whose digests are taken without a progress bar
 SETTLED = 2_000_000_000  # ns: a file changed later than this before its digest was taken may change again unseen
+FULL, REFUSED = (errno.ENOSPC, errno.EDQUOT), (errno.EACCES, errno.EPERM, errno.EROFS)
+HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
+_WRITER = re.compile(r"\.([0-9a-f]{6})-(\d+)-[0-9a-f]{8}\.part")  # host and process in a temporary name
+
+
+def explain_unwritable(path: Path, error: OSError) -> SealError:
+    """Say why a file or folder cannot be written, and what helps: room only where it is room that lacks."""
+    help_first = "free some space" if error.errno in FULL else "look at the place and its permissions"
+    return SealError(
+        f"cannot write {path}: {error.strerror}",
+        expected="a writable folder with enough free space",
+        do=f"{help_first}, or set SEAL_HOME to a folder on another disk; the same command goes on from here",
+    )
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it unless they are there; a SealError where that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise explain_unwritable(path, error) from error
 
 
 @contextmanager
@@ -37,20 +60,16 @@ def atomic(path: Path) -> Iterator[Path]:
         The disk is full or the folder cannot be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}.part{path.suffix}")
+    make_folder(path.parent)
+    temporary = path.with_name(f".{path.stem}.{HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}.part{path.suffix}")
     try:
         yield temporary
         swap(temporary, path)
     except OSError as error:
-        if error.errno is None:  # h5py and Pillow raise OSError for corrupt input too: theirs to explain
-            raise
-        if temporary.exists() or error.errno == 28:  # ENOSPC
-            raise SealError(
-                f"cannot write {path}: {error.strerror}",
-                expected="a writable folder with enough free space",
-                do="free some space or set SEAL_HOME to a folder on another disk, then run the same command",
-            ) from error
+        # all else is of what the block reads (h5py and Pillow raise OSError for corrupt input): not ours to explain
+        ours = str(error.filename or temporary).startswith(str(temporary))
+        if error.errno in FULL or (ours and error.errno in REFUSED):
+            raise explain_unwritable(path, error) from error
         raise
     finally:
         _remove(temporary)
@@ -64,11 +83,16 @@ def _remove(path: Path) -> None:
 
 
 def swap(new: Path, path: Path) -> None:
-    """Give a file or folder its name; a folder of that name before it goes last."""
+    """Give a file or folder its name; a folder of that name before it goes last. Of two processes, both succeed."""
     old = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old.part")
-    if new.is_dir() and path.is_dir():
-        path.rename(old)
-    new.replace(path)
+    try:
+        if new.is_dir() and path.is_dir():
+            path.rename(old)
+        new.replace(path)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EEXIST) or not new.exists():
+            raise
+        swap(new, path)  # another process put the old one aside, or was first to put its own there
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -84,7 +108,20 @@ def find_partial(folder: Path, key: str) -> Path:
 def remove_parts(folder: Path) -> None:
     """Delete what a killed process left half-written in a folder: temporary names of `atomic`."""
     for path in Path(folder).glob(".*.part*"):
-        _remove(path)
+        if not _is_written(path):
+            _remove(path)
+
+
+def _is_written(path: Path) -> bool:
+    """Whether the process that a temporary name bears may live; of another host's nothing is known."""
+    writer = _WRITER.search(path.name)
+    if writer is None or writer[1] != HOST:
+        return writer is not None
+    try:
+        os.kill(int(writer[2]), 0)
+    except OSError as error:
+        return error.errno == errno.EPERM  # it lives, of another user
+    return True
 
 
 def sha256(path: Path) -> str:
@@ -157,16 +194,21 @@ def explain_unreadable(path: Path, error: BaseException) -> tuple[str, str]:
 
 @contextmanager
 def lock(path: Path, what: str) -> Iterator[None]:
-    """Let one process at a time do `what` to `path`; the system frees the lock of one that died."""
+    """Let one process at a time do `what` to `path`; the system frees the lock of one that died.
+
+    Where nothing can be written, or the disk knows no locks, there is none: what writes there says so itself.
+    """
     import fcntl
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with (path.parent / f".{path.name}.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"another process {what} {path}: waiting for it", file=sys.stderr)
-            fcntl.flock(file, fcntl.LOCK_EX)
+    with ExitStack() as stack:
+        with suppress(SealError, OSError):
+            make_folder(path.parent)
+            file = stack.enter_context((path.parent / f".{path.name}.lock").open("w"))
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"another process {what} {path}: waiting for it", file=sys.stderr)
+                fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

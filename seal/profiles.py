@@ -260,7 +260,7 @@ MAPLE = Profile(
     encoder="uni2_h",
     image_size=224,
     um_per_px=0.5,
-    needs="HEST-1k (gated; 338 samples, about 140 GB to fetch and 140 GB of pairs) and UNI2-h (gated): a Hugging Face "
+    needs="HEST-1k (gated; 336 samples, about 140 GB to fetch and 140 GB of pairs) and UNI2-h (gated): a Hugging Face "
     "token with access, one GPU or more",
     panel=PanelSettings(coverage=0.9),
     vision=VisionSettings(blocks=3),

@@ -40,6 +40,8 @@ class Faults:
         Seconds before each large file.
     busy
         Status of all files, if they do not come.
+    limited
+        So many of the next requests to the interface are answered 429, to come again in 7 seconds.
     token
         The only one that is let in, if any is needed.
     refused
@@ -52,6 +54,7 @@ class Faults:
     altered: set[str] = field(default_factory=set)
     slow: float = 0.0
     busy: int | None = None
+    limited: int = 0
     token: str | None = None
     refused: dict[str, tuple[int, str]] = field(default_factory=dict)
     asked: list[tuple[str, str, str | None]] = field(default_factory=list)
@@ -122,6 +125,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         parts = path.removeprefix("/").removeprefix("api/").split("/")
         parts = parts[1:] if parts[0] in ("datasets", "models") else parts
         repository, (what, *rest) = "/".join(parts[:2]), parts[2:] or [""]
+        if self.server.faults.limited:
+            self.server.faults.limited -= 1
+            return self._send(429, headers={"Retry-After": "7"})
         refusal = self.server.faults.refused.get(repository) or self._let_in()
         tree = self.server.tree(rest[0] if rest else "main")
         if refusal:

@@ -113,15 +113,14 @@ def test_from_the_hub_to_a_trained_encoder(tree, small_maple, monkeypatch, tmp_p
 def test_an_altered_split_is_refused(tree, small_maple, monkeypatch):
     """A donor of the test set whose other section is trained on: no pairs are made of that."""
     monkeypatch.setenv("SEAL_HEST", str(tree))
-    real = hest.select_samples
+    real = hest.select_rows
 
     def leaking(profile, root):
-        samples = real(profile, root)
-        test = next(sample for sample in samples if sample.role == "test")
-        train = next(sample for sample in samples if sample.role == "train")
-        object.__setattr__(train, "donor", test.donor)
-        return samples
+        rows = real(profile, root)
+        of_test = rows["role"].eq("test")
+        rows.loc[rows.index[~of_test][0], "donor"] = rows.loc[of_test, "donor"].iloc[0]
+        return rows
 
-    monkeypatch.setattr(hest, "select_samples", leaking)
+    monkeypatch.setattr(hest, "select_rows", leaking)
     with pytest.raises(SealError, match="would test on donor"):
         assemble(PROFILE)

@@ -6,6 +6,7 @@ of the folds are written. A killed assembly goes on from there and ends in the s
 """
 
 import functools
+import glob
 import importlib
 import math
 import os
@@ -17,14 +18,14 @@ from pathlib import Path
 
 import numpy as np
 
-from seal import files
+from seal import files, paths
 from seal.data import assemble_sample, cluster, store
 from seal.data import panel as panels
 from seal.data.assemble_sample import PARTS, Job
 from seal.data.folds import Section, left_out
 from seal.data.genes import Aliases
 from seal.data.pairs import Pairs, folder_of, read, stored
-from seal.data.samples import Sample, read_samples
+from seal.data.samples import IMAGES, Sample, find_hest_table, read_samples, read_table
 from seal.errors import SealError
 from seal.files import Made, atomic, contents, digest, lock, read_json, require_room, sha256, swap, write_json
 from seal.profiles import Profile
@@ -46,11 +47,13 @@ def assemble(profile: Profile) -> Pairs:
         Bad samples, no room on the disk, folds that cannot be made, or a scheduler that cannot be reached.
     """
     source = importlib.import_module(profile.source)
-    root = source.prepare(profile)
-    samples = source.select_samples(profile, root) if hasattr(source, "select_samples") else read_samples(root)
+    with lock(paths.samples(profile.source), "prepares the samples of"):
+        root = source.prepare(profile)
+    frame = source.select_rows(profile, root) if hasattr(source, "select_rows") else read_table(root)
+    lost, samples = _list_lost(root, frame["id"].tolist()), read_samples(root, frame)
     table = os.environ.get("SEAL_ALIASES")
     aliases = Aliases.read(table) if table else None
-    made = _made_from(profile, samples, aliases)
+    made = _made_from(profile, samples, aliases, lost)
     folder = folder_of(profile)
     record = folder / "pairs.json"
     if not made.is_current(record):
@@ -60,10 +63,34 @@ def assemble(profile: Profile) -> Pairs:
     return read(profile)
 
 
-def _made_from(profile: Profile, samples: Sequence[Sample], aliases: Aliases | None) -> Made:
+def _list_lost(root: Path, ids: Sequence[str]) -> list[list]:
+    """Samples of a table without counts or pictures, as rows of dropped.json; a SealError of most of one's own."""
+    rows, faults, own = [], [], find_hest_table(root) is None
+    for id in ids:
+        what, places = "samples", [root / "st" / f"{id}.h5ad"]
+        if places[0].is_file():
+            images = (path for path in (root / "wsis").glob(f"{glob.escape(id)}.*") if path.stem == id)
+            what, places = "pictures", [root / "patches" / f"{id}.h5", *images]
+            if any(path.is_file() and path.suffix in (".h5", *IMAGES) for path in places):
+                continue
+        named = [path for path in places if path.is_symlink() or path.exists()]
+        fault = "is not there" if not named else "has no known format" if named[0].exists() else "is a link to nothing"
+        place = (named or places)[0]
+        rows.append([id, what, f"{place.parent.name}/ID{place.suffix} {fault}", 1, 1])
+        faults += [place] if named or (own and what == "samples") else []
+    if 2 * len(faults) > len(ids):
+        raise SealError(
+            f"{root}: {len(faults)} of {len(ids)} samples in its table lack files, or these lead nowhere: {faults[0]}",
+            expected="st/ID.h5ad of each sample, and pictures where patches/ or wsis/ name them",
+            do="mount the disk that links lead to, correct ids or names of files, or shorten the table",
+        )
+    return rows
+
+
+def _made_from(profile: Profile, samples: Sequence[Sample], aliases: Aliases | None, lost: list) -> Made:
     """Everything that the pairs depend on: the samples and their files' contents, the settings, the alias table."""
-    paths = [(s.id, path) for s in samples for path in (s.st_path, s.patches_path, s.wsi_path)]
-    inputs = {f"{name} {path.parent.name}": path for name, path in paths if path is not None and path.is_file()}
+    named = [(s.id, path) for s in samples for path in (s.st_path, s.patches_path, s.wsi_path)]
+    inputs = {f"{name} {path.parent.name}": path for name, path in named if path is not None and path.is_file()}
     known = [{k: v for k, v in asdict(s).items() if k != "spot_distance"} for s in samples]  # it is compared, no more
     settings = {name: getattr(profile, name) for name in ("image_size", "um_per_px")}
     parts = {
@@ -72,6 +99,7 @@ def _made_from(profile: Profile, samples: Sequence[Sample], aliases: Aliases | N
         "panel": asdict(profile.panel),
         "settings": settings | {name: getattr(profile.evaluation, name) for name in ("split", "folds")},
         "aliases": aliases.digest if aliases else None,
+        "lost": lost,
     }
     return Made("pairs", VERSION, parts)
 
@@ -80,7 +108,7 @@ def _build(folder: Path, profile: Profile, samples: Sequence[Sample], made: Made
     """Fill a folder of its own, and give it its name when it is whole: until then the pairs before it stay."""
     partial = files.find_partial(folder, made.key[:12])
     for name in (PARTS, "moments"):
-        (partial / name).mkdir(parents=True, exist_ok=True)
+        files.make_folder(partial / name)
     for place in (partial, *(path for path in partial.rglob("*") if path.is_dir())):
         files.remove_parts(place)
     if not (partial / "pairs.json").is_file():  # else the last one was killed when all was written
@@ -97,6 +125,7 @@ def _build(folder: Path, profile: Profile, samples: Sequence[Sample], made: Made
 def _fill(partial: Path, profile: Profile, jobs: Sequence[Job], made: Made, executor: Executor) -> None:
     run = functools.partial(cluster.run_jobs, executor)
     counts = run(assemble_sample.count, jobs, "counting", [job.sample.st_path.stat().st_size for job in jobs])
+    write_json(partial / "dropped.json", [*made.parts["lost"], *(row for found in counts for row in found["dropped"])])
     genes = sorted({gene for found in counts for gene in found["genes"]})
     write_json(partial / "genes.json", genes)
     sections = _place_sections([job.sample for job in jobs], counts)

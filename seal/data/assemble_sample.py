@@ -25,6 +25,7 @@ from seal.files import atomic, read_json, write_json
 from seal.profiles import Profile
 
 if TYPE_CHECKING:
+    from anndata import AnnData
     from scipy.sparse import csr_array
 
 PARTS = "parts"  # a folder that the finished pairs lack
@@ -81,7 +82,7 @@ def count(job: Job) -> dict[str, Any]:
     Raises
     ------
     SealError
-        No spot is left, or as `sample_files.read_counts` and `grid.require_places`.
+        Few spots are left or none, or as `sample_files.read_counts` and `grid.require_places`.
     """
     from scipy.sparse import csr_array
 
@@ -90,17 +91,8 @@ def count(job: Job) -> dict[str, Any]:
     sample = job.sample
     data = sample_files.read_counts(sample)
     genes, summed = clean_genes(data.var_names, _read_aliases(job.folder))
-    keep = data.X @ summed.sum(axis=1) >= job.profile.panel.min_spot_counts
-    if sample.has_image:
-        keep &= data.obs_names.isin(sample_files.patch_barcodes(sample, data.obs))
-    if "in_tissue" in data.obs:
-        keep &= data.obs["in_tissue"].to_numpy()
-    if not keep.any():
-        raise SealError(
-            f"sample {sample.id} has no spot with counts, tissue and patch",
-            expected="at least one",
-            do=f"check {sample.st_path} and its patches, or take the sample out of the metadata table",
-        )
+    keep, dropped = _choose_spots(sample, data, data.X @ summed.sum(axis=1), job.profile.panel.min_spot_counts)
+    dropped.append(["genes", "control probe, or no name", data.n_vars - summed.nnz, data.n_vars])
     grid.require_places(data.obs[keep], sample.grid, sample.st_path, sample.um_per_px, sample.spot_distance)
     order = np.argsort(np.array(genes, dtype=str))
     counts = csr_array(data.X[np.flatnonzero(keep)], dtype=np.float32) @ summed[:, order]
@@ -110,8 +102,33 @@ def count(job: Job) -> dict[str, Any]:
         np.savez(temporary, data=counts.data, indices=counts.indices.astype(np.int32), indptr=counts.indptr)
     _write_spots(job, data.obs[keep])
     found = {"spots": counts.shape[0], "nnz": int(counts.nnz), "genes": [genes[i] for i in order]}
+    found["dropped"] = [[sample.id, what, reason, int(lost), of] for what, reason, lost, of in dropped if lost]
     write_json(job.part("count.json"), found)
     return found
+
+
+def _choose_spots(sample: Sample, data: "AnnData", totals: np.ndarray, least: int) -> tuple[np.ndarray, list[list]]:
+    """Which spots are used, bool [spots], and what is dropped (what, reason, lost, of); errors as `count`'s."""
+    inside = np.asarray(data.obs.get("in_tissue", np.ones(data.n_obs))).astype(bool)
+    named = sample_files.patch_barcodes(sample, data.obs) if sample.has_image else data.obs_names
+    shown, counted = data.obs_names.isin(named), totals >= least
+    used, met = inside & shown & counted, int(shown.sum())
+    rows = [
+        ["spots", "not in tissue", (~inside).sum(), data.n_obs],
+        ["spots", "no patch", (inside & ~shown).sum(), data.n_obs],
+        ["spots", f"fewer counts than {least}", (inside & shown & ~counted).sum(), data.n_obs],
+        ["patches", "no spot has their barcode", len(named) - met, len(named)],
+    ]
+    # patches may be of some spots alone, and spots of some patches; of the fewer, most must meet
+    if used.any() and 2 * met >= min(len(named), data.n_obs) and 2 * used.sum() >= (inside & shown).sum():
+        return used, rows
+    losses = "; ".join(f"{lost} of {of} {what}: {reason}" for what, reason, lost, of in rows if lost)
+    raise SealError(
+        f"sample {sample.id} has no spot with counts, tissue and patch, or loses most of them ({losses})",
+        expected=f"most spots of {sample.st_path} with counts, and barcodes that are those of its patches",
+        do=f"compare barcodes, such as {data.obs_names[0]!r} and of a patch {next(iter(named), None)!r}, or take the "
+        "sample out of the metadata table",
+    )
 
 
 def _write_spots(job: Job, obs) -> None:

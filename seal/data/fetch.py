@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from seal.data import maple
 from seal.data.samples import find_hest_table
@@ -97,7 +98,7 @@ def plan(
     ids = tuple(id for id in dict.fromkeys(ids) if id not in skip)
     commit = _pinned_commit(root) if revision is None else None
     with _explained(f"find HEST-1k at revision {revision or commit or 'main'}"):
-        commit = commit or HfApi().dataset_info(REPOSITORY, revision=revision, timeout=TIMEOUT).sha
+        commit = commit or _ask_commit(revision or "main")
         tree = HfApi().list_repo_tree(REPOSITORY, repo_type="dataset", recursive=True, revision=commit)
         sizes = {entry.path: entry.size for entry in tree if isinstance(entry, RepoFile)}
     kinds = {**KINDS, "wsis": "tif"} if slides else KINDS
@@ -105,6 +106,17 @@ def plan(
     _require_all(wanted, sizes, commit)
     tables = [path for path in sizes if path.startswith("HEST_v") and path.endswith(".csv")]
     return Plan(root, commit, ids, (*tables, *(path for some in wanted.values() for path in some)), sizes)
+
+
+def _ask_commit(revision: str) -> str:
+    """Ask which commit a revision is; wait where the hub is busy, as long as it says: `dataset_info` does not."""
+    from huggingface_hub import constants, utils
+
+    address = f"{constants.ENDPOINT}/api/datasets/{REPOSITORY}/revision/{quote(revision, safe='')}"
+    options = {"headers": utils.build_hf_headers(), "timeout": TIMEOUT, "retry_on_exceptions": ()}
+    answer = utils.http_backoff("GET", address, retry_on_status_codes=(408, 429, 503), **options)
+    utils.hf_raise_for_status(answer)
+    return answer.json()["sha"]
 
 
 def _pinned_commit(root: Path) -> str | None:
@@ -137,6 +149,7 @@ def fetch(plan: Plan, workers: int = 8, check: bool = False) -> None:
     """
     root, record = plan.root, plan.root / RECORD
     with _explained(f"fetch HEST-1k into {root}"), lock(record, "fetches and writes"):
+        root.mkdir(parents=True, exist_ok=True)
         known = _pinned_commit(root) == plan.commit
         wanted = plan.absent() | (_damaged(root, plan.commit) if check or not known else set())
         if wanted:

@@ -74,7 +74,7 @@ def _read_table(path: Path) -> "pd.DataFrame":
 
     if not path.exists():
         raise _bad(path, "is missing", "an alias table")
-    form = {"encoding": "utf-8-sig", "dtype": str, "keep_default_na": False, "engine": "python"}
+    form = {"encoding": "utf-8-sig", "dtype": str, "keep_default_na": False, "engine": "python", "index_col": False}
     wanted = ("symbol", *NAMES, ENSEMBL)  # the engine in Python tells a cell that is not there from an empty one
     try:
         with path.open(encoding="utf-8-sig") as file:

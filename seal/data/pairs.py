@@ -9,6 +9,7 @@ One folder a profile::
     spots.parquet        the index, one row a spot: sample, barcode, donor, organ, position, label
     moments/             sums over each sample's spots, from which any fold's panel is chosen (`seal.data.panel`)
     checksums.json       SHA-256 of everything, by sample (`python -m seal verify`)
+    dropped.json         what was left out, a row a sample and reason: sample, what, reason, lost, of how many
     pairs.json           sections and the key of all inputs; written last
     folds/NAME/panel.json        the panel and each organ's test genes, chosen on the fold's training donors
     folds/NAME/context.npy       float32 [spots, panel]: spot context, normalised, log: what SEAL learns
@@ -221,6 +222,15 @@ def tabulate_samples(pairs: Pairs):
     frame["fold"] = [fold_of.get(name) for name in frame["id"]]
     of_sample = ["id", "organ", "disease_state", "donor", "technology", "spots", "pairs"]
     return frame[[*of_sample, "dataset", "licence", "simulated", "fold"]]
+
+
+def tabulate_dropped(folder: Path):
+    """Give one row a reason for which an assembly left something out: what, reason, lost, of, samples, first."""
+    import pandas as pd
+
+    rows = pd.DataFrame(read_json(folder / "dropped.json"), columns=["sample", "what", "reason", "lost", "of"])
+    sums = {"lost": ("lost", "sum"), "of": ("of", "sum"), "samples": ("sample", "size"), "first": ("sample", "first")}
+    return rows.groupby(["what", "reason"], as_index=False).agg(**sums)
 
 
 def tabulate_panel(pairs: Pairs):

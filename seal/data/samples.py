@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 FIELD = 112.0  # um, the side of HEST-1k's patches
 COLUMNS = ("id", "organ", "disease_state", "species", "patient", "st_technology", "dataset_title", "license")
+IMAGES = (".tif", ".tiff", ".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".png", ".jpg", ".jpeg")  # HEST-1k's is .tif
 COLUMN = {  # of the table, where a sample's field has another name
     "technology": "st_technology",
     "um_per_px": "pixel_size_um_estimated",
@@ -69,8 +70,8 @@ class Sample:
     @property
     def wsi_path(self) -> Path | None:
         """The full-resolution image, None where there is none."""
-        path = self.root / "wsis" / f"{self.id}.tif"
-        return path if path.is_file() else None
+        paths = (self.root / "wsis" / f"{self.id}{suffix}" for suffix in IMAGES)
+        return next((path for path in paths if path.is_file()), None)
 
     @property
     def has_image(self) -> bool:

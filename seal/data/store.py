@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from seal.errors import SealError
-from seal.files import atomic
+from seal.files import atomic, explain_unwritable
 
 BEHIND = 1 << 26  # bytes before the last one written that the kernel is reminded of
 CHUNK = 1 << 22  # bytes of a checksum read at a time
@@ -134,7 +134,7 @@ class RowFile:
                 written = os.pwrite(self._writing.fileno(), left, place)
                 left, place = left[written:], place + written
         except OSError as error:
-            raise self._full(error) from error
+            raise explain_unwritable(self.path, error) from error
         begin = max(self._layout[0], place - BEHIND)
         _advise(self._writing, begin, place - begin, "POSIX_FADV_DONTNEED")
 
@@ -143,14 +143,7 @@ class RowFile:
         try:
             os.fsync(self._writing.fileno())
         except OSError as error:
-            raise self._full(error) from error
-
-    def _full(self, error: OSError) -> SealError:
-        return SealError(
-            f"cannot write {self.path}: {error.strerror}",
-            expected="a writable disk with room for all of it",
-            do="free some space or set SEAL_HOME to another disk, then run the same command: it goes on from here",
-        )
+            raise explain_unwritable(self.path, error) from error
 
     @cached_property
     def _layout(self) -> tuple[int, tuple[int, ...]]:

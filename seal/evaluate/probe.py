@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from seal.data.folds import deal_units
+from seal.errors import SealError
 from seal.evaluate.metrics import pearson
 
 GROUPS = 5  # at most so many fits to choose alpha
@@ -47,8 +48,17 @@ def ridge_probe(
     -------
     Prediction [m, G] and the alpha taken.
 
+    Raises
+    ------
+    SealError
+        NaN or infinity in embeddings or expression.
+
     Source: HEST-Bench (scaler, PCA 256, ridge); alpha chosen, with an intercept: our choice.
     """
+    for name, values in (("training embeddings", train), ("expression", target), ("test embeddings", test)):
+        if bad := int((~np.isfinite(values).all(axis=1)).sum()):
+            do = "look at the encoder's weights and precision, and embed anew"
+            raise SealError(f"{bad} of {len(values)} {name} hold NaN or infinity", expected="finite numbers", do=do)
     scores = np.zeros(len(alphas))
     for group in np.unique(how.groups):
         inside = how.groups == group

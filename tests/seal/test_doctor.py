@@ -13,8 +13,9 @@ import torch
 from huggingface_hub import constants
 from huggingface_hub.utils import _headers
 
-from seal import doctor, paths, profiles
+from seal import doctor, files, paths, profiles
 from seal.data import fetch
+from seal.data.pairs import folder_of
 from seal.data.sources import hest
 from seal.models.encoder_registry import UNI2_H
 from tests import hub_server
@@ -245,6 +246,18 @@ def test_without_the_hubs_client_or_pandas_it_still_reports(monkeypatch, tree):
     assert set(report["hub"]["repositories"].values()) == {"huggingface_hub is not installed"}
     assert find_profile(report, "maple")["why_not"] == ["not installed: huggingface-hub"]
     assert "pandas" in find_profile(report, "maple")["download"]["note"]
+
+
+def test_what_a_profiles_pairs_left_out_is_shown():
+    folder = folder_of(profiles.PROFILES["her2st"])
+    files.write_json(
+        folder / "dropped.json", [["S1", "spots", "no patch", 1000, 4000], ["S2", "spots", "no patch", 1, 9]]
+    )
+    report = doctor.report()
+    (row,) = find_profile(report, "her2st")["dropped"]
+    assert (row["lost"], row["of"], row["samples"]) == (1001, 4009, 2)
+    said = "not in its pairs: 1,001 of 4,009 spots (no patch), in 2 samples, the first S1"
+    assert said in doctor.text(report)
 
 
 # --- the whole ------------------------------------------------------------------------------------------------

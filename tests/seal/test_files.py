@@ -54,6 +54,80 @@ def test_full_disk_names_the_file(tmp_path):
         raise OSError(28, "No space left on device")
 
 
+def test_a_place_that_is_none_is_one_error_without_bad_advice(tmp_path):
+    (tmp_path / "file").touch()
+    for write in (lambda: write_json(tmp_path / "file" / "a.json", 1), lambda: files.make_folder(tmp_path / "file")):
+        with pytest.raises(SealError, match="cannot write") as error:
+            write()
+        assert "free some space" not in error.value.do
+        assert "SEAL_HOME" in error.value.do
+
+
+@pytest.mark.parametrize("number", [2, 13])  # missing; not to be read
+def test_an_inputs_fault_is_not_called_a_full_disk(tmp_path, number):
+    def write():
+        with atomic(tmp_path / "a.bin") as temporary:
+            temporary.touch()
+            raise OSError(number, "", str(tmp_path / "input"))
+
+    with pytest.raises((FileNotFoundError, PermissionError)):
+        write()
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    with pytest.raises(SealError, match="Read-only") as error, atomic(tmp_path / "a.bin") as temporary:
+        raise OSError(30, "Read-only file system", str(temporary))
+    assert "free some space" not in error.value.do
+
+
+def test_parts_of_a_living_process_stay(tmp_path):
+    place = tmp_path / "place"
+    place.mkdir()
+    code = (
+        "import sys; from pathlib import Path; from seal.files import atomic\n"
+        "with atomic(Path(sys.argv[1])) as new:\n    new.write_text('x'); print('there', flush=True); input()"
+    )
+    path = place / "a.txt"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "cwd": PROJECT, "text": True}
+    other = subprocess.Popen([sys.executable, "-c", code, str(path)], **pipes)
+    assert other.stdout.readline() == "there\n"
+    files.remove_parts(place)
+    assert other.communicate("\n", timeout=30)[0] == ""
+    assert other.returncode == 0
+    assert path.read_text() == "x"
+    killed = subprocess.Popen([sys.executable, "-c", code, str(path)], **pipes)
+    assert killed.stdout.readline() == "there\n"
+    killed.kill()
+    killed.communicate()
+    elsewhere = place / ".a.000000-1-00000000.part.txt"
+    elsewhere.touch()
+    assert len(list(place.glob(".*"))) == 2
+    files.remove_parts(place)
+    assert set(place.iterdir()) == {path, elsewhere}, "what another host writes is not known here"
+
+
+def test_folders_that_two_processes_finish_at_once(tmp_path):
+    place = tmp_path / "place"
+    place.mkdir()
+    code = (
+        "import sys; from pathlib import Path; from seal.files import atomic\n"
+        "for i in range(150):\n"
+        "    with atomic(Path(sys.argv[1])) as new:\n        new.mkdir(); (new / 'a').touch(); (new / 'b').touch()"
+    )
+    both = [subprocess.Popen([sys.executable, "-c", code, str(place / "run")], cwd=PROJECT) for _ in range(3)]
+    assert [process.wait(60) for process in both] == [0, 0, 0]
+    assert [path.name for path in place.iterdir()] == ["run"]
+    assert sorted(path.name for path in (place / "run").iterdir()) == ["a", "b"]
+
+
+def test_a_lock_where_nothing_can_be_written(tmp_path):
+    place = tmp_path / "place"
+    place.mkdir()
+    (place / "file").touch()
+    with lock(place / "file" / "x", "writes"):
+        assert [path.name for path in place.iterdir()] == ["file"]
+
+
 @pytest.mark.parametrize("text", [None, "{"])
 def test_bad_json_is_named(tmp_path, text):
     path = tmp_path / "a.json"

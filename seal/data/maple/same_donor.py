@@ -45,7 +45,10 @@ def in_order(name: str) -> tuple:
 
 
 def known() -> "pd.DataFrame":
-    """Pairs of samples known to share a section or a donor: sample, other, relation, reason."""
+    """Pairs of samples known to share a section or a donor: sample, other, relation, reason.
+
+    Checked against HEST-1k's table v1.1.0: each pair is of one organ and technology, and of one image size or patient.
+    """
     import pandas as pd
 
     return pd.read_csv(TABLES / "known.csv", dtype=str)
@@ -135,7 +138,7 @@ def _study_keys(row: dict) -> list[tuple]:
 
 def patients(row: dict) -> set[str]:
     """The patients that a row of the table names, as numbers or words; none if it names none."""
-    own = text(row["patient"])
+    own = text(row["patient"]).removesuffix(".0")  # a number that a table editor wrote
     if own:
         found = _PATIENT.search(own)
         return {found[1]} if found else {own.casefold()}

@@ -2,13 +2,17 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from seal import paths
 from seal.data import maple
-from seal.data.samples import Sample, read_samples, read_table
+from seal.data.samples import read_table
 from seal.data.sources import refuse_settings
 from seal.errors import SealError
 from seal.profiles import Profile
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def home() -> Path:
@@ -36,16 +40,9 @@ def prepare(profile: Profile) -> Path:
     return root
 
 
-def select_samples(profile: Profile, root: Path) -> list[Sample]:
-    """MAPLE's samples of a tree whose counts are there, sorted by id; all samples where the table is not HEST-1k's.
-
-    Raises
-    ------
-    SealError
-        The table is bad, or no sample's counts are there.
-    """
-    selection = maple.read_selection(root, profile.selection)
+def select_rows(profile: Profile, root: Path) -> "pd.DataFrame":
+    """MAPLE's rows of a tree's table, with donor and role; all rows where the table is not HEST-1k's own."""
+    table, selection = read_table(root), maple.read_selection(root, profile.selection)
     if selection is None:
-        return read_samples(root)
-    table = read_table(root).drop(columns=["donor", "role"])
-    return read_samples(root, table.merge(selection.samples[["id", "donor", "role"]], on="id"))
+        return table
+    return table.drop(columns=["donor", "role"]).merge(selection.samples[["id", "donor", "role"]], on="id")

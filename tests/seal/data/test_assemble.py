@@ -6,24 +6,29 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
+from pathlib import Path
 
 import anndata
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
 from scipy.sparse import csr_matrix
 
 import seal_atlas
 from seal import paths, profiles
 from seal.data import assemble_sample, cluster, maple, panel, sample_files
-from seal.data.assemble import assemble
+from seal.data.assemble import assemble, verify
 from seal.data.expression import normalise, spot_context
 from seal.data.grid import neighbours
-from seal.data.pairs import folder_of, read
+from seal.data.pairs import folder_of, read, tabulate_dropped
 from seal.data.samples import read_samples
 from seal.errors import SealError
-from seal.files import sha256
+from seal.files import read_json, sha256, write_json
 from tests.seal.data.conftest import ROW, counts, pictures, write_sample
 from tests.seal.data.plain_assembly import assembled
 
@@ -130,7 +135,7 @@ def test_equals_the_plain_assembly_on_real_sections(shared, monkeypatch, tmp_pat
     profile = profiles.get("her2st", image_size=28, um_per_px=4.0, panel__genes=50)
     root = her2st.prepare(profile)
     kept = [s for s in read_samples(root) if s.id.endswith(("B4", "C2", "B1", "D3"))]
-    monkeypatch.setattr("seal.data.assemble.read_samples", lambda _: kept)
+    monkeypatch.setattr("seal.data.assemble.read_samples", lambda *_: kept)
     pairs = assemble(profile)
     assert len(pairs.sections) == 4
     require_equal(pairs, assembled(kept, profile, pairs.sections))
@@ -279,6 +284,138 @@ def test_places_of_spots_outside_tissue_are_nothing(tree):
     assert assemble(TREE).n_spots == before - 2
 
 
+# ---- what is dropped ----
+
+
+def dropped(pairs):
+    return {
+        (sample, what): (reason, lost, of)
+        for sample, what, reason, lost, of in read_json(pairs.folder / "dropped.json")
+    }
+
+
+def edit_counts(tree, name, change):
+    data = anndata.read_h5ad(tree / "st" / f"{name}.h5ad")
+    data = change(data)
+    data.write_h5ad(tree / "st" / f"{name}.h5ad")
+
+
+def test_whatever_is_dropped_is_counted(tree):
+    data = counts(8, 7, seed=0)
+    data.var_names = ["BLANK-1", *data.var_names[1:]]
+    data.obs["in_tissue"] = [1] * 6 + [0] * 2
+    values = data.X.toarray()
+    values[0], values[1] = 0, np.eye(7)[0]
+    data.X = csr_matrix(values)
+    data.obs_names = [*data.obs_names[:5], "another", *data.obs_names[6:]]
+    data.write_h5ad(tree / "st" / "S0.h5ad")
+    (tree / "st" / "S1.h5ad").rename(tree / "elsewhere")
+    (tree / "st" / "S1.h5ad").symlink_to(tree / "nowhere")
+    pairs = assemble(TREE)
+    rows = read_json(pairs.folder / "dropped.json")
+    assert rows == [
+        ["S1", "samples", "st/ID.h5ad is a link to nothing", 1, 1],
+        ["S2", "pictures", "patches/ID.h5 is not there", 1, 1],
+        ["S0", "spots", "not in tissue", 2, 8],
+        ["S0", "spots", "no patch", 1, 8],
+        ["S0", "spots", "fewer counts than 1", 2, 8],
+        ["S0", "patches", "no spot has their barcode", 1, 8],
+        ["S0", "genes", "control probe, no name, or named twice", 1, 7],
+    ]
+    (section,) = [section for section in pairs.sections if section.sample == "S0"]
+    assert section.stop - section.start == 8 - 2 - 1 - 2
+    table = tabulate_dropped(pairs.folder).set_index(["what", "reason"])
+    assert table.loc[("spots", "not in tissue"), ["lost", "of", "samples", "first"]].tolist() == [2, 8, 1, "S0"]
+    assert "checksum holds" in verify(TREE)
+
+
+@given(data=st.data())
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+def test_no_spot_vanishes_uncounted(data):
+    """Of each sample, the spots that stay and those that are dropped are all that the file has, or it is an error."""
+    flags = st.lists(st.booleans(), min_size=8, max_size=8)
+    inside, shown, counted = (np.array(data.draw(flags)) for _ in range(3))
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        table = counts(8, 7)
+        table.X = csr_matrix(table.X.toarray() * counted[:, None] + counted[:, None])
+        table.obs["in_tissue"] = inside.astype(int)
+        write_sample(Path(folder), ROW, table, pictures(8, 28), 4.0)
+        (sample,) = read_samples(Path(folder))
+        patch.setattr(sample_files, "patch_barcodes", lambda _: [f"spot{i}" for i in np.flatnonzero(shown)])
+        job = assemble_sample.Job(Path(folder) / "job", sample, TREE)
+        write_json(job.folder / assemble_sample.PARTS / "aliases.json", {})
+        used, possible = inside & shown & counted, inside & shown
+        if used.any() and 2 * used.sum() >= possible.sum():
+            found = assemble_sample.count(job)
+            assert found["spots"] == used.sum()
+            assert found["spots"] + sum(lost for _, what, _, lost, _ in found["dropped"] if what == "spots") == 8
+        else:
+            with pytest.raises(SealError, match="or loses most of them"):
+                assemble_sample.count(job)
+
+
+def test_barcodes_that_mostly_do_not_match_are_an_error(tree):
+    edit_counts(tree, "S0", lambda data: _renamed(data, [*data.obs_names[:2], *(f"x-{i}" for i in range(6))]))
+    with pytest.raises(SealError, match="6 of 8 patches: no spot has their barcode") as error:
+        assemble(TREE)
+    assert "S0" in error.value.what
+    assert "'spot0'" in error.value.do
+
+
+def _renamed(data, names):
+    data.obs_names = names
+    return data
+
+
+def test_patches_of_some_spots_alone_are_no_loss(tree):
+    """A file that calls the whole array tissue, and patches where there is some: HEST-1k has such samples."""
+    counts(40, 7, seed=3).write_h5ad(tree / "st" / "S3.h5ad")
+    assert dropped(assemble(TREE))["S3", "spots"] == ("no patch", 32, 40)
+
+
+def test_most_samples_lost_are_an_error(tree):
+    for name in ("S0", "S1", "S3"):
+        (tree / "patches" / f"{name}.h5").unlink()
+        (tree / "patches" / f"{name}.h5").symlink_to(tree / "unmounted" / f"{name}.h5")
+    with pytest.raises(SealError, match="3 of 4 samples in its table") as error:
+        assemble(TREE)
+    assert "mount" in error.value.do
+    for name in ("S0", "S1", "S2", "S3"):
+        (tree / "st" / f"{name}.h5ad").unlink()
+    with pytest.raises(SealError, match="4 of 4 samples in its table"):
+        assemble(TREE)
+
+
+@pytest.mark.parametrize("suffix", [".tiff", ".png"])
+def test_images_of_other_names_are_read(tree, suffix):
+    expected = assemble(TREE).n_pairs
+    (tree / "patches" / "S0.h5").unlink()
+    (tree / "wsis").mkdir()
+    Image.fromarray(pictures(1, 1200)[0]).save(tree / "wsis" / f"S0{suffix}")
+    pairs = assemble(TREE)
+    assert pairs.n_pairs == expected
+    assert ("S0", "pictures") not in dropped(pairs)
+
+
+def test_an_image_of_no_known_format_is_counted(tree):
+    (tree / "patches" / "S0.h5").unlink()
+    (tree / "wsis").mkdir()
+    for name in ("S0.vsi", "S0.b.tif"):
+        (tree / "wsis" / name).touch()
+    assert dropped(assemble(TREE))["S0", "pictures"] == ("wsis/ID.vsi has no known format", 1, 1)
+
+
+def test_an_id_with_a_blank_does_not_vanish(tree):
+    table = pd.read_csv(tree / "metadata.csv")
+    table.loc[table["id"] == "S0", "id"] = "S0 "
+    table.to_csv(tree / "metadata.csv", index=False)
+    pairs = assemble(TREE)
+    there = {section.sample for section in pairs.sections} | {
+        name.strip() for name, what in dropped(pairs) if what == "samples"
+    }
+    assert there == {"S0", "S1", "S2", "S3"}
+
+
 def test_spots_with_control_probes_alone_are_none(tree):
     sample = read_samples(tree)[0]
     before = assemble(TREE).n_spots
@@ -321,6 +458,33 @@ def test_two_at_once_wait_for_each_other(tree, tmp_path):
     ]
     keys = [process.communicate(timeout=120)[0] for process in both]
     assert keys[0] == keys[1] == assemble(TREE).key + "\n"
+
+
+@pytest.mark.slow
+def test_two_at_once_in_a_new_home(tmp_path):
+    """Both make the atlas and its pairs, each in its own time: none dies, and both end in the same."""
+    script = tmp_path / "script.py"
+    lines = (
+        "from seal.data.assemble import assemble",
+        "from tests.conftest import SMALL",
+        "print(assemble(SMALL).key)",
+    )
+    script.write_text("\n".join(lines))
+    options = {"env": {**os.environ, "PYTHONPATH": str(paths.PROJECT)}, "text": True}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    both = [subprocess.Popen([sys.executable, script], **options, **pipes) for _ in range(2)]
+    said = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    assert said[0][0] == said[1][0]
+    assert "free some space" not in said[0][1] + said[1][1]
+
+
+def test_a_home_that_cannot_be_made_is_one_error(tree, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SEAL_HOME", str(tmp_path / "file" / "home"))
+    with pytest.raises(SealError, match=r"cannot write .*Not a directory") as error:
+        assemble(TREE)
+    assert "free some space" not in error.value.do
 
 
 # ---- no room, bad input ----

@@ -15,11 +15,12 @@ import huggingface_hub
 import numpy as np
 import pytest
 from huggingface_hub import constants
-from huggingface_hub.utils import _headers
+from huggingface_hub.utils import _headers, _http
 from scipy.sparse import csr_matrix
 
 from seal import files, profiles
 from seal.data import fetch, sample_files
+from seal.data.samples import read_samples
 from seal.data.sources import hest
 from seal.errors import SealError
 from tests import hub_server
@@ -102,7 +103,7 @@ def test_what_is_planned_is_fetched_and_read(hub, tree, root, faults):
     assert in_folder(root) == {*wanted, *OURS}
     assert same(root, tree, wanted)
     assert faults.fetched() == sorted(wanted)  # each once
-    sample, _ = hest.select_samples(profiles.get("maple", selection=SETTINGS), root)
+    sample, _ = read_samples(root, hest.select_rows(profiles.get("maple", selection=SETTINGS), root))
     assert sample_files.read_counts(sample).n_obs == 4
     assert sample_files.patch_barcodes(sample) == [f"spot{i}" for i in range(4)]
     again = fetch.plan(IDS, root)
@@ -135,6 +136,38 @@ def test_the_token_reaches_the_hub_and_no_other_host(hub, root, faults, capfd):
     assert {bool(authorization) for _, path, authorization in faults.asked if path.startswith("/large/")} == {False}
     assert {a for _, path, a in faults.asked if not path.startswith("/large/")} == {"Bearer hf_secret"}
     assert "hf_secret" not in (root / "fetch.json").read_text() + "".join(capfd.readouterr())
+
+
+def test_a_hub_that_says_when_to_come_again_is_asked_then(hub, tree, root, faults, monkeypatch):
+    slept = []
+    monkeypatch.setattr(_http, "time", SimpleNamespace(sleep=slept.append))
+    faults.limited = 2
+    plan = fetch.plan(["S0"], root)
+    assert slept == [8.0, 8.0], "7 seconds, and one of the client's own"
+    faults.limited = 2
+    fetch.fetch(plan)
+    assert slept == [8.0] * 4
+    assert same(root, tree, sample_paths("S0"))
+
+
+def test_two_processes_fetch_into_one_folder(tree, root, faults, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    faults.slow = 0.2
+    with hub_server.serve(tree, faults) as url:
+        context = multiprocessing.get_context("spawn")
+        both = [context.Process(target=_fetch_there, args=(url, root, name)) for name in IDS]
+        for process in both:
+            process.start()
+        for process in both:
+            process.join(60)
+    assert [process.exitcode for process in both] == [0, 0]
+    assert same(root, tree, [*sample_paths("S0"), *sample_paths("S1")])
+    assert not (root / fetch.PARTS).exists()
+
+
+def _fetch_there(url: str, root: Path, name: str) -> None:
+    hub_server.send_client_to(pytest.MonkeyPatch(), url)
+    fetch.fetch(fetch.plan([name], root))
 
 
 # --- the commit -----------------------------------------------------------------------------------------------

@@ -22,6 +22,11 @@ def write(path, *rows, header=HEADER, encoding="utf-8"):
     return path
 
 
+def test_rows_with_empty_cells_at_their_end_do_not_shift(tmp_path, aliases):
+    longer = Aliases.read(write(tmp_path / "edited.txt", *(f"{row}\t\t" for row in ROWS)))
+    assert longer == aliases
+
+
 @pytest.fixture
 def aliases(tmp_path):
     return Aliases.read(write(tmp_path / "hgnc_complete_set.txt", *ROWS))

@@ -7,6 +7,7 @@ from sklearn.linear_model import Ridge
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from seal.errors import SealError
 from seal.evaluate.metrics import mean_pearson
 from seal.evaluate.probe import Validation, _principal, ridge_probe, validation
 
@@ -28,6 +29,15 @@ def plain_path(x, y, x_test, components, alphas):
     u, s, vt = u[:, :components], s[:components], vt[:components]
     t = (x_test - mean) / sd @ vt.T
     return [y.mean(axis=0) + t @ (np.diag(s / (s**2 + a)) @ u.T @ (y - y.mean(axis=0))) for a in alphas]
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_no_number_is_refused(data, which, value):
+    arrays = [array.copy() for array in data]
+    arrays[which][3, 1] = value
+    with pytest.raises(SealError, match=f"1 of {len(arrays[which])} .* hold NaN or infinity"):
+        ridge_probe(arrays[0], arrays[1], Validation(THIRDS, THIRDS), arrays[2], 5, [10.0])
 
 
 @pytest.mark.parametrize("components", [5, 12, 256])
