@@ -27,7 +27,7 @@ from seal.data.pairs import Pairs, folder_of, read, stored
 from seal.data.samples import Sample, read_samples
 from seal.errors import SealError
 from seal.files import Made, atomic, contents, digest, lock, read_json, require_room, sha256, swap, write_json
-from seal.profiles import Profile
+from seal.profiles import Profile, keyed
 
 VERSION = 1  # counted up when the same samples and settings give other pairs
 _Bytes = tuple[str, int, int, str, str]  # file, first byte, end, SHA-256 and, in words, whose they are
@@ -68,7 +68,7 @@ def _made_from(profile: Profile, samples: Sequence[Sample], aliases: Aliases | N
     parts = {
         "sample": {s.id: digest(asdict(s) | {"root": None}) for s in samples},
         "file": dict(zip(inputs, contents(inputs.values()), strict=True)),
-        "panel": asdict(profile.panel),
+        "panel": keyed(profile.panel),
         "settings": settings | {name: getattr(profile.evaluation, name) for name in ("split", "folds")},
         "aliases": aliases.digest if aliases else None,
     }

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from seal.data import grid, sample_files
-from seal.data.expression import normalise, spot_context, totals
+from seal.data.expression import neighbourhood, normalise, spot_context, totals
 from seal.data.folds import Section
 from seal.data.genes import Aliases, clean_genes
 from seal.data.panel import load as load_panel
@@ -90,9 +90,11 @@ def count(job: Job) -> dict[str, Any]:
     sample = job.sample
     data = sample_files.read_counts(sample)
     genes, positions = clean_genes(data.var_names, _read_aliases(job.folder))
-    used = np.zeros(data.n_vars)
+    used, settings = np.zeros(data.n_vars), job.profile.panel
     used[positions] = 1
-    keep = data.X @ used >= job.profile.panel.min_spot_counts
+    if settings.rare_genes == "dropped":
+        used[totals(data.X.T) < settings.min_gene_counts] = 0
+    keep = data.X @ used >= settings.min_spot_counts
     if sample.has_image:
         keep &= data.obs_names.isin(sample_files.patch_barcodes(sample))
     if "in_tissue" in data.obs:
@@ -106,6 +108,7 @@ def count(job: Job) -> dict[str, Any]:
     grid.require_places(data.obs[keep], sample.grid, sample.st_path)
     order = np.argsort(np.array(genes, dtype=str))
     counts = csr_array(data.X[np.flatnonzero(keep)][:, positions[order]], dtype=np.float32)
+    counts.data *= used[positions[order]][counts.indices]
     counts.sum_duplicates()
     counts.eliminate_zeros()
     with atomic(job.part("counts.npz")) as temporary:
@@ -180,11 +183,13 @@ def _read_spots(job: Job):
 def _sum_up(job: Job, counts: "csr_array", listed: np.ndarray) -> None:
     """Write the sums that panels are chosen from, and put each spot's totals aside; some spots at a time."""
     adjacency, mixed, moments = _adjacency(job), np.empty(counts.shape[0], dtype=np.float32), None
+    settings = job.profile.panel
     for start in range(0, len(mixed), SPOTS):
         spots = slice(start, start + SPOTS)
-        context = spot_context(counts, adjacency, job.profile.panel.own_weight, spots)
+        context = spot_context(counts, adjacency, settings.own_weight, spots)
         mixed[spots] = totals(context)
-        part = sum_spots(counts[spots], normalise(context, job.profile.panel.target_sum), listed)
+        varies = counts[spots] if settings.variable_genes == "own" else context
+        part = sum_spots(counts[spots], normalise(varies, settings.target_sum), listed)
         moments = moments + part if moments else part
     moments.save(job.folder / "moments" / f"{job.sample.id}.npz")
     with atomic(job.part("totals.npy")) as temporary:
@@ -192,8 +197,14 @@ def _sum_up(job: Job, counts: "csr_array", listed: np.ndarray) -> None:
 
 
 def _adjacency(job: Job) -> "csr_array":
-    spots = _read_spots(job)
-    return grid.neighbours(spots["array_row"].to_numpy(), spots["array_col"].to_numpy(), job.sample.grid)
+    from scipy.sparse import csr_array
+
+    places = _read_spots(job)[grid.PLACES].to_numpy()
+    if job.profile.panel.neighbourhood == "grid":
+        return grid.neighbours(*places.T, job.sample.grid)
+    if job.sample.technology in ("Visium", "Visium HD"):
+        return neighbourhood(*places.T)
+    return csr_array((len(places), len(places)), dtype=np.float32)
 
 
 # ---- folds -----------------------------------------------------------------------------------------------------
