@@ -23,6 +23,7 @@ TRAINED = {
     "lora": "trained by LoRA, M",
     "full": "trained of the encoder, M",
     "bottleneck": "trained in a bottleneck, M",
+    "bottleneck_twice": "trained in a bottleneck, M",
 }
 
 

@@ -7,7 +7,7 @@ exponentials need it, and beside an encoder they cost nothing.
 import functools
 import math
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Literal, ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -15,10 +15,9 @@ from torch import Tensor
 
 from seal.shapes import Float
 
-# Weights of barlow_mse (release).
+# Weights inside barlow_mse (release).
 BARLOW_WEIGHT = 0.05
 MSE_WEIGHT = 5.0
-GENE_LOSS_SCALE = 0.1
 
 # Constants of the others (release).
 PLS_WEIGHT = 1e-4
@@ -110,7 +109,7 @@ def standardised_mse(x_hat: Expression, x: Expression, mean: PerGene, sd: PerGen
     -------
     In squared sd of a gene.
 
-    Source: release.
+    Source: release, which takes mean and sd of the spots' own counts; ours are of what is predicted.
     """
     return F.mse_loss((x_hat - mean) / sd, (x - mean) / sd)
 
@@ -183,10 +182,11 @@ def negbin(x_hat: Expression, x: Expression) -> Scalar:
     return -(ways + NEGBIN_ALPHA * torch.log(1 - p + NEGBIN_FLOOR) + k * torch.log(p + NEGBIN_FLOOR)).mean()
 
 
-# Losses of values as they are, with the release's scale of each.
-_RAW = {"pcc": (pcc, 5.0), "pls": (pls, 1.0), "mmd": (mmd, 1.0), "negbin": (negbin, 10.0),
-        "l1": (F.l1_loss, 10.0), "huber": (F.huber_loss, 10.0)}  # fmt: skip
-GENE_LOSSES = ("barlow_mse", "mse", *_RAW)  # legal values of omics.gene_loss in seal.profiles
+# Losses of values as they are.
+_RAW = {"pcc": pcc, "pls": pls, "mmd": mmd, "negbin": negbin, "l1": F.l1_loss, "huber": F.huber_loss}
+# Of omics.gene_loss in seal.profiles, each with its scale: the release's, but for mse.
+GENE_LOSSES = {"barlow_mse": 0.1, "mse": 1.0, "standardized_mse": 10.0, "pcc": 5.0, "pls": 1.0, "mmd": 1.0,
+          "negbin": 10.0, "l1": 10.0, "huber": 10.0}  # fmt: skip
 
 
 @_in_float32
@@ -207,19 +207,18 @@ def gene_loss(name: str, x_hat: Expression, x: Expression, mean: PerGene, sd: Pe
     -------
     The loss's terms by name, unscaled, and total, which is minimised; scalars, float32.
 
-    Source: release, where barlow_mse (its default) is called barlow_std_mse and mse standardized_mse; mse stands
-    unscaled here, times 10 there.
+    Source: release, under the same names but two: its default, our barlow_mse, is barlow_std_mse there (its barlow_mse
+    and mse are of values as they are); our mse is standardized_mse without its scale. The scales are those of stage 2;
+    stage 1 has none there, which AdamW does not notice.
     """
     if name == "barlow_mse":
         terms = {"barlow": barlow(x_hat, x), "mse": standardised_mse(x_hat, x, mean, sd)}
-        total = GENE_LOSS_SCALE * (BARLOW_WEIGHT * terms["barlow"] + MSE_WEIGHT * terms["mse"])
-        return {**terms, "total": total}
-    if name == "mse":
-        mse = standardised_mse(x_hat, x, mean, sd)
-        return {"mse": mse, "total": mse}
-    loss, scale = _RAW[name]
-    value = loss(x_hat, x)
-    return {name: value, "total": scale * value}
+        return {**terms, "total": GENE_LOSSES[name] * (BARLOW_WEIGHT * terms["barlow"] + MSE_WEIGHT * terms["mse"])}
+    if name in _RAW:
+        value = _RAW[name](x_hat, x)
+        return {name: value, "total": GENE_LOSSES[name] * value}
+    value = standardised_mse(x_hat, x, mean, sd)
+    return {"mse": value, "total": GENE_LOSSES[name] * value}
 
 
 @_in_float32
@@ -229,19 +228,25 @@ def flow_kl(
     mu: Float[Tensor, "batch dim"],
     logvar: Float[Tensor, "batch dim"],
     log_det: Float[Tensor, " batch"],
+    form: Literal["closed", "drawn"],
 ) -> Scalar:
-    """KL term of the flow posterior, one Monte Carlo draw.
+    """KL term of the flow posterior, one Monte Carlo draw (drawn) or as the release has it (closed).
 
-    E[log q0(z0) - log|det J| - log p(z_K)],  q0 = N(mu, exp(logvar)),  p = N(0, 1)
+    drawn: E[log q0(z0) - log|det J| - log p(z_K)],  q0 = N(mu, exp(logvar)),  p = N(0, 1)
+    closed: 1/d (KL[q0 | p] - log|det J|),  KL[q0 | p] = 1/2 sum (exp(logvar) + mu^2 - 1 - logvar)
 
-    with log|det J| = `log_det`, the sum of the flows' log-determinants.
+    with log|det J| = `log_det`, the sum of the flows' log-determinants. The closed form takes p at z0, before the
+    flows, so it is no bound.
 
     Returns
     -------
-    Nats a spot.
+    Nats a spot; closed: nats a spot and dimension.
 
-    Source: release (weight 0 by default); Rezende and Mohamed 2015, equation 15.
+    Source: release (closed; off by default); Rezende and Mohamed 2015, equation 15 (drawn).
     """
+    if form == "closed":
+        base = 0.5 * (logvar.exp() + mu**2 - 1 - logvar).sum(dim=1)  # [B]
+        return (base - log_det).mean() / mu.shape[1]
     log_q = -0.5 * (logvar + (z0 - mu) ** 2 / logvar.exp())
     log_p = -0.5 * z**2
     return ((log_q - log_p).sum(dim=1) - log_det).mean()

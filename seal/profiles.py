@@ -1,8 +1,8 @@
 """Profiles: the only place where settings live. The three differ in values, never in the way they run.
 
-Each setting carries its source. RELEASE: the default of the authors' public release (mahmoodlab/SEAL,
-2137d8d). BENCH: HEST-Bench. PAPER: the public part of the paper. CHOICE: ours, because none of them says. A profile
-that sets another value makes it our choice too (`setting_rows`).
+Each setting carries its source. RELEASE: the default is what the authors' public release does (mahmoodlab/SEAL,
+2137d8d), held against its own numbers by tests/test_release.py. BENCH: HEST-Bench. PAPER: the public part of the paper.
+CHOICE: ours, because none of them says. A profile that sets another value makes it our choice too (`setting_rows`).
 
 Each also carries what it may be, by its type (a `Literal` lists the words) and its range. Settings are checked when
 they are made, however that comes about, and nowhere else (`_Checked`).
@@ -26,9 +26,13 @@ RELEASE, BENCH, PAPER, CHOICE = "release", "HEST-Bench", "paper", "our choice"
 REQUIRED = dataclasses.MISSING
 
 
-def _set(default: Any, source: str = CHOICE, symbol: str = "", **limits: float) -> Any:
-    """One setting: its default, where that is from, its symbol in the paper, and limits by the names of `_LIMITS`."""
-    return field(default=default, metadata={"source": source, "symbol": symbol, "limits": limits})
+def _set(default: Any, source: str = CHOICE, symbol: str = "", before: Any = REQUIRED, **limits: float) -> Any:
+    """One setting: its default, where that is from, its symbol in the paper, and limits by the names of `_LIMITS`.
+
+    `before` is what was done while there was no such setting: keys leave it out (`keyed`), so that what was made then
+    is still current.
+    """
+    return field(default=default, metadata={"source": source, "symbol": symbol, "before": before, "limits": limits})
 
 
 class _Checked:
@@ -111,10 +115,16 @@ class PanelSettings(_Checked):
     genes: int = _set(2000, RELEASE, "G", least=1)
     test_genes: int = _set(50, CHOICE, least=1)  # HEST-Bench's number; the paper takes 10 an organ
     min_gene_counts: int = _set(3, RELEASE)
+    # genes of fewer counts in a section: left out of it, before a spot's total is taken; counted: of no panel only
+    rare_genes: Literal["dropped", "counted"] = _set("dropped", RELEASE, before="counted")
     min_spot_counts: int = _set(1, RELEASE)
+    # what a gene must vary in to be of the panel: the spots' own counts, or those of their context
+    variable_genes: Literal["own", "context"] = _set("own", RELEASE, before="context")
     # share of the training spots whose section must list a gene of the panel
     coverage: float = _set(0.0, CHOICE, most=1)
-    own_weight: float = _set(0.5, RELEASE, "a", most=1)  # half the spot's own counts, half its neighbours' mean
+    own_weight: float = _set(0.5, RELEASE, "a", most=1)  # half the spot's own counts, half the mean around it
+    # radius: the spot itself and those up to a row and a column away; grid: its true neighbours alone
+    neighbourhood: Literal["radius", "grid"] = _set("radius", RELEASE, before="grid")
     target_sum: float = _set(1e4, RELEASE, above=0)
 
 
@@ -123,35 +133,42 @@ class OmicsSettings(_Checked):
     """Stage 1, SEAL-omics."""
 
     hidden: tuple[int, ...] = _set((1024, 512), RELEASE, least=1)
-    dropout: float = _set(0.1, CHOICE, below=1)
+    dropout: float = _set(0.0, RELEASE, below=1)
     flows: int = _set(3, RELEASE, "K_f")
     mask: float = _set(0.0, RELEASE, below=1)  # share of the genes that training hides from the encoder
-    kl: float = _set(0.0, RELEASE, "β")
-    head: Literal["none", "linear", "mlp"] = _set("none", RELEASE)  # projection of z_o before the contrastive loss
-    # of seal.losses; both stages use it
-    gene_loss: Literal["barlow_mse", "mse", "pcc", "pls", "mmd", "l1", "huber", "negbin"] = _set("barlow_mse", RELEASE)
+    mask_weight: float = _set(10.0, RELEASE, before=0.0)  # of the squared error of the hidden genes, in stage 1
+    kl: float = _set(0.0, RELEASE, "β")  # weight of the KL term in stage 1; the release's is 1 where it is on
+    # closed: in closed form before the flows, by dimension; drawn: of the flows' result, one draw
+    kl_form: Literal["closed", "drawn"] = _set("closed", RELEASE, before="drawn")
+    # projection of z_o before the contrastive loss; what the release calls mlp is linear, our mlp has two layers
+    head: Literal["none", "linear", "mlp"] = _set("none", RELEASE)
+    # of seal.losses; both stages use it. barlow_mse is the release's barlow_std_mse
+    gene_loss: Literal["barlow_mse", "mse", "standardized_mse", "pcc", "pls", "mmd", "l1", "huber", "negbin"] = _set(
+        "barlow_mse", RELEASE
+    )
     lr: float = _set(5e-4, RELEASE, above=0)  # warm-up lr
     weight_decay: float = _set(0.2, RELEASE)
     batch: int = _set(384, RELEASE, least=2)
-    epochs: int = _set(10, RELEASE, least=1)
+    epochs: int = _set(0, RELEASE)  # of warm-up; without any, stage 2 starts from random weights
 
 
 @dataclass(frozen=True)
 class VisionSettings(_Checked):
     """Stage 2, SEAL-vision: what is trained, the losses, the schedule."""
 
-    # full: the last blocks themselves; bottleneck: on the embedding
-    adapter: Literal["lora", "full", "bottleneck"] = _set("lora", RELEASE)
+    # full: the last blocks themselves; bottleneck: added to the embedding; bottleneck_twice: in its place, as released
+    adapter: Literal["lora", "full", "bottleneck", "bottleneck_twice"] = _set("lora", RELEASE)
     blocks: int = _set(1, RELEASE, "N", least=1)  # 1 for CONCH, 3 for UNI2-h
-    lora_layers: Literal["all", "attention", "mlp"] = _set("all", RELEASE)  # linears of a block that get LoRA
+    # linears of a block that get LoRA; named: those with attn or mlp in their name, of Phikon-v2's six the MLP's two
+    lora_layers: Literal["named", "all", "attention", "mlp"] = _set("named", RELEASE)
     rank: int = _set(8, RELEASE, "r", least=1)
     alpha: int = _set(8, RELEASE, "α", least=1)
     lora_dropout: float = _set(0.15, RELEASE, below=1)
-    bottleneck: int = _set(256, CHOICE, least=1)  # hidden size of the bottleneck adapter
+    bottleneck: int = _set(256, RELEASE, least=1)  # hidden size of the bottleneck adapters
     head: Literal["none", "linear", "mlp"] = _set("none", RELEASE)  # projection of z_v before the contrastive loss
     decoder_hidden: int = _set(512, RELEASE, least=1)
-    decoder_dropout: float = _set(0.1, CHOICE, below=1)
-    decoder_relu: bool = _set(False, CHOICE)  # the release ends its decoder with a ReLU
+    decoder_dropout: float = _set(0.0, RELEASE, below=1)
+    decoder_relu: bool = _set(True, RELEASE)  # at the decoder's end
     temperature: float = _set(0.05, RELEASE, "τ", above=0)
     learn_temperature: bool = _set(False, RELEASE)
     info_weight: float = _set(1.0, RELEASE, "w₁")
@@ -223,6 +240,24 @@ class Profile(_Checked):
         return "simulated data" if self.simulated else "real data"
 
 
+# What small data are trained with in place of the release's way.
+SMALL_PANEL = {
+    "rare_genes": "counted",  # one set of genes for all sections, however deep
+    "variable_genes": "context",  # chosen on what is learnt
+    "neighbourhood": "grid",  # the radius reaches four of Visium's six neighbours, and counts the spot twice
+}
+SMALL_OMICS = {
+    "dropout": 0.1,  # a few thousand spots
+    "mask_weight": 0.0,  # the gene loss weighs hidden genes too
+    "kl_form": "drawn",  # the flows' own bound, which the closed form is not
+    "epochs": 10,  # too few steps in stage 2 to learn both encoders from nothing
+}
+SMALL_VISION = {
+    "lora_layers": "all",  # in a DINOv2 of timm the same as named
+    "decoder_dropout": 0.1,  # as in stage 1
+    "decoder_relu": False,  # a rectified output has no gradient where it is off
+}
+
 DEMO = Profile(
     name="demo",
     source="seal_atlas",
@@ -231,10 +266,10 @@ DEMO = Profile(
     image_size=112,
     um_per_px=1.0,
     needs="about 12 min on 2 CPU cores, 9 GB disk with the environment, 4 GB memory, no GPU, no token",
-    panel=PanelSettings(genes=500),
-    omics=OmicsSettings(hidden=(256, 128), batch=128, epochs=10),
+    panel=PanelSettings(genes=500, **SMALL_PANEL),
+    omics=OmicsSettings(hidden=(256, 128), batch=128, **SMALL_OMICS),
     # 160 steps a fold, where the paper takes some 19,000: hence the larger learning rate; both set by run time
-    vision=VisionSettings(decoder_hidden=128, lr=1e-3, batch=128, epochs=8, views=1),
+    vision=VisionSettings(decoder_hidden=128, lr=1e-3, batch=128, epochs=8, views=1, **SMALL_VISION),
     evaluation=EvaluationSettings(folds=2, resample="donors", random_encoders=1, ablation_folds=1),
 )
 
@@ -247,10 +282,10 @@ HER2ST = Profile(
     um_per_px=1.0,
     needs="about 20 min on 2 CPU cores for four sections, 9 GB disk with the environment, 6 GB memory, no GPU, "
     "no token",
-    panel=PanelSettings(genes=500),
-    omics=OmicsSettings(hidden=(256, 128), batch=128, epochs=10),
+    panel=PanelSettings(genes=500, **SMALL_PANEL),
+    omics=OmicsSettings(hidden=(256, 128), batch=128, **SMALL_OMICS),
     # few pairs, so many epochs: 160 to 320 steps a fold; set after a trial inside patient C had been seen (README)
-    vision=VisionSettings(decoder_hidden=256, lr=1e-3, batch=128, epochs=80),
+    vision=VisionSettings(decoder_hidden=256, lr=1e-3, batch=128, epochs=80, **SMALL_VISION),
 )
 
 MAPLE = Profile(
@@ -262,8 +297,16 @@ MAPLE = Profile(
     um_per_px=0.5,
     needs="HEST-1k (gated; 336 samples, about 140 GB to fetch and 140 GB of pairs) and UNI2-h (gated): a Hugging Face "
     "token with access, one GPU or more",
-    panel=PanelSettings(coverage=0.9),
-    vision=VisionSettings(blocks=3),
+    panel=PanelSettings(
+        coverage=0.9,
+        neighbourhood="grid",  # the radius reaches four of Visium's six neighbours, and counts the spot twice
+    ),
+    # the release's loader knows a file "post warm-up", so the paper's runs had it; for how long, nobody says
+    omics=OmicsSettings(epochs=10),
+    vision=VisionSettings(
+        blocks=3,
+        decoder_relu=False,  # a rectified output has no gradient where it is off
+    ),
     evaluation=EvaluationSettings(split="given", resample="donors"),
     compute=ComputeSettings(
         assembly="processes", memory_gb=64.0, token_dtype="bfloat16", precision="bfloat16", workers=14
@@ -339,6 +382,12 @@ def difference(profile: Profile, fields: Iterable[str]) -> str:
     if len(plain) <= LONGEST and plain == text:
         return text
     return f"{plain[:LONGEST]},{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def keyed(settings: Any) -> dict[str, Any]:
+    """One group of settings as the keys of what is made have it; see `before` of `_set`."""
+    fields = ((f, getattr(settings, f.name)) for f in dataclasses.fields(settings))
+    return {f.name: value for f, value in fields if value != f.metadata["before"]}
 
 
 def _flat(profile: Profile) -> dict[str, Any]:

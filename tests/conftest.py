@@ -1,5 +1,6 @@
 """Fixtures of all tests: a home of their own, and real data where it lies beside the project."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -46,9 +47,9 @@ SMALL = profiles.get(
     image_size=56,
     um_per_px=2.0,
     source_settings={"organs": ("Breast", "Kidney"), "donors_per_organ": 2, "spots_per_section": 12},
-    panel=profiles.PanelSettings(genes=30, test_genes=8),
-    omics=profiles.OmicsSettings(hidden=(16, 8), batch=16, epochs=2),
-    vision=profiles.VisionSettings(decoder_hidden=8, batch=16, epochs=2, views=1, lr=1e-2),
+    panel=dataclasses.replace(profiles.DEMO.panel, genes=30, test_genes=8),
+    omics=dataclasses.replace(profiles.DEMO.omics, hidden=(16, 8), batch=16, epochs=2),
+    vision=dataclasses.replace(profiles.DEMO.vision, decoder_hidden=8, batch=16, epochs=2, views=1, lr=1e-2),
     evaluation=profiles.EvaluationSettings(pca=8, seeds=(0, 1), bootstrap=50),
 )
 

@@ -28,7 +28,7 @@ from seal.data.pairs import Pairs, folder_of, read, stored
 from seal.data.samples import IMAGES, Sample, find_hest_table, read_samples, read_table
 from seal.errors import SealError
 from seal.files import Made, atomic, contents, digest, lock, read_json, require_room, sha256, swap, write_json
-from seal.profiles import Profile
+from seal.profiles import Profile, keyed
 
 VERSION = 2  # counted up when the same samples and settings give other pairs
 _Bytes = tuple[str, int, int, str, str]  # file, first byte, end, SHA-256 and, in words, whose they are
@@ -96,7 +96,7 @@ def _made_from(profile: Profile, samples: Sequence[Sample], aliases: Aliases | N
     parts = {
         "sample": {s.id: digest({**facts, "root": None}) for s, facts in zip(samples, known, strict=True)},
         "file": dict(zip(inputs, contents(inputs.values()), strict=True)),
-        "panel": asdict(profile.panel),
+        "panel": keyed(profile.panel),
         "settings": settings | {name: getattr(profile.evaluation, name) for name in ("split", "folds")},
         "aliases": aliases.digest if aliases else None,
         "lost": lost,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from seal.data import grid, sample_files
-from seal.data.expression import normalise, spot_context, totals
+from seal.data.expression import neighbourhood, normalise, spot_context, totals
 from seal.data.folds import Section
 from seal.data.genes import Aliases, clean_genes, require_listed
 from seal.data.panel import load as load_panel
@@ -91,11 +91,14 @@ def count(job: Job) -> dict[str, Any]:
     sample = job.sample
     data = sample_files.read_counts(sample)
     genes, summed = clean_genes(data.var_names, _read_aliases(job.folder))
-    keep, dropped = _choose_spots(sample, data, data.X @ summed.sum(axis=1), job.profile.panel.min_spot_counts)
+    settings, order = job.profile.panel, np.argsort(np.array(genes, dtype=str))
+    counts = csr_array(data.X, dtype=np.float32) @ summed[:, order]
+    if settings.rare_genes == "dropped":
+        counts.data *= (totals(counts.T) >= settings.min_gene_counts)[counts.indices]
+    keep, dropped = _choose_spots(sample, data, totals(counts), settings.min_spot_counts)
     dropped.append(["genes", "control probe, or no name", data.n_vars - summed.nnz, data.n_vars])
     grid.require_places(data.obs[keep], sample.grid, sample.st_path, sample.um_per_px, sample.spot_distance)
-    order = np.argsort(np.array(genes, dtype=str))
-    counts = csr_array(data.X[np.flatnonzero(keep)], dtype=np.float32) @ summed[:, order]
+    counts = counts[np.flatnonzero(keep)]
     counts.sum_duplicates()
     counts.eliminate_zeros()
     with atomic(job.part("counts.npz")) as temporary:
@@ -196,11 +199,13 @@ def _read_spots(job: Job):
 def _sum_up(job: Job, counts: "csr_array", listed: np.ndarray) -> None:
     """Write the sums that panels are chosen from, and put each spot's totals aside; some spots at a time."""
     adjacency, mixed, moments = _adjacency(job), np.empty(counts.shape[0], dtype=np.float32), None
+    settings = job.profile.panel
     for start in range(0, len(mixed), SPOTS):
         spots = slice(start, start + SPOTS)
-        context = spot_context(counts, adjacency, job.profile.panel.own_weight, spots)
+        context = spot_context(counts, adjacency, settings.own_weight, spots)
         mixed[spots] = totals(context)
-        part = sum_spots(counts[spots], normalise(context, job.profile.panel.target_sum), listed)
+        varies = counts[spots] if settings.variable_genes == "own" else context
+        part = sum_spots(counts[spots], normalise(varies, settings.target_sum), listed)
         moments = moments + part if moments else part
     moments.save(job.folder / "moments" / f"{job.sample.id}.npz")
     with atomic(job.part("totals.npy")) as temporary:
@@ -208,8 +213,14 @@ def _sum_up(job: Job, counts: "csr_array", listed: np.ndarray) -> None:
 
 
 def _adjacency(job: Job) -> "csr_array":
-    spots = _read_spots(job)
-    return grid.neighbours(spots["array_row"].to_numpy(), spots["array_col"].to_numpy(), job.sample.grid)
+    from scipy.sparse import csr_array
+
+    places = _read_spots(job)[grid.PLACES].to_numpy()
+    if job.profile.panel.neighbourhood == "grid":
+        return grid.neighbours(*places.T, job.sample.grid)
+    if job.sample.technology in ("Visium", "Visium HD"):
+        return neighbourhood(*places.T)
+    return csr_array((len(places), len(places)), dtype=np.float32)
 
 
 # ---- folds -----------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ def spot_context(counts, adjacency, own_weight: float, spots: slice = slice(None
     counts
         Sparse counts of one section, [n, genes].
     adjacency
-        From `seal.data.grid.neighbours`, [n, n].
+        From `seal.data.grid.neighbours` or, as the release has it, `neighbourhood`, [n, n].
     spots
         Those whose context is wanted; all of a large section at once take much memory.
 
@@ -24,8 +24,7 @@ def spot_context(counts, adjacency, own_weight: float, spots: slice = slice(None
     -------
     scipy.sparse.csr_array, float32, [spots, genes].
 
-    Source: release (a = 0.5); the neighbourhood is ours: all true neighbours of the grid, where the
-    release's radius reaches four of Visium's six.
+    Source: release (a = 0.5).
     """
     from scipy.sparse import csr_array, eye_array
 
@@ -42,6 +41,23 @@ def spot_context(counts, adjacency, own_weight: float, spots: slice = slice(None
     mixed *= sums.data.imag
     mixed += np.repeat(share, stored) * sums.data.real
     return csr_array((mixed.astype(np.float32), sums.indices, sums.indptr), shape=sums.shape)
+
+
+def neighbourhood(array_row: np.ndarray, array_col: np.ndarray):
+    """A spot and those up to a row and a column away: an adjacency of ones for `spot_context`, [n, n].
+
+    On Visium's grid, whose columns are numbered in steps of two, these are four of six neighbours: a spot's own weight
+    is then 0.5 + 0.5 / 5 = 0.6; among eight of a square grid it is 0.556.
+
+    Source: release (Visium and Visium HD; other technologies have no context there).
+    """
+    from scipy.sparse import csr_array
+    from scipy.spatial import cKDTree
+
+    n, near = len(array_row), cKDTree(np.stack([array_row, array_col], axis=1)).query_pairs(1.5, output_type="ndarray")
+    source = np.concatenate([near[:, 0], near[:, 1], np.arange(n)]).astype(np.int32)
+    target = np.concatenate([near[:, 1], near[:, 0], np.arange(n)]).astype(np.int32)
+    return csr_array((np.ones(len(source), dtype=np.float32), (source, target)), shape=(n, n))
 
 
 def totals(counts) -> np.ndarray:

@@ -21,6 +21,7 @@ _TRAINED = {
     "lora": "LoRA (rank {rank}, alpha {alpha}) on the linears of the last {blocks} block(s)",
     "full": "the weights of the last {blocks} block(s) and of what follows them",
     "bottleneck": "a residual bottleneck of {bottleneck} units on the embedding; the encoder is unchanged",
+    "bottleneck_twice": "a bottleneck of {bottleneck} units, twice, on the embedding; the encoder is unchanged",
 }
 # An absolute path in any system's way, or a token of the hub: neither may be published.
 _PRIVATE = re.compile(r"(?:^|[\s'\"=(\[])(?:/|~/|[A-Za-z]:\\)\w|hf_[A-Za-z0-9]{20}")

@@ -64,8 +64,8 @@ def load(path_or_repo: str | Path) -> Loaded:
 
             model = PeftModel.from_pretrained(model, folder / "adapter").merge_and_unload()
     encoder = VisionEncoder(spec, model)
-    if kind == "bottleneck":
-        encoder.adapter = BottleneckAdapter(encoder.dim, record["adapter"]["bottleneck"])
+    if kind.startswith("bottleneck"):
+        encoder.adapter = BottleneckAdapter(encoder.dim, record["adapter"]["bottleneck"], kind)
         encoder.adapter.load_state_dict(load_file(folder / "bottleneck.safetensors"))
     return Loaded(encoder.eval(), partial(transform_image, spec=spec, image_size=size))
 

@@ -51,9 +51,9 @@ class EncoderSpec:
     family: Literal["timm", "transformers", "conch"]
     geometry: Geometry
     dim: int  # of the embedding
-    image_size: int  # px a side
+    image_size: int  # px a side, by its authors; the release, and all our profiles, take 224 for every encoder
     pooling: Literal["cls", "cls_mean", "attention"]
-    precision: Literal["float32", "float16", "bfloat16"]  # that embeddings are usually computed in
+    precision: Literal["float32", "float16", "bfloat16"]  # that the release computes embeddings in
     gated: bool
     licence: str
     mean: tuple[float, float, float] = IMAGENET_MEAN  # of RGB in [0, 1]
@@ -81,7 +81,6 @@ CONCH = EncoderSpec(
     licence="CC-BY-NC-ND-4.0",
     mean=CLIP_MEAN,
     std=CLIP_STD,
-    resample=("bilinear", False),  # as its own loader does
 )
 
 H0_MINI = EncoderSpec(
@@ -104,7 +103,7 @@ H0_MINI = EncoderSpec(
     dim=1536,
     image_size=224,
     pooling="cls_mean",
-    precision="float16",
+    precision="float32",
     gated=True,
     licence="CC-BY-NC-ND-4.0",
     mean=BIOPTIMUS_MEAN,

@@ -121,18 +121,22 @@ class VisionEncoder(nn.Module):
         """Embed preprocessed images."""
         return self.tail(self.trunk(images, 1), 1)
 
-    def lora_targets(self, blocks: int, layers: Literal["all", "attention", "mlp"] = "all") -> list[str]:
+    def lora_targets(self, blocks: int, layers: Literal["named", "all", "attention", "mlp"] = "all") -> list[str]:
         """Names, inside `model`, of the attention and MLP linears of the last blocks.
+
+        named: those whose name has attn or mlp in it, which those of Phikon-v2's attention have not.
 
         Raises
         ------
         SealError
             Another number of blocks than 1 to depth.
 
-        Source: release (all).
+        Source: release (named).
         """
         self._check(blocks)
         names = [name for of_block in self._linears[self.depth - blocks :] for name in of_block]
+        if layers == "named":
+            return [name for name in names if "attn" in name or "mlp" in name]
         return [name for name in names if layers == "all" or (".mlp." in name) == (layers == "mlp")]
 
     def tail_parameters(self, blocks: int) -> list[nn.Parameter]:

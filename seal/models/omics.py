@@ -21,6 +21,7 @@ class Latent(NamedTuple):
     mu: Float[Tensor, "batch dim"]
     logvar: Float[Tensor, "batch dim"]
     log_det: Float[Tensor, " batch"]
+    masked: Float[Tensor, "batch genes"] | None  # 1 where a gene was hidden; None: none were
 
 
 class PlanarFlow(nn.Module):
@@ -106,7 +107,7 @@ def make_projection_head(kind: Literal["none", "linear", "mlp"], dim: int) -> nn
 
     none: p = z;  linear: p = W z + b;  mlp: p = W_2 max(W_1 z + b_1, 0) + b_2
 
-    Source: release (none by default); the MLP's hidden size, d, is our choice.
+    Source: release (none by default; linear, which it also calls mlp); our mlp is our choice.
     """
     if kind == "none":
         return nn.Identity()
@@ -142,6 +143,7 @@ class SealOmics(nn.Module):
         settings: OmicsSettings,
         mean: Float[Tensor, " genes"],
         sd: Float[Tensor, " genes"],
+        decoder_norm: bool = False,
     ) -> None:
         super().__init__()
         self.settings = settings
@@ -155,7 +157,7 @@ class SealOmics(nn.Module):
         self.flows = nn.ModuleList(PlanarFlow(dim) for _ in range(settings.flows))
         layers, size = [], dim
         for hidden in reversed(settings.hidden):
-            layers += [nn.Linear(size, hidden), nn.ReLU()]
+            layers += [nn.Linear(size, hidden), nn.ReLU(), *([nn.BatchNorm1d(hidden)] if decoder_norm else [])]
             size = hidden
         self.decoder = nn.Sequential(*layers, nn.Dropout(settings.dropout), nn.Linear(size, genes))
         start_at_mean(self.decoder[-1], mean, sd)
@@ -169,8 +171,10 @@ class SealOmics(nn.Module):
         In training z0 is drawn from N(mu, exp(logvar)) and `settings.mask` of the genes are set to zero; in
         evaluation z0 = mu, so an embedding is the same every time (the release samples there too).
         """
+        masked = None
         if self.training and self.settings.mask > 0:
-            x = x * (torch.rand_like(x) >= self.settings.mask)  # [B, G]
+            masked = (torch.rand_like(x) < self.settings.mask).to(x.dtype)  # [B, G]
+            x = x * (1 - masked)  # [B, G]
         hidden = self.encoder(x)  # [B, h]
         mu, logvar = self.fc_mu(hidden), self.fc_logvar(hidden)  # [B, d]
         z0 = mu + torch.randn_like(mu) * torch.exp(0.5 * logvar) if self.training else mu  # [B, d]
@@ -178,7 +182,7 @@ class SealOmics(nn.Module):
         for flow in self.flows:
             z, step = flow(z)  # [B, d], [B]
             log_det = log_det + step
-        return Latent(z, z0, mu, logvar, log_det)
+        return Latent(z, z0, mu, logvar, log_det, masked)
 
     def decode(self, z: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch genes"]:
         """Reconstruct normalised log expression from z."""
@@ -195,13 +199,23 @@ class SealOmics(nn.Module):
         return losses.gene_loss(self.settings.gene_loss, x_hat, x, self.gene_mean, self.gene_sd)
 
     def losses(self, x: Float[Tensor, "batch genes"]) -> dict[str, Float[Tensor, ""]]:
-        """Terms of L_REC,omics and, if it is on, the KL term; `total` is what is minimised."""
-        latent = self.encode(x)
-        terms = self.reconstruction(self.decode(latent.z), x)
-        if self.settings.kl > 0:
-            terms["kl"] = losses.flow_kl(*latent)
-            terms["total"] = terms["total"] + self.settings.kl * terms["kl"]
-        return terms
+        """Terms of stage 1: L_REC,omics and, if they are on, those of hidden genes and KL; `total` is minimised.
+
+        L_REC,omics + s (w L_masked + beta L_KL),  L_masked the mean squared error of the genes that were hidden, s the
+        gene loss's scale (1 for a KL that is drawn): the release adds both to the gene loss before it is scaled.
+        """
+        s, latent = self.settings, self.encode(x)
+        x_hat, scale = self.decode(latent.z), losses.GENE_LOSSES[s.gene_loss]  # [B, G]
+        terms = self.reconstruction(x_hat, x)
+        total = terms["total"]
+        if latent.masked is not None and s.mask_weight > 0:
+            hidden = latent.masked.sum().clamp_min(1)  # []
+            terms["masked"] = (latent.masked * (x_hat - x).square()).sum() / hidden  # []
+            total = total + scale * s.mask_weight * terms["masked"]
+        if s.kl > 0:
+            terms["kl"] = losses.flow_kl(*latent[:-1], s.kl_form)
+            total = total + (scale if s.kl_form == "closed" else 1) * s.kl * terms["kl"]
+        return {**terms, "total": total}
 
 
 def gene_statistics(x: RowReader) -> tuple[Float[Tensor, " genes"], Float[Tensor, " genes"]]:

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -11,21 +12,32 @@ from seal.errors import SealError
 from seal.models import architecture, encoders, weights
 from seal.models.encoder_registry import REGISTRY
 from seal.models.encoders import VisionEncoder
-from seal.models.omics import SealOmics
-from seal.profiles import OmicsSettings
+from seal.models.omics import SealOmics, make_projection_head
+from seal.models.vision import GeneDecoder
+from seal.profiles import OmicsSettings, VisionSettings
 
 HUB = "https://huggingface.co/MahmoodLab/SEAL"
 ENCODER = "encoder.base_model.model."  # where PEFT keeps the module that it wraps
-WRAPPER = "model."  # the release wraps some encoders once more
-DECODER = "decoder."
+WRAPPERS = ("model.", "encoder.")  # the release wraps some encoders once more, Virchow2 at times under the second name
+DECODER, HEAD = "decoder.", "projection_head."
 LORA_A = ".lora_A.default.weight"
+SIDE = 224  # px of the images that the release gives to every encoder
+
+
+class ReleasedVision(NamedTuple):
+    """A released SEAL-vision, in evaluation mode."""
+
+    encoder: VisionEncoder  # LoRA layers of PEFT in place
+    decoder: GeneDecoder
+    head: nn.Module  # between the embedding and the contrastive loss; mostly the identity
 
 
 def load_omics(path: Path) -> SealOmics:
     """Load a released SEAL-omics, `seal_{backbone}_omics.pth`.
 
-    Its sizes and the number of flows are those of the file's tensors. Neither the order of its genes nor their mean
-    and sd are in it: these are zeros and ones, with which the gene losses compare values as they are.
+    Its sizes, the number of flows, a projection head and norms in the decoder are those of the file's tensors. Neither
+    the order of its genes nor their mean and sd are in it: these are zeros and ones, with which the gene losses compare
+    values as they are.
 
     Returns
     -------
@@ -39,7 +51,7 @@ def load_omics(path: Path) -> SealOmics:
 
     Source: release.
     """
-    state = weights.read_weights(Path(path), do=f"download it again from {HUB}")
+    state = _read(path)
     is_linear = re.compile(r"encoder\.(\d+)\.weight").fullmatch
     linear = {int(m[1]): w for name, w in state.items() if (m := is_linear(name)) and w.ndim == 2}  # 1: batch norms
     latent = state.get("fc_mu.weight")
@@ -50,7 +62,9 @@ def load_omics(path: Path) -> SealOmics:
     genes, dim = hidden[0].shape[1], latent.shape[0]
     flows = len({name.split(".")[1] for name in state if name.startswith("flows.")})
     mean, sd = torch.zeros(genes), torch.ones(genes)
-    model = SealOmics(genes, dim, OmicsSettings(hidden=tuple(len(w) for w in hidden), flows=flows), mean, sd)
+    settings = OmicsSettings(hidden=tuple(len(w) for w in hidden), flows=flows, head=_kind_of_head(state))
+    norm = any(name.startswith(DECODER) and name.endswith(".running_mean") for name in state)
+    model = SealOmics(genes, dim, settings, mean, sd, decoder_norm=norm)
     shapes = {n: s for n, s in weights.find_shapes(model).items() if n not in ("gene_mean", "gene_sd")}
     if problem := weights.differences(state, shapes):
         raise _misfit(path, f"does not fit SEAL-omics: {problem}", f"exactly {len(shapes)} tensors", "it was changed")
@@ -59,8 +73,8 @@ def load_omics(path: Path) -> SealOmics:
 
 
 def load_vision(
-    path: Path, encoder_name: str, *, image_size: int | None = None, alpha: int = 8, tiny: bool = False
-) -> tuple[VisionEncoder, dict[str, Tensor]]:
+    path: Path, encoder_name: str, *, image_size: int = SIDE, alpha: int = 8, tiny: bool = False
+) -> ReleasedVision:
     """Load a released SEAL-vision, `seal_{backbone}_vision.pth`: the encoder with its adapters, and its decoder.
 
     W' = W + (alpha / r) B A on the adapted linears; which these are, and r, is read from the file's keys.
@@ -70,7 +84,7 @@ def load_vision(
     encoder_name
         A name in `seal.models.encoder_registry.REGISTRY`.
     image_size
-        Side of the images, px; the encoder's own by default. Position embeddings of another size are resampled.
+        Side of the images, px. Position embeddings of another size are resampled: CONCH's own images have 448.
     alpha
         LoRA's alpha; it is not in the file.
     tiny
@@ -78,9 +92,7 @@ def load_vision(
 
     Returns
     -------
-    The encoder in evaluation mode, LoRA layers of PEFT in place, and the state dict of its gene decoder, in the
-    keys of `seal.models.vision.GeneDecoder`. The release ends that decoder with a ReLU
-    (`decoder_relu=True`).
+    The encoder, its gene decoder, which ends with a ReLU, and its projection head.
 
     Raises
     ------
@@ -93,18 +105,21 @@ def load_vision(
     # On the meta device no start values are computed: all are loaded.
     with torch.device("meta"):
         encoder = encoders.build(encoder_name, weights="random", image_size=image_size, tiny=tiny)
-    file = weights.read_weights(Path(path), do=f"download it again from {HUB}")
+    file = _read(path)
     body = {name.removeprefix(ENCODER): value for name, value in file.items() if name.startswith(ENCODER)}
     rest = {name: value for name, value in file.items() if not name.startswith(ENCODER)}
     if not body:
         looks = "a SEAL-omics file" if "fc_mu.weight" in rest else f"keys as {_some(rest)}"
         raise _misfit(path, "is no SEAL-vision file", f"keys that begin with {ENCODER}", f"it looks like {looks}")
-    if all(name.startswith(WRAPPER) for name in body):
-        body = {name.removeprefix(WRAPPER): value for name, value in body.items()}
+    for wrapper in WRAPPERS:
+        if all(name.startswith(wrapper) for name in body):
+            body = {name.removeprefix(wrapper): value for name, value in body.items()}
     state = weights.convert_state(body, encoder.spec, weights.find_shapes(encoder.model))
     _add_adapters(encoder.model, state, alpha)
-    shapes = {ENCODER + name: shape for name, shape in weights.find_shapes(encoder.model).items()}
-    shapes |= _decoder_shapes(rest, encoder.dim)
+    parts = {ENCODER: encoder.model, DECODER: _decoder(rest, encoder.dim)}
+    with torch.device("meta"):
+        parts[HEAD] = make_projection_head(_kind_of_head(rest), encoder.dim)
+    shapes = {prefix + name: s for prefix, part in parts.items() for name, s in weights.find_shapes(part).items()}
     if problem := weights.differences({**{ENCODER + name: value for name, value in state.items()}, **rest}, shapes):
         spec, other = encoder.spec, _recognise(body, tiny)
         what = f"does not fit {spec.label}: {problem}"
@@ -113,7 +128,22 @@ def load_vision(
     if not any(name.endswith(LORA_A) for name in state):
         raise _misfit(path, "has no adapters", f"keys that end with {LORA_A}", "it was merged or never adapted")
     encoder.model.load_state_dict(state, strict=True, assign=True)
-    return encoder.eval(), {name.removeprefix(DECODER): value for name, value in rest.items()}
+    for prefix in (DECODER, HEAD):
+        own = {name.removeprefix(prefix): value for name, value in rest.items() if name.startswith(prefix)}
+        parts[prefix].load_state_dict(own, strict=True, assign=True)
+    return ReleasedVision(encoder.eval(), parts[DECODER].eval(), parts[HEAD].eval())
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """The file's tensors, under names without what training in parallel, or a head of one layer, puts before them."""
+    state = weights.read_weights(Path(path), do=f"download it again from {HUB}")
+    state = {name.removeprefix("module.").replace(f"{HEAD}0.", HEAD): value for name, value in state.items()}
+    return {name: v.long() if name.endswith("num_batches_tracked") else v for name, v in state.items()}
+
+
+def _kind_of_head(state: dict[str, Tensor]) -> Literal["none", "linear"]:
+    """What the release calls an MLP is one linear layer too."""
+    return "linear" if any(name.startswith(HEAD) for name in state) else "none"
 
 
 def _add_adapters(model: nn.Module, state: dict[str, Tensor], alpha: int) -> None:
@@ -125,14 +155,14 @@ def _add_adapters(model: nn.Module, state: dict[str, Tensor], alpha: int) -> Non
             get_peft_model(model, LoraConfig(r=rank, lora_alpha=alpha, target_modules=targets, bias="none"))
 
 
-def _decoder_shapes(state: dict[str, Tensor], dim: int) -> dict[str, tuple[int, ...]]:
-    """Shapes of the gene decoder; hidden size and panel size as its two biases have them."""
-    shapes, size = {}, dim
-    for layer in (f"{DECODER}decoder.{i}" for i in (0, 3)):
-        out = state[f"{layer}.bias"].numel() if f"{layer}.bias" in state else 0
-        shapes |= {f"{layer}.weight": (out, size), f"{layer}.bias": (out,)}
-        size = out
-    return shapes
+def _decoder(state: dict[str, Tensor], dim: int) -> GeneDecoder:
+    """A gene decoder without weights, of the sizes that its biases have, 1 where one is missing."""
+    norm = f"{DECODER}decoder.1.running_mean" in state
+    biases = (state.get(f"{DECODER}decoder.{i}.bias") for i in (0, 4 if norm else 3))
+    hidden, genes = (1 if bias is None else bias.numel() for bias in biases)
+    with torch.device("meta"):
+        settings = VisionSettings(decoder_hidden=hidden, decoder_relu=True)
+        return GeneDecoder(dim, torch.zeros(genes), torch.ones(genes), settings, norm)
 
 
 def _recognise(body: dict[str, Tensor], tiny: bool) -> str | None:

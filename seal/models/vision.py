@@ -1,7 +1,7 @@
 """SEAL-vision: a frozen encoder with something small to train in its last blocks, and a gene decoder (stage 2)."""
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -24,21 +24,26 @@ COLDEST = 0.01  # a learnt temperature does not fall below it (CLIP's bound)
 
 
 class GeneDecoder(nn.Module):
-    """z_v -> expression of the gene panel: Linear, ReLU, dropout, Linear (, ReLU).
+    """z_v -> expression of the gene panel: Linear (, BatchNorm), ReLU, dropout, Linear (, ReLU).
 
-    Source: release, which ends with a ReLU; ours does not by default, because a rectified output has no gradient
-    where it is off. It starts from the gene means, see `omics.start_at_mean`.
+    Source: release (without the norm, with the last ReLU). That it starts from the gene means, see
+    `omics.start_at_mean`, is our choice.
     """
 
     def __init__(
-        self, dim: int, mean: Float[Tensor, " genes"], sd: Float[Tensor, " genes"], settings: VisionSettings
+        self,
+        dim: int,
+        mean: Float[Tensor, " genes"],
+        sd: Float[Tensor, " genes"],
+        settings: VisionSettings,
+        norm: bool = False,
     ) -> None:
         super().__init__()
         hidden = settings.decoder_hidden
-        last = nn.Linear(hidden, len(mean))
+        first, last = nn.Linear(dim, hidden), nn.Linear(hidden, len(mean))
         start_at_mean(last, mean, sd)
-        layers = [nn.Linear(dim, hidden), nn.ReLU(), nn.Dropout(settings.decoder_dropout), last]
-        self.decoder = nn.Sequential(*layers, *([nn.ReLU()] if settings.decoder_relu else []))
+        layers = [first, *([nn.BatchNorm1d(hidden)] if norm else []), nn.ReLU(), nn.Dropout(settings.decoder_dropout)]
+        self.decoder = nn.Sequential(*layers, last, *([nn.ReLU()] if settings.decoder_relu else []))
 
     def forward(self, z: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch genes"]:
         """Predict normalised log expression."""
@@ -46,21 +51,26 @@ class GeneDecoder(nn.Module):
 
 
 class BottleneckAdapter(nn.Module):
-    """A residual bottleneck on the embedding: z' = z + W_2 relu(W_1 z + b_1) + b_2, with W_2 = b_2 = 0 at first.
+    """A bottleneck on the embedding, A(z) = W_2 relu(W_1 z + b_1) + b_2.
 
-    Source: release (a bottleneck of 256 on the embedding); residual and zero start are our choice, so that it too
-    changes nothing before the first step.
+    bottleneck: z' = z + A(z), with W_2 = b_2 = 0 at first;  bottleneck_twice: z' = A(A(z))
+
+    Source: release (bottleneck_twice, of 256). Residual and zero start are our choice, so that this adapter too changes
+    nothing before the first step.
     """
 
-    def __init__(self, dim: int, hidden: int) -> None:
+    def __init__(self, dim: int, hidden: int, kind: Literal["bottleneck", "bottleneck_twice"]) -> None:
         super().__init__()
+        self.twice = kind == "bottleneck_twice"
         self.down, self.up = nn.Linear(dim, hidden), nn.Linear(hidden, dim)
-        nn.init.zeros_(self.up.weight)
-        nn.init.zeros_(self.up.bias)
+        if not self.twice:
+            nn.init.zeros_(self.up.weight)
+            nn.init.zeros_(self.up.bias)
 
     def forward(self, z: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
         """Adapt an embedding."""
-        return z + self.up(self.down(z).relu())
+        adapted = self.up(self.down(z).relu())  # [B, d]
+        return self.up(self.down(adapted).relu()) if self.twice else z + adapted  # [B, d]
 
 
 def add_lora(encoder: VisionEncoder, settings: VisionSettings) -> PeftModel:
@@ -96,7 +106,7 @@ def add_adapter(encoder: VisionEncoder, settings: VisionSettings) -> PeftModel |
         for parameter in encoder.tail_parameters(settings.blocks):
             parameter.requires_grad_(True)
     else:
-        encoder.adapter = BottleneckAdapter(encoder.dim, settings.bottleneck)
+        encoder.adapter = BottleneckAdapter(encoder.dim, settings.bottleneck, settings.adapter)
     return None
 
 

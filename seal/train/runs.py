@@ -23,7 +23,7 @@ from seal.files import Made, atomic, digest, find_partial, read_json
 from seal.models.omics import SealOmics, gene_statistics, in_gene_units
 from seal.models.vision import SealVision
 from seal.models.weights import differences
-from seal.profiles import difference
+from seal.profiles import difference, keyed
 from seal.train import parallel, tokens
 from seal.train.batches import TokenSource
 from seal.train.loop import Schedule, finish, fit
@@ -220,7 +220,7 @@ def _omics_made_from(run: Run, dim: int) -> Made:
         "rows": digest(run.fold.omics.tolist()),
         "seed": run.seed,
         "dim": dim,
-        "omics": asdict(run.pairs.profile.omics),
+        "omics": keyed(run.pairs.profile.omics),
     }
     return Made("SEAL-omics", VERSION, parts)
 
@@ -232,7 +232,7 @@ def _vision_made_from(run: Run, source: TokenSource) -> Made:
         "tokens": source.key,
         "rows": digest(run.fold.train.tolist()),
         "method": run.method,
-        "vision": asdict(run.pairs.profile.vision),
+        "vision": keyed(run.pairs.profile.vision),
         "precision": run.pairs.profile.compute.precision,
     }
     return Made("SEAL-vision", VERSION, parts)
@@ -316,8 +316,8 @@ def tabulate_training(pairs: Pairs):
 
     seeds, frames = pairs.profile.evaluation.seeds, []
     for run in (Run(pairs, f, s, method) for f in pairs.folds() for s in seeds for method in ("omics", *METHODS)):
-        if run.record.is_file():
-            log = pd.DataFrame(run.read_log()).drop(columns="lr").melt(["epoch", "step"], var_name="term")
+        if run.record.is_file() and (steps := run.read_log()):
+            log = pd.DataFrame(steps).drop(columns="lr").melt(["epoch", "step"], var_name="term")
             stage, method = ("omics", "seal") if run.method == "omics" else ("vision", run.method)
             frames.append(log.assign(stage=stage, method=method, fold=run.fold.name, seed=run.seed))
     columns = ["stage", "method", "fold", "seed", "epoch", "step", "term", "value"]

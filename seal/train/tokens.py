@@ -27,6 +27,7 @@ VERSION = 1  # counted up when the same patches and settings give other tokens
 # Of a profile, what its tokens depend on.
 SETTINGS = (
     *("source", "source_settings", "selection", "image_size", "um_per_px", "panel__min_spot_counts", "encoder"),
+    *("panel__min_gene_counts", "panel__rare_genes"),  # where rare genes are dropped, a spot may have no counts left
     *("vision__blocks", "vision__views", "compute__token_dtype", "compute__precision"),
 )
 AUGMENTATION_SEED = 42  # release's seed; the views are the same for every fold and training seed

@@ -121,18 +121,19 @@ def test_losses_of_raw_values_equal_their_plain_twins(batch, name):
     assert float(terms["total"]) == pytest.approx(scale * expected, rel=1e-4, abs=1e-6)
 
 
-def test_mse_is_of_standardised_values(batch):
+@pytest.mark.parametrize(("name", "scale"), [("mse", 1), ("standardized_mse", 10)])
+def test_mse_is_of_standardised_values(batch, name, scale):
     x_hat, x = batch
     mean, sd = torch.linspace(0, 1, 5), torch.linspace(0.2, 2, 5)
-    terms = losses.gene_loss("mse", x_hat, x, mean, sd)
+    terms = losses.gene_loss(name, x_hat, x, mean, sd)
     z_hat, z = (((v - mean) / sd).double().numpy() for v in (x_hat, x))
     expected = np.mean([(p - q) ** 2 for p, q in pairs_of(z_hat, z)])
     assert float(terms["mse"]) == pytest.approx(expected, rel=1e-5)
-    assert terms["total"] is terms["mse"] or float(terms["total"]) == float(terms["mse"])
+    assert float(terms["total"]) == pytest.approx(scale * expected, rel=1e-5)
 
 
 def test_all_gene_losses_have_a_twin_here():
-    assert set(losses.GENE_LOSSES) == {"barlow_mse", "mse", *RAW}
+    assert set(losses.GENE_LOSSES) == {"barlow_mse", "mse", "standardized_mse", *RAW}
 
 
 def hard_batches():
@@ -205,10 +206,10 @@ def test_contrast_and_kl_ignore_autocast_and_keep_float64(batch):
     z_v, z_o = (b.bfloat16() for b in batch)
     expected = losses.info_nce(z_v.float(), z_o.float(), 0.05)
     zero = torch.zeros(7)
-    kl = losses.flow_kl(*(b.float() for b in (z_v, z_v, z_o, z_o)), zero)
+    kl = losses.flow_kl(*(b.float() for b in (z_v, z_v, z_o, z_o)), zero, "drawn")
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(losses.info_nce(z_v, z_o, temperature=0.05), expected)
-        assert torch.equal(losses.flow_kl(z_v, z_v, z_o, z_o, zero), kl)
+        assert torch.equal(losses.flow_kl(z_v, z_v, z_o, z_o, zero, "drawn"), kl)
     assert losses.info_nce(batch[0].double(), batch[1].double(), 0.05).dtype == torch.float64
 
 
@@ -236,6 +237,8 @@ def test_kl_without_flows_matches_the_closed_form_on_average():
     noise = torch.randn(200_000, 2, generator=generator)
     z0 = mu + noise * torch.exp(0.5 * logvar)
     wide = [t.expand(len(z0), 2) for t in (mu, logvar)]
-    estimate = losses.flow_kl(z0, z0, *wide, torch.zeros(len(z0)))
+    estimate = losses.flow_kl(z0, z0, *wide, torch.zeros(len(z0)), "drawn")
     closed = 0.5 * (logvar.exp() + mu**2 - 1 - logvar).sum()
     assert float(estimate) == pytest.approx(float(closed), abs=0.01)
+    by_dimension = losses.flow_kl(z0, z0, *wide, torch.zeros(len(z0)), "closed")
+    assert float(by_dimension) == pytest.approx(float(closed) / 2, rel=1e-5)

@@ -83,11 +83,11 @@ def test_what_was_meant_is_asked(changes, meant):
 @pytest.mark.parametrize(
     ("setting", "wrong", "expected"),
     [
-        ("omics__gene_loss", "rmse", "one of barlow_mse, mse, pcc, pls, mmd, l1, huber, negbin"),
+        ("omics__gene_loss", "rmse", "one of barlow_mse, mse, standardized_mse, pcc, pls, mmd, l1, huber, negbin"),
         ("omics__head", "deep", "one of none, linear, mlp"),
         ("vision__head", None, "one of none, linear, mlp"),
-        ("vision__adapter", "adapters", "one of lora, full, bottleneck"),
-        ("vision__lora_layers", "qkv", "one of all, attention, mlp"),
+        ("vision__adapter", "adapters", "one of lora, full, bottleneck, bottleneck_twice"),
+        ("vision__lora_layers", "qkv", "one of named, all, attention, mlp"),
         ("compute__assembly", "magic", "one of threads, processes"),
         ("compute__tokens", "cloud", "one of auto, memory, disk, recompute"),
         ("compute__token_dtype", "int8", "one of float32, float16, bfloat16"),
@@ -107,7 +107,13 @@ def test_what_was_meant_is_asked(changes, meant):
         ("omics__hidden", 256, "a tuple of one value or more"),
         ("omics__hidden", (256, 0), "at least 1"),
         ("omics__batch", 1, "at least 2"),
-        ("omics__epochs", 0, "at least 1"),
+        ("omics__epochs", -1, "at least 0"),
+        ("vision__epochs", 0, "at least 1"),
+        ("omics__mask_weight", -1.0, "at least 0"),
+        ("omics__kl_form", "analytic", "one of closed, drawn"),
+        ("panel__rare_genes", "kept", "one of dropped, counted"),
+        ("panel__variable_genes", "all", "one of own, context"),
+        ("panel__neighbourhood", "hexagon", "one of radius, grid"),
         ("omics__lr", 0.0, "above 0"),
         ("vision__lora_dropout", 1, "below 1"),
         ("vision__decoder_dropout", -0.5, "at least 0"),
@@ -181,6 +187,19 @@ def test_the_words_of_settings_are_those_that_the_code_knows():
     assert words(profiles.EvaluationSettings, "split") == {*folds.UNITS, folds.GIVEN}
     assert words(profiles.ComputeSettings, "token_dtype") == set(tokens.DTYPES)
     assert words(profiles.ComputeSettings, "precision") == set(parallel.PRECISIONS)
+
+
+def test_keys_leave_out_what_was_done_before_a_setting_was_there():
+    """Or the demo's pairs and runs would be made anew; what is done now, where it differs, stands in them."""
+    later = {"rare_genes", "variable_genes", "neighbourhood", "mask_weight", "kl_form"}
+    for group in ("panel", "omics", "vision"):
+        plain = dataclasses.asdict(getattr(profiles.DEMO, group))
+        assert profiles.keyed(getattr(profiles.DEMO, group)) == {k: v for k, v in plain.items() if k not in later}
+    assert later & {*profiles.keyed(profiles.MAPLE.panel), *profiles.keyed(profiles.MAPLE.omics)} == (
+        later - {"neighbourhood"}
+    )
+    other = profiles.changed(profiles.DEMO, omics__mask_weight=10.0).omics
+    assert profiles.keyed(other) != profiles.keyed(profiles.DEMO.omics)
 
 
 # --- as a file ---

@@ -320,7 +320,7 @@ def test_whatever_is_dropped_is_counted(tree):
         ["S0", "spots", "no patch", 1, 8],
         ["S0", "spots", "fewer counts than 1", 2, 8],
         ["S0", "patches", "no spot has their barcode", 1, 8],
-        ["S0", "genes", "control probe, no name, or named twice", 1, 7],
+        ["S0", "genes", "control probe, or no name", 1, 7],
     ]
     (section,) = [section for section in pairs.sections if section.sample == "S0"]
     assert section.stop - section.start == 8 - 2 - 1 - 2

@@ -88,17 +88,33 @@ def test_masking_hides_that_share_of_genes_in_training_alone(mask):
     assert (seen[1] == 1).all()
 
 
-def test_kl_term_is_added_only_when_on():
+@pytest.mark.parametrize(("form", "scale"), [("drawn", 1), ("closed", 0.1)])
+def test_kl_term_is_added_only_when_on(form, scale):
     x = torch.rand(10, 20)
     assert set(make().losses(x)) == {"barlow", "mse", "total"}
     torch.manual_seed(5)
-    terms = {name: value.detach() for name, value in make(kl=0.1).losses(x).items()}
+    terms = {name: value.detach() for name, value in make(kl=0.1, kl_form=form).losses(x).items()}
     rec = 0.1 * (0.05 * terms["barlow"] + 5 * terms["mse"])
-    assert float(terms["total"]) == pytest.approx(float(rec + 0.1 * terms["kl"]), rel=1e-5)
+    assert float(terms["total"]) == pytest.approx(float(rec + scale * 0.1 * terms["kl"]), rel=1e-5)
+
+
+def test_hidden_genes_have_a_term_of_their_own_in_training():
+    """Their squared error alone, ten times, added to a gene loss that is not scaled yet."""
+    model, x, seen = make(mask=0.4, gene_loss="pls"), torch.rand(10, 20) + 1, []
+    model.encoder.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    decode = model.decode
+    model.decode = lambda z: seen.append(decode(z)) or seen[-1]
+    terms = model.losses(x)
+    hidden = seen[0] == 0
+    expected = ((seen[1] - x)[hidden] ** 2).mean()
+    torch.testing.assert_close(terms["masked"], expected)
+    torch.testing.assert_close(terms["total"], terms["pls"] + 10 * expected)
+    assert "masked" not in make(mask=0.4, mask_weight=0.0).losses(x)
+    assert "masked" not in make(mask=0.4).eval().losses(x)
 
 
 def test_kl_term_without_flows_equals_the_closed_form_within_sampling_error():
-    model = make(flows=0, kl=1.0, dropout=0.0)
+    model = make(flows=0, kl=1.0, kl_form="drawn")
     model.encoder.eval()  # batch norm at rest, so that all rows have one posterior; z0 is still drawn
     torch.nn.init.normal_(model.fc_mu.bias)
     torch.nn.init.normal_(model.fc_logvar.bias)

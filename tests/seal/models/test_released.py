@@ -65,7 +65,7 @@ def test_vision_embeds_as_the_model_that_the_file_was_made_from(tmp_path, name, 
     size = 2 * REGISTRY[name].geometry.patch
     original = adapted(name, blocks, rank, size)
     state = vision_file(original)
-    loaded, decoder = load_vision(save(state, tmp_path / "v.pth"), name, image_size=size, tiny=True)
+    loaded, decoder, head = load_vision(save(state, tmp_path / "v.pth"), name, image_size=size, tiny=True)
     torch.testing.assert_close(embed(loaded), embed(original), atol=1e-6, rtol=1e-6)
     bare = encoders.build(name, weights="random", image_size=size, tiny=True)
     assert (embed(loaded) - embed(bare)).abs().max() > 1e-3  # the adapters are at work
@@ -73,15 +73,18 @@ def test_vision_embeds_as_the_model_that_the_file_was_made_from(tmp_path, name, 
     trainable = {key for key, p in loaded.model.named_parameters() if p.requires_grad}
     assert trainable == {key for key in original.model.state_dict() if "lora_" in key}
     assert all(p.device.type == "cpu" for p in loaded.parameters())
-    model = GeneDecoder(loaded.dim, torch.zeros(7), torch.ones(7), VisionSettings(decoder_hidden=5))
-    model.load_state_dict(decoder, strict=True)
-    assert torch.equal(decoder["decoder.3.bias"], state["decoder.decoder.3.bias"])
+    own = {f"decoder.{key}": value for key, value in decoder.state_dict().items()}
+    assert own.keys() == {key for key in state if key.startswith("decoder.")}
+    assert all(torch.equal(value, state[key]) for key, value in own.items())
+    assert isinstance(decoder.decoder[-1], torch.nn.ReLU)
+    assert isinstance(head, torch.nn.Identity)
+    assert not decoder.training
 
 
 def test_alpha_scales_what_the_adapters_add(tmp_path):
     original = adapted("uni2_h", 1, size=28)
     path = save(vision_file(original), tmp_path / "v.pth")
-    half, _ = load_vision(path, "uni2_h", image_size=28, alpha=4, tiny=True)
+    half, *_ = load_vision(path, "uni2_h", image_size=28, alpha=4, tiny=True)
     for key, parameter in original.model.named_parameters():
         if "lora_B" in key:
             parameter.data /= 2
@@ -94,7 +97,7 @@ def test_adapters_on_some_linears_alone_go_where_they_are(tmp_path):
     original = VisionEncoder(spec, model).eval()
     targets = [f"encoder.layer.3.mlp.{linear}" for linear in ("fc1", "fc2")]
     get_peft_model(model, LoraConfig(r=8, lora_alpha=8, target_modules=targets, init_lora_weights=False))
-    loaded, _ = load_vision(save(vision_file(original), tmp_path / "v.pth"), spec.name, image_size=size, tiny=True)
+    loaded, *_ = load_vision(save(vision_file(original), tmp_path / "v.pth"), spec.name, image_size=size, tiny=True)
     assert set(loaded.model.state_dict()) == set(model.state_dict())
     torch.testing.assert_close(embed(loaded), embed(original), atol=1e-6, rtol=1e-6)
 
@@ -102,14 +105,14 @@ def test_adapters_on_some_linears_alone_go_where_they_are(tmp_path):
 def test_an_unwrapped_file_of_a_wrapped_encoder_is_accepted_too(tmp_path):
     original = adapted("virchow2", 1, size=28)
     state = {k.replace("base_model.model.model.", "base_model.model."): v for k, v in vision_file(original).items()}
-    loaded, _ = load_vision(save(state, tmp_path / "v.pth"), "virchow2", image_size=28, tiny=True)
+    loaded, *_ = load_vision(save(state, tmp_path / "v.pth"), "virchow2", image_size=28, tiny=True)
     torch.testing.assert_close(embed(loaded), embed(original), atol=1e-6, rtol=1e-6)
 
 
 def test_positions_of_another_image_size_are_resampled_as_timm_does(tmp_path):
     original = adapted("uni2_h", 1, size=56)
     path = save(vision_file(original), tmp_path / "v.pth")
-    loaded, _ = load_vision(path, "uni2_h", image_size=28, tiny=True)
+    loaded, *_ = load_vision(path, "uni2_h", image_size=28, tiny=True)
     original.model.set_input_size((28, 28))
     torch.testing.assert_close(embed(loaded), embed(original), atol=1e-6, rtol=1e-6)
 
@@ -122,15 +125,17 @@ def test_full_size_key_sets_are_consumed_whole(tmp_path, name, blocks, first, re
     with torch.device("meta"):  # tensors without content, in the file too
         original = adapted(name, blocks, tiny=False)
         path = save(vision_file(original, genes=2000, hidden=512), tmp_path / "v.pth")
-    loaded, decoder = load_vision(path, name)
+    loaded, decoder, head = load_vision(path, name)
     lora = {key: p for key, p in loaded.model.named_parameters() if "lora_" in key}
     assert {int(re.search(r"\.?(?:blocks|layer)\.(\d+)\.", key)[1]) for key in lora} == set(
         range(first, first + blocks)
     )
     assert len(lora) == blocks * 2 * (6 if name == "phikon_v2" else 4)
     assert released in (None, sum(p.numel() for p in lora.values()))
-    assert decoder["decoder.3.weight"].shape == (2000, 512)
-    assert decoder["decoder.0.weight"].shape == (512, REGISTRY[name].dim)
+    assert loaded.image_size == 224
+    assert not head.state_dict()
+    assert decoder.decoder[3].weight.shape == (2000, 512)
+    assert decoder.decoder[0].weight.shape == (512, REGISTRY[name].dim)
 
 
 @pytest.mark.parametrize("name", PAPER)
@@ -167,7 +172,7 @@ def test_a_vision_key_that_is_missing_left_over_or_of_another_shape_is_named(tmp
         assert re.sub(r"\.(lora_.*|base_layer.*|weight|bias)$", "", key) in caught.value.what
 
 
-@pytest.mark.parametrize("key", ["organ_emb.weight", "projection_head.weight", "encoder.cls_token", "fc_mu.weight"])
+@pytest.mark.parametrize("key", ["organ_emb.weight", "projection_head.2.weight", "encoder.cls_token", "fc_mu.weight"])
 def test_keys_outside_encoder_and_decoder_are_refused(tmp_path, key):
     state = vision_file(adapted("uni2_h", 1, size=28)) | {key: torch.ones(1)}
     with pytest.raises(SealError, match=f"unexpected: {key}"):

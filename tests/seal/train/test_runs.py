@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from seal import profiles
 from seal.data.assemble import assemble
 from seal.errors import SealError
 from seal.export import save as dropin
@@ -41,6 +42,18 @@ def test_a_run_is_trained_once_and_read_back_to_the_bit(way, monkeypatch):
     assert all(torch.equal(v, read.state_dict()[k]) for k, v in trained.state_dict().items())
     log = runs.Run(pairs, fold, 0).read_log()
     assert set(log[0]) == {"epoch", "step", "lr", "info", "rec_omics", "rec_vision", "total"}
+
+
+def test_without_warm_up_stage_two_starts_from_random_weights(way):
+    """As the release's configuration has it: stage 1 is there, untrained, and has no curve."""
+    pairs, fold, store = way
+    pairs = pairs.with_profile(profiles.changed(pairs.profile, omics__epochs=0))
+    run = runs.Run(pairs, fold, 0)
+    runs.train_vision(run, store)
+    assert run.stage_1.read_log() == []
+    omics = runs.train_omics(run, store.encoder.dim)
+    assert torch.equal(omics.encoder[1].running_mean, torch.zeros(16))
+    assert set(runs.tabulate_training(pairs)["stage"]) == {"vision"}
 
 
 def test_only_adapters_decoder_and_omics_train(way):
