@@ -8,7 +8,6 @@ of the folds are written. A killed assembly goes on from there and ends in the s
 import functools
 import importlib
 import math
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from seal import files
+from seal import files, paths
 from seal.data import assemble_sample, cluster, store
 from seal.data import panel as panels
 from seal.data.assemble_sample import PARTS, Job
@@ -46,9 +45,10 @@ def assemble(profile: Profile) -> Pairs:
         Bad samples, no room on the disk, folds that cannot be made, or a scheduler that cannot be reached.
     """
     source = importlib.import_module(profile.source)
-    root = source.prepare(profile)
+    with lock(paths.samples(profile.source).parent, "prepares"):
+        root = source.prepare(profile)
     samples = source.select_samples(profile, root) if hasattr(source, "select_samples") else read_samples(root)
-    table = os.environ.get("SEAL_ALIASES")
+    table = paths.given("SEAL_ALIASES")
     aliases = Aliases.read(table) if table else None
     made = _made_from(profile, samples, aliases)
     folder = folder_of(profile)
@@ -62,8 +62,8 @@ def assemble(profile: Profile) -> Pairs:
 
 def _made_from(profile: Profile, samples: Sequence[Sample], aliases: Aliases | None) -> Made:
     """Everything that the pairs depend on: the samples and their files' contents, the settings, the alias table."""
-    paths = [(s.id, path) for s in samples for path in (s.st_path, s.patches_path, s.wsi_path)]
-    inputs = {f"{name} {path.parent.name}": path for name, path in paths if path is not None and path.is_file()}
+    all_files = [(s.id, path) for s in samples for path in (s.st_path, s.patches_path, s.wsi_path)]
+    inputs = {f"{name} {path.parent.name}": path for name, path in all_files if path is not None and path.is_file()}
     settings = {name: getattr(profile, name) for name in ("image_size", "um_per_px")}
     parts = {
         "sample": {s.id: digest(asdict(s) | {"root": None}) for s in samples},
@@ -77,7 +77,8 @@ def _made_from(profile: Profile, samples: Sequence[Sample], aliases: Aliases | N
 
 def _build(folder: Path, profile: Profile, samples: Sequence[Sample], made: Made, aliases: Aliases | None) -> None:
     """Fill a folder of its own, and give it its name when it is whole: until then the pairs before it stay."""
-    partial = files.find_partial(folder, made.key[:12])
+    left_out(_place_sections(samples, [{"spots": 0, "nnz": 0}] * len(samples)), profile.evaluation)  # folds can be made
+    partial, made = files.find_partial(folder, made)
     for name in (PARTS, "moments"):
         (partial / name).mkdir(parents=True, exist_ok=True)
     for place in (partial, *(path for path in partial.rglob("*") if path.is_dir())):

@@ -117,7 +117,7 @@ def test_settings_are_read_as_python_values_or_text():
         (["--set", "vision__rank"], "setting 'vision__rank' has no value", "KEY=VALUE"),
         (["--set", "vision__rank=0"], "vision.rank is 0", "at least 1"),
         (["--profile-file", "none.json"], "none.json is missing", "a profile as JSON"),
-        (["--method", "saal"], "unknown method 'saal'", "one of ('seal', 'seal_shuffled')"),
+        (["--method", "saal"], "unknown method 'saal'", "one of seal, seal_shuffled"),
     ],
 )
 def test_train_with_a_wrong_word_is_one_message(train, capsys, more, what, expected):

@@ -118,7 +118,7 @@ def test_changed_inputs_train_anew_and_the_old_run_stays_until_then(way, monkeyp
     monkeypatch.setattr(runs, "finish", finish)
     runs.train_omics(runs.Run(pairs, fewer, 0), 8)
     assert (folder / "omics.safetensors").read_bytes() != before
-    assert [path.name for path in folder.parent.iterdir()] == ["omics"]
+    assert {path.name for path in folder.parent.iterdir()} == {"omics", ".omics.lock"}
 
 
 def test_a_run_of_another_version_is_kept_or_made_anew_as_the_user_says(way, monkeypatch):
