@@ -48,7 +48,7 @@ class Run:
 
     pairs: Pairs
     fold: Fold
-    seed: int
+    seed: Any  # a whole number; becomes a plain one
     method: str = "seal"
     variant: str = ""
 
