@@ -20,6 +20,17 @@ endif
 endef
 $(foreach name,SEAL_HOME SEAL_HER2ST SEAL_HEST SEAL_ALIASES,$(eval $(call place,$(name))))
 
+# This clone's code in every process and kernel, before that of another clone whose environment PY= names, and before a
+# `seal` elsewhere on the user's PYTHONPATH.
+export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
+# pip installs into .venv whatever the user's settings say.
+export PIP_USER := 0
+unexport PIP_TARGET PIP_PREFIX PIP_ROOT
+# A thread that waits spins briefly: see seal/__init__.py.
+ifeq ($(OMP_WAIT_POLICY),)
+export GOMP_SPINCOUNT ?= 10000
+export KMP_BLOCKTIME ?= 1
+endif
 export NUMBA_CACHE_DIR := $(CURDIR)/build/numba
 export PYTHONWARNINGS := ignore::FutureWarning
 # The kernel of this environment, before any other "python3" that the user or a cluster registered.

@@ -7,10 +7,18 @@
 Submodules load on demand: `seal.data`, `seal.models`, `seal.train.runs`, `seal.evaluate`, `figures.draw`.
 """
 
+import os
 from typing import Any
 
 from seal.errors import SealError
 from seal.profiles import get as profile
+
+# An OpenMP thread that waits spins, by default for milliseconds; on a busy machine that takes the others' time. So it
+# spins briefly: GNU's runtime counts turns, LLVM's and Intel's milliseconds. They look when torch is imported, so this
+# stands here, and in the Makefile; what the user set wins, and OMP_WAIT_POLICY says it for any runtime.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    os.environ.setdefault("KMP_BLOCKTIME", "1")
 
 __version__ = "0.1.0"
 __all__ = ["SealError", "__version__", "load", "profile"]

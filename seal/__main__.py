@@ -72,17 +72,18 @@ def _train(arguments: argparse.Namespace) -> None:
     from seal.data.assemble import assemble
     from seal.train import batches, parallel, runs
 
-    profile = profiles.changed(arguments.profile, **dict(arguments.set))
-    processes = arguments.processes or parallel.gpus_to_share()
-    if processes > 1 and not parallel.is_one_of_many():
-        folds, seeds = arguments.fold or (), arguments.seed or ()
-        parallel.start_training(profile, folds, seeds, arguments.method, processes)
-        return
+    profile, names, seeds = profiles.changed(arguments.profile, **dict(arguments.set)), arguments.fold, arguments.seed
+    runs.require_trainable(profile, arguments.method, seeds or ())
+    given = arguments.processes
+    processes = parallel.gpus_to_share() if given is None else profiles.fitted("--processes", given, int, least=1)
     with parallel.main_first():
         pairs = assemble(profile)
-    folds = [pairs.fold(name) for name in arguments.fold or ()]
+    folds = [pairs.fold(name) for name in names or ()]
+    if processes > 1 and not parallel.is_one_of_many():
+        parallel.start_training(profile, names or (), seeds or (), arguments.method, processes)
+        return
     source = batches.build(pairs)
-    for run in runs.list_runs(pairs, [arguments.method], folds, arguments.seed):
+    for run in runs.list_runs(pairs, [arguments.method], folds, seeds):
         runs.train_vision(run, source)
         if parallel.is_main():
             print(run.folder)

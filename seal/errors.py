@@ -1,7 +1,8 @@
 """The one error of this package: what is wrong, what was expected, what to do; and how a shell is told of it."""
 
+import difflib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,19 @@ class SealError(Exception):
 
     def __reduce__(self):  # keyword-only arguments would not survive the trip from a worker process
         return partial(SealError, expected=self.expected, do=self.do), (self.what,)
+
+
+def suggest(word: object, known: Iterable[str]) -> str:
+    """Ask for what was meant, if something of that name is near; else give nothing."""
+    near = difflib.get_close_matches(str(word), known, n=1)
+    return f"did you mean {near[0]!r}?" if near else ""
+
+
+def require_known(what: str, word: object, known: Iterable[str]) -> None:
+    """Assert that a word is one of those that are known; the error asks for what was meant."""
+    if word not in (known := list(known)):
+        expected = f"one of {', '.join(known)}"
+        raise SealError(f"unknown {what} {word!r}", expected=expected, do=suggest(word, known) or "choose one of them")
 
 
 def run_command(command: Callable[..., object], *arguments: Any) -> int:

@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -96,13 +96,21 @@ def swap(new: Path, path: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def find_partial(folder: Path, key: str) -> Path:
-    """Where a folder of this key lies until it is whole, so that a killed process's work goes on; other keys' goes."""
-    partial = folder.with_name(f".{folder.name}.{key}.part")
+def find_partial(folder: Path, made: "Made", more: str = "") -> tuple[Path, "Made"]:
+    """Where a folder lies until it is whole, so that a killed process's work goes on; what has other inputs goes.
+
+    What an older version of its writer began is kept or goes as SEAL_OLD says, see `Made.matches`. What is made there
+    is given too: the older one, if kept.
+    """
+    place = lambda each: folder.with_name(f".{folder.name}.{each.key[:12]}{more}.part")  # noqa: E731
+    older = (replace(made, version=version) for version in range(1, made.version))
+    begun = next((old for old in older if place(old).is_dir() and not place(made).is_dir()), made)
+    if begun is not made and made.keeps(begun.stamp(), folder.parent):
+        made = begun
     for other in folder.parent.glob(f".{folder.name}.*.part"):
-        if other != partial:
+        if other != place(made):
             shutil.rmtree(other, ignore_errors=True)
-    return partial
+    return place(made), made
 
 
 def remove_parts(folder: Path) -> None:
@@ -203,12 +211,14 @@ def lock(path: Path, what: str) -> Iterator[None]:
     with ExitStack() as stack:
         with suppress(SealError, OSError):
             make_folder(path.parent)
-            file = stack.enter_context((path.parent / f".{path.name}.lock").open("w"))
+            file = stack.enter_context((path.parent / f".{path.name}.lock").open("a"))
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 print(f"another process {what} {path}: waiting for it", file=sys.stderr)
                 fcntl.flock(file, fcntl.LOCK_EX)
+            except OSError as error:
+                _say(f"{path.parent} knows no locks ({error.strerror}): let one process at a time work there")
         yield
 
 
@@ -376,6 +386,10 @@ class Made:
             more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
             _say(f"{self.what} in {where}: made anew, for these have changed: {', '.join(changed[:5])}{more}")
             return False
+        return self.keeps(stamp, where)
+
+    def keeps(self, stamp: Mapping[str, Any], where: Path) -> bool:
+        """Say whether SEAL_OLD says to keep what another version of the writer made or began; see `matches`."""
         answer = os.environ.get(OLD)
         if answer not in ("keep", "anew"):
             version = f"version {stamp['version']}" if "version" in stamp else "a version that left no number"

@@ -1,4 +1,4 @@
-"""Where everything lives: all of it under the project's root, or under SEAL_HOME."""
+"""Where everything lives: all of it under the project's root, or under SEAL_HOME; relative ones start at the root."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,16 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 def home() -> Path:
     """The folder that holds data/, runs/, results/ and figures/: SEAL_HOME, or the project's root."""
-    return Path(os.environ.get("SEAL_HOME") or PROJECT).expanduser().resolve()
+    return (given("SEAL_HOME") or PROJECT).resolve()
+
+
+def given(variable: str) -> Path | None:
+    """Read a place that a variable of the environment names, None if it does not.
+
+    A relative one starts at the project's root, wherever the process runs: a shell, a notebook and make mean the same.
+    """
+    text = os.environ.get(variable)
+    return PROJECT / Path(text).expanduser() if text else None
 
 
 def downloads() -> Path:

@@ -9,7 +9,6 @@ they are made, however that comes about, and nowhere else (`_Checked`).
 """
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import math
@@ -19,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin
 
-from seal.errors import SealError
+from seal.errors import SealError, require_known, suggest
 
 LONGEST = 80  # characters of a folder's name that settings may take
 RELEASE, BENCH, PAPER, CHOICE = "release", "HEST-Bench", "paper", "our choice"
@@ -45,13 +44,8 @@ class _Checked:
     def __post_init__(self) -> None:
         group = type(self).__name__.removesuffix("Settings").lower()
         for f in dataclasses.fields(self):
-            value, name = getattr(self, f.name), f"{group}.{f.name}"
-            try:
-                object.__setattr__(self, f.name, _fitted(value, f.type, f.metadata.get("limits", {})))
-            except ValueError as error:
-                words = get_args(f.type) if get_origin(f.type) is Literal else ()
-                do = _suggestion(value, words) or f"change {name}"
-                raise SealError(f"{name} is {value!r}", expected=str(error), do=do) from None
+            value = fitted(f"{group}.{f.name}", getattr(self, f.name), f.type, **f.metadata.get("limits", {}))
+            object.__setattr__(self, f.name, value)
 
 
 _TYPES = {int: "a whole number", float: "a number", str: "text", bool: "True or False"}
@@ -62,6 +56,16 @@ _LIMITS = {
     "below": ("below", operator.lt),
     "never": ("not", operator.ne),
 }
+
+
+def fitted(name: str, value: Any, kind: Any, **limits: float) -> Any:
+    """Give a value as the plain Python value of that type and inside its limits; the error says its name."""
+    try:
+        return _fitted(value, kind, limits)
+    except ValueError as error:
+        words = get_args(kind) if get_origin(kind) is Literal else ()
+        do = suggest(value, words) or f"change {name}"
+        raise SealError(f"{name} is {value!r}", expected=str(error), do=do) from None
 
 
 def _fitted(value: Any, kind: Any, limits: Mapping[str, float]) -> Any:
@@ -92,12 +96,6 @@ def _fitted(value: Any, kind: Any, limits: Mapping[str, float]) -> Any:
 def _require_inside(value: float, limits: Mapping[str, float]) -> None:
     if not math.isfinite(value) or not all(_LIMITS[name][1](value, limit) for name, limit in limits.items()):
         raise ValueError("a number " + ", ".join(f"{_LIMITS[name][0]} {limit:g}" for name, limit in limits.items()))
-
-
-def _suggestion(word: object, known: Iterable[str]) -> str:
-    """What was meant, if something of that name is near."""
-    near = difflib.get_close_matches(str(word), known, n=1)
-    return f"did you mean {near[0]!r}?" if near else ""
 
 
 @dataclass(frozen=True)
@@ -324,10 +322,7 @@ def get(name: str, **changes: Any) -> Profile:
     SealError
         The profile or a changed setting does not exist, or cannot have that value.
     """
-    if name not in PROFILES:
-        usual = "write PROFILE=demo (simulated), PROFILE=her2st (real, open) or PROFILE=maple (HEST-1k)"
-        do = _suggestion(name, PROFILES) or usual
-        raise SealError(f"unknown profile {name!r}", expected=f"one of {', '.join(PROFILES)}", do=do)
+    require_known("profile", name, PROFILES)
     return changed(PROFILES[name], **changes)
 
 
@@ -346,7 +341,7 @@ def changed(profile: Profile, **changes: Any) -> Profile:
             change = {group: {**profile.source_settings, leaf: value}}
         elif key not in names:
             nested = [name for name in names if name.endswith(f"__{key}")]  # the group was forgotten
-            near = f"did you mean {' or '.join(nested)}?" if nested else _suggestion(key, names)
+            near = f"did you mean {' or '.join(nested)}?" if nested else suggest(key, names)
             raise SealError(
                 f"unknown setting {key!r} of profile {profile.name!r}",
                 expected="a field of seal.profiles.Profile, nested ones as group__field",

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seal import paths
-from seal.errors import SealError
+from seal.errors import SealError, require_known
 from seal.files import atomic, digest, read_json, sha256, write_json
 from seal.profiles import Profile
 
@@ -118,12 +118,7 @@ def result_path(profile: Profile, name: str) -> Path:
 
 
 def _result_entry(name: str) -> Result:
-    if name not in RESULTS:
-        raise SealError(
-            f"unknown result {name!r}",
-            expected=f"one of {', '.join(RESULTS)}",
-            do="correct the name, or add the table to RESULTS in seal/results.py",
-        )
+    require_known("result", name, RESULTS)
     return RESULTS[name]
 
 

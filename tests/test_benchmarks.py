@@ -128,6 +128,18 @@ def test_gpu_script_says_that_there_is_no_gpu(monkeypatch):
 
 
 @pytest.mark.slow
+def test_busy():
+    """All four ways compute the same, and the setting is the one that `import seal` makes."""
+    (line,) = lines("busy", "--tiny")
+    assert line["largest_relative_difference"] < 1e-4
+    for name in ("stage_1", "tail", "probe"):
+        assert line["slowdown"][name].keys() == line["seconds"][name].keys() == {"with", "without"}
+        assert line["cost_alone"][name] > 0
+    text = (paths.PROJECT / "seal" / "__init__.py").read_text(encoding="utf-8")
+    assert all(f'os.environ.setdefault("{name}", "{value}")' in text for name, value in line["setting"].items())
+
+
+@pytest.mark.slow
 def test_panel():
     """Streamed sums and scanpy on the stacked matrix choose the same panel."""
     (line,) = lines("panel", "--tiny")

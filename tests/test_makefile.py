@@ -190,6 +190,38 @@ def test_places_hold_in_the_notebooks_folder_too(project):
     assert project.make(*show, "SEAL_HER2ST=/data/x", SEAL_HOME="~/y").stdout.strip() == "/data/x|~/y"
 
 
+def shown(project, *names: str, **environment: str) -> list[str]:
+    """Environment variables that a process started by make has."""
+    line = "|".join(f"$${name}" for name in names)
+    return project.make("--eval", f'show: ; @echo "{line}"', "show", **environment).stdout.strip().split("|")
+
+
+def test_another_clones_environment_and_path_run_this_clones_code(project, tmp_path):
+    """PY= an environment whose `seal` is another's; a `seal` on the user's PYTHONPATH; a kernel in notebooks/."""
+    (tmp_path / "other" / "seal").mkdir(parents=True)
+    (tmp_path / "other" / "seal" / "__init__.py").write_text("raise SystemExit('another clone')\n")
+    code = "import seal, other; print(seal.__file__)"
+    (tmp_path / "other" / "other.py").touch()
+    show = ["--eval", f"show: ; @cd notebooks && $(PY) -c '{code}'", "show", f"PY={sys.executable}"]
+    done = project.make(*show, PYTHONPATH=str(tmp_path / "other"))
+    assert done.stdout.strip() == str(project.root / "seal" / "__init__.py"), done.stderr
+    assert shown(project, "PYTHONPATH", PYTHONPATH="") == [str(project.root)]
+
+
+def test_pip_installs_into_the_environment_whatever_the_user_set(project):
+    found = shown(project, "PIP_USER", "PIP_TARGET", "PIP_PREFIX", "PIP_ROOT", PIP_USER="1", PIP_TARGET="/x")
+    assert found == ["0", "", "", ""]
+
+
+def test_threads_spin_briefly_in_all_that_make_starts_unless_the_user_says(project, monkeypatch):
+    names = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+    for name in (*names, "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    assert shown(project, *names, OMP_WAIT_POLICY="passive") == ["", ""]
+    assert shown(project, *names, GOMP_SPINCOUNT="7", KMP_BLOCKTIME="0") == ["7", "0"]
+    assert shown(project, *names) == ["10000", "1"]
+
+
 # --- the environment ----------------------------------------------------------------------------------------
 
 

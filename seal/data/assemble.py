@@ -9,7 +9,6 @@ import functools
 import glob
 import importlib
 import math
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -51,7 +50,7 @@ def assemble(profile: Profile) -> Pairs:
         root = source.prepare(profile)
     frame = source.select_rows(profile, root) if hasattr(source, "select_rows") else read_table(root)
     lost, samples = _list_lost(root, frame["id"].tolist()), read_samples(root, frame)
-    table = os.environ.get("SEAL_ALIASES")
+    table = paths.given("SEAL_ALIASES")
     aliases = Aliases.read(table) if table else None
     made = _made_from(profile, samples, aliases, lost)
     folder = folder_of(profile)
@@ -106,7 +105,8 @@ def _made_from(profile: Profile, samples: Sequence[Sample], aliases: Aliases | N
 
 def _build(folder: Path, profile: Profile, samples: Sequence[Sample], made: Made, aliases: Aliases | None) -> None:
     """Fill a folder of its own, and give it its name when it is whole: until then the pairs before it stay."""
-    partial = files.find_partial(folder, made.key[:12])
+    left_out(_place_sections(samples, [{"spots": 0, "nnz": 0}] * len(samples)), profile.evaluation)  # folds can be made
+    partial, made = files.find_partial(folder, made)
     for name in (PARTS, "moments"):
         files.make_folder(partial / name)
     for place in (partial, *(path for path in partial.rglob("*") if path.is_dir())):

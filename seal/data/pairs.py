@@ -31,7 +31,7 @@ from seal.data import panel as panels
 from seal.data.folds import Fold, Section, left_out, make_folds
 from seal.data.panel import Panel
 from seal.data.store import RowFile
-from seal.errors import SealError
+from seal.errors import SealError, require_known
 from seal.files import digest, read_json
 from seal.profiles import Profile, difference
 
@@ -132,12 +132,7 @@ class Pairs:
     def fold(self, name: str) -> Fold:
         """Look a fold up by name."""
         folds = {fold.name: fold for fold in self.folds()}
-        if name not in folds:
-            raise SealError(
-                f"unknown fold {name!r}",
-                expected=f"one of {', '.join(folds)}",
-                do="name one of these: the donor that is left out, or the number of the fold",
-            )
+        require_known("fold", name, folds)
         return folds[name]
 
     def panel(self, fold: Fold) -> Panel:

@@ -6,6 +6,7 @@ from typing import Any
 
 from seal import profiles
 from seal.data.pairs import Fold, Pairs
+from seal.errors import require_known
 from seal.evaluate import geometry
 from seal.evaluate.methods import Method, predict_by_probe
 from seal.evaluate.patch import Evaluation
@@ -93,6 +94,7 @@ def list_runs(pairs: Pairs) -> list[Run]:
 
 def vary(pairs: Pairs, name: str) -> Pairs:
     """Give the pairs under a variant's settings."""
+    require_known("variant", name, VARIANTS)
     variant, profile = VARIANTS[name], pairs.profile
     longer = {f"{s}__epochs": round(getattr(profile, s).epochs / variant.pairs) for s in ("omics", "vision")}
     profile = profiles.changed(profile, **longer, **variant.changes)

@@ -13,7 +13,7 @@ from seal import paths
 from seal.data.pairs import Pairs, Section
 from seal.embed import embed_patches, is_current
 from seal.errors import SealError
-from seal.files import Made, remove_parts
+from seal.files import Made, lock, remove_parts
 from seal.models import encoders
 from seal.models.baselines import colour_statistics
 from seal.models.omics import SealOmics
@@ -126,10 +126,11 @@ def embed_all(pairs: Pairs, source: TokenSource) -> Embeddings:
     controls = {store.name("colour"): (patches, partial(colour_statistics, pairs.patches))}
     for seed in profile.evaluation.seeds[: profile.evaluation.random_encoders]:
         controls[store.name("random", seed=seed)] = patches | own | {"seed": seed}, partial(_embed_random, pairs, seed)
-    for name, (parts, compute) in controls.items():
-        made = Made("embeddings", VERSION, parts)
-        if not store.is_current(name, made):
-            store.write({name: made}, [{name: compute()}], omics={})
+    with lock(paths.embeddings(profile.name), "embeds the pairs in"):
+        for name, (parts, compute) in controls.items():
+            made = Made("embeddings", VERSION, parts)
+            if not store.is_current(name, made):
+                store.write({name: made}, [{name: compute()}], omics={})
     return embed_runs(pairs, source, runs.list_runs(pairs))
 
 
@@ -144,17 +145,18 @@ def embed_runs(pairs: Pairs, source: TokenSource, chosen: Sequence[Run]) -> Embe
         A run is not trained yet.
     """
     store, own = Embeddings(pairs), {"tokens": source.key, "precision": pairs.profile.compute.precision}
-    for fold in dict.fromkeys(run.fold.name for run in chosen):
-        named = {store.name(r.variant or r.method, fold, r.seed): r for r in chosen if r.fold.name == fold}
-        parts = {name: own | {"run": run.key(source)} for name, run in named.items()}
-        parts = {store.name("frozen"): own, **parts}
-        made = {name: Made("embeddings", VERSION, each) for name, each in parts.items()}
-        made = {name: each for name, each in made.items() if not store.is_current(name, each)}
-        models = {name: runs.train_vision(run, source) for name, run in named.items() if name in made}
-        tails = {name: models[name].encoder if name in models else source.encoder for name in made}
-        omics = {name: partial(_embed_expression, model.omics, named[name]) for name, model in models.items()}
-        if made:
-            store.write(made, batches.embed_pieces(tails, source), omics)
+    with lock(paths.embeddings(pairs.profile.name), "embeds the pairs in"):
+        for fold in dict.fromkeys(run.fold.name for run in chosen):
+            named = {store.name(r.variant or r.method, fold, r.seed): r for r in chosen if r.fold.name == fold}
+            parts = {name: own | {"run": run.key(source)} for name, run in named.items()}
+            parts = {store.name("frozen"): own, **parts}
+            made = {name: Made("embeddings", VERSION, each) for name, each in parts.items()}
+            made = {name: each for name, each in made.items() if not store.is_current(name, each)}
+            models = {name: runs.train_vision(run, source) for name, run in named.items() if name in made}
+            tails = {name: models[name].encoder if name in models else source.encoder for name in made}
+            omics = {name: partial(_embed_expression, model.omics, named[name]) for name, model in models.items()}
+            if made:
+                store.write(made, batches.embed_pieces(tails, source), omics)
     return store
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from seal.errors import SealError
+from seal.errors import require_known
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -212,10 +212,5 @@ def find_spec(name: str) -> EncoderSpec:
     SealError
         There is no encoder of that name.
     """
-    if name not in REGISTRY:
-        raise SealError(
-            f"unknown encoder {name!r}",
-            expected=f"one of {', '.join(REGISTRY)}",
-            do="choose one of these, or add an EncoderSpec to seal/models/encoder_registry.py",
-        )
+    require_known("encoder", name, REGISTRY)
     return REGISTRY[name]

@@ -8,20 +8,24 @@ machines, for instance::
 All of them must see the same SEAL_HOME: tokens, checkpoints and models are files there.
 """
 
+import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
+from threading import Timer
 
 import torch
 from accelerate import PartialState
 from torch import Tensor, nn
 
 from seal import profiles
-from seal.errors import SealError
+from seal.errors import SealError, require_known
+from seal.files import Made, lock
 from seal.profiles import Profile
 
 # "float32" means float32: by default a GPU would round what its convolutions read (the patch embedding) to TF32.
@@ -30,10 +34,34 @@ torch.backends.cudnn.allow_tf32 = False
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
+SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")  # of torchrun, accelerate and MPI
+PATIENCE = 5.0  # seconds until it is said that other processes are waited for
+
+
+@cache
 def state() -> PartialState:
-    """Who this process is among those that torchrun or accelerate started; alone otherwise."""
-    # Others wait while one process assembles pairs or trains stage 1, which can take longer than the usual minutes.
-    return PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=2))
+    """Who this process is among those that torchrun or accelerate started; alone otherwise.
+
+    Raises
+    ------
+    SealError
+        The environment, as a scheduler may set it, announces others, but not where to meet them.
+    """
+    said = " ".join(f"{name}={os.environ[name]}" for name in SIZES if os.environ.get(name, "1") != "1")
+    do = f"start the others, or kill {os.getpid()}, unset what is named here and train in one process"
+    text = f"waiting at {os.environ.get('MASTER_ADDR')} for the processes that {said} announces\n  what to do: {do}"
+    notice = Timer(PATIENCE, print, [text], {"file": sys.stderr, "flush": True})
+    notice.daemon = True
+    if said:
+        notice.start()
+    try:
+        # Others wait while one process assembles pairs or trains stage 1, which can take longer than the usual minutes.
+        return PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=2))
+    except ValueError as error:
+        expected = "MASTER_ADDR and RANK besides, as torchrun sets them"
+        raise SealError(f"{said} announces processes, but {error}", expected=expected, do=do) from error
+    finally:
+        notice.cancel()
 
 
 def is_one_of_many() -> bool:
@@ -104,6 +132,21 @@ def is_main() -> bool:
 
 
 @contextmanager
+def one_maker(made: Made, record: Path) -> Iterator[bool]:
+    """Say to all processes of this run whether something is current; if not, keep other runs from making it inside."""
+    if _all_say(made.is_current(record)):
+        yield True
+        return
+    with lock(record.parent, "makes") if is_main() else nullcontext():
+        state().wait_for_everyone()
+        yield _all_say(made.is_current(record))
+
+
+def _all_say(yes: bool) -> bool:
+    return bool(gather_rows(torch.tensor([[int(yes)]], device=device()), [1] * state().num_processes).all())
+
+
+@contextmanager
 def main_first() -> Iterator[bool]:
     """Let the first process through alone, then the others, who find what it left on disk; give `is_main()`."""
     with state().main_process_first():
@@ -111,19 +154,8 @@ def main_first() -> Iterator[bool]:
 
 
 def autocast(precision: str) -> torch.autocast:
-    """Compute matrix products in bfloat16 inside, or, for "float32", leave everything as it is.
-
-    Raises
-    ------
-    SealError
-        Another precision.
-    """
-    if precision not in PRECISIONS:
-        raise SealError(
-            f"unknown precision {precision!r}",
-            expected=f"one of {', '.join(PRECISIONS)}",
-            do="set ComputeSettings.precision",
-        )
+    """Compute matrix products in bfloat16 inside, or, for "float32", leave everything as it is."""
+    require_known("precision", precision, PRECISIONS)
     return torch.autocast(device().type, torch.bfloat16, enabled=precision == "bfloat16")
 
 

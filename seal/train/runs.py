@@ -5,9 +5,9 @@ weights as safetensors and log.json. Stage 2 adds the adapter in PEFT's format.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,12 +18,13 @@ from seal import paths
 from seal.data import pairs as stored_pairs
 from seal.data import panel as panels
 from seal.data.pairs import Fold, Pairs
-from seal.errors import SealError
+from seal.errors import SealError, require_known
 from seal.files import Made, atomic, digest, find_partial, read_json
+from seal.models.encoder_registry import find_spec
 from seal.models.omics import SealOmics, gene_statistics, in_gene_units
 from seal.models.vision import SealVision
 from seal.models.weights import differences
-from seal.profiles import difference, keyed
+from seal.profiles import Profile, difference, fitted, keyed
 from seal.train import parallel, tokens
 from seal.train.batches import TokenSource
 from seal.train.loop import Schedule, finish, fit
@@ -36,7 +37,8 @@ OMICS = (*stored_pairs.SETTINGS, "encoder", "omics")
 VISION = (*tokens.SETTINGS, *OMICS, "vision")
 
 
-class Run(NamedTuple):
+@dataclass(frozen=True)
+class Run:
     """One training: the pairs under its settings, the fold that it learns from, its seed and method.
 
     The method "omics" is stage 1 alone; "seal_shuffled" is the control in which every patch gets the expression of
@@ -46,9 +48,13 @@ class Run(NamedTuple):
 
     pairs: Pairs
     fold: Fold
-    seed: int
+    seed: Any  # a whole number; becomes a plain one
     method: str = "seal"
     variant: str = ""
+
+    def __post_init__(self) -> None:
+        require_known("method", self.method, ("omics", *METHODS))
+        object.__setattr__(self, "seed", fitted("seed", self.seed, int))
 
     @property
     def folder(self) -> Path:
@@ -69,7 +75,7 @@ class Run(NamedTuple):
     @property
     def stage_1(self) -> "Run":
         """The run whose SEAL-omics it starts from."""
-        return self._replace(method="omics")
+        return replace(self, method="omics")
 
     def read_log(self) -> list[dict[str, Any]]:
         """Read the log of a finished run: one dict a step."""
@@ -96,6 +102,14 @@ class Run(NamedTuple):
                 do="train it first: seal.train.runs.train_runs, or notebook 04 from its beginning",
             )
         return read_json(self.record)["key"]
+
+
+def require_trainable(profile: Profile, method: str, seeds: Sequence[int]) -> None:
+    """Assert, before anything is computed, that there are this method and encoder, these seeds and so many blocks."""
+    require_known("method", method, METHODS)
+    for seed in seeds:
+        fitted("seed", seed, int)
+    fitted("vision.blocks", profile.vision.blocks, int, most=find_spec(profile.encoder).geometry.depth)
 
 
 def _seed(seed: int, *words: str) -> int:
@@ -143,17 +157,18 @@ def train_omics(run: Run, dim: int) -> SealOmics:
     SealOmics in evaluation mode, on the CPU.
     """
     run, pairs, fold = run.stage_1, run.pairs, run.fold
-    with parallel.main_first() as main:
-        made, x = _omics_made_from(run, dim), Expression(pairs.context(fold), fold.omics)
-        current = made.is_current(run.record)
+    made, x = _omics_made_from(run, dim), Expression(pairs.context(fold), fold.omics)
+    with parallel.one_maker(made, run.record) as current:
+        first = parallel.is_main() and not current
         with parallel.own_random_state(_seed(run.seed, "omics")):
-            model = SealOmics(x.matrix.shape[1], dim, pairs.profile.omics, *_statistics(x, current))
-        if current:
-            _load(run, model)
-        elif main:
+            model = SealOmics(x.matrix.shape[1], dim, pairs.profile.omics, *_statistics(x, not first))
+        if first:
             _train(run, made, OmicsTask(model.to(parallel.device()), x))
-        else:  # the first process has been here before the others
+        parallel.state().wait_for_everyone()
+        if not made.is_current(run.record):  # the first process has just written it
             raise parallel.explain_other_disk(f"{run.folder} does not show what the first process has just written")
+        if not first:
+            _load(run, model)
     return model.cpu().eval()
 
 
@@ -167,33 +182,29 @@ def train_vision(run: Run, source: TokenSource) -> SealVision:
     -------
     SealVision in evaluation mode, with its adapters, on this process's device.
     """
-    if run.method not in METHODS:
-        raise SealError(f"unknown method {run.method!r}", expected=f"one of {METHODS}", do="choose one of them")
+    require_known("method", run.method, METHODS)
     pairs, fold, settings, compute = run.pairs, run.fold, run.pairs.profile.vision, run.pairs.profile.compute
     omics = train_omics(run, source.encoder.dim)
     made, x = _vision_made_from(run, source), Expression(pairs.context(fold), _partners(run))
-    current = made.is_current(run.record)
-    with parallel.own_random_state(_seed(run.seed, "vision")):
-        model = SealVision(source.encoder.fork(settings.blocks), omics, settings, *_statistics(x, current))
-    model.to(parallel.device())
     whole = pairs.genes is None and fold.share == 1  # what a command line can say
-    if not current and whole and (processes := parallel.gpus_to_share()):
+    if whole and (processes := parallel.gpus_to_share()) and not made.is_current(run.record):
         parallel.start_training(pairs.profile, [fold.name], [run.seed], run.method, processes)
-        current = made.is_current(run.record)
-    parallel.state().wait_for_everyone()  # all have looked before the first can finish
-    if current:
-        _load(run, model)
-        return model.eval()
-    task = VisionTask(model, source, fold.train, x, compute.precision, compute.gradcache)
-    _train(run, made, task)
-    parallel.state().wait_for_everyone()
-    return model
+    with parallel.one_maker(made, run.record) as current:
+        with parallel.own_random_state(_seed(run.seed, "vision")):
+            model = SealVision(source.encoder.fork(settings.blocks), omics, settings, *_statistics(x, current))
+        model.to(parallel.device())
+        if current:
+            _load(run, model)
+        else:
+            _train(run, made, VisionTask(model, source, fold.train, x, compute.precision, compute.gradcache))
+        parallel.state().wait_for_everyone()
+    return model.eval()
 
 
 def _train(run: Run, made: Made, task: OmicsTask | VisionTask) -> None:
     """Train in a folder of a hidden name, where a killed run goes on, and give it its name when it is whole."""
     folder, model, settings = run.folder, task.model, task.model.settings
-    partial = find_partial(folder, made.key[:12])
+    partial, made = find_partial(folder, made)
     vision = isinstance(model, SealVision)
     draw = _seed(run.seed, "vision loop" if vision else "omics loop")
     schedule = Schedule(settings.epochs, settings.batch, settings.lr, settings.weight_decay, draw)

@@ -116,23 +116,24 @@ def write_tokens(
     shape, token_shape
         Views (the plain one among them) and pairs; what gives T and D, asked only if something must be written.
     """
-    if made.is_current(folder / "tokens.json"):
-        return TokenFile(folder, dtype)
-    size = CHUNK[parallel.device().type]
-    with parallel.main_first() as main:
-        partial = find_partial(folder, f"{made.key[:12]}.{size}")
+    with parallel.one_maker(made, folder / "tokens.json") as current:
+        if current:
+            return TokenFile(folder, dtype)
+        size = CHUNK[parallel.device().type]
+        with parallel.main_first() as main:
+            partial, made = find_partial(folder, made, f".{size}")
+            if main:
+                _prepare(partial, (*shape, *token_shape()), dtype, size)
+        if partial.is_dir():  # it is not where a process sees another disk
+            _fill(TokenFile(partial, dtype), stream, size)
+        parallel.state().wait_for_everyone()
         if main:
-            _prepare(partial, (*shape, *token_shape()), dtype, size)
-    if partial.is_dir():  # it is not where a process sees another disk
-        _fill(TokenFile(partial, dtype), stream, size)
-    parallel.state().wait_for_everyone()
-    if main:
-        if left := int((np.load(partial / "done.npy") == 0).sum()):
-            raise parallel.explain_other_disk(f"{left} parts of {partial} were not made by any process")
-        write_json(partial / "tokens.json", made.stamp() | {"dtype": dtype})
-        swap(partial, folder)
-        (folder / "done.npy").unlink()
-    parallel.state().wait_for_everyone()
+            if left := int((np.load(partial / "done.npy") == 0).sum()):
+                raise parallel.explain_other_disk(f"{left} parts of {partial} were not made by any process")
+            write_json(partial / "tokens.json", made.stamp() | {"dtype": dtype})
+            swap(partial, folder)
+            (folder / "done.npy").unlink()
+        parallel.state().wait_for_everyone()
     return TokenFile(folder, dtype)
 
 

@@ -6,7 +6,6 @@ that a picture can show, the ceiling from everything that is true but the drawin
 """
 
 import importlib
-import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 import h5py
 import numpy as np
 
+from seal import paths
 from seal.data.folds import Fold
 from seal.data.genes import Aliases, clean_genes
 from seal.data.sample_files import read_counts
@@ -89,7 +89,7 @@ def expected_expression(name: str, pairs: "Pairs", fold: Fold, embedding: np.nda
 
 def layer_shares(sample: Sample, data: "AnnData", name: str) -> tuple[np.ndarray, Sequence[str]]:
     """A layer of a sample's table, scaled to the genes that `clean_genes` keeps: float32 [spots, genes], and these."""
-    table = os.environ.get("SEAL_ALIASES")  # as the assembly of the pairs names genes
+    table = paths.given("SEAL_ALIASES")  # as the assembly of the pairs names genes
     genes, summed = clean_genes(data.var_names, Aliases.read(table) if table else None)
     shares = np.asarray(data.layers[name], dtype=np.float32) @ summed
     total = shares.sum(axis=1, keepdims=True, dtype=np.float64)

@@ -1,5 +1,6 @@
 """Atomic writes leave a whole file or none; what was made is known by what it was made from."""
 
+import errno
 import os
 import pickle
 import subprocess
@@ -264,3 +265,38 @@ def test_a_second_process_waits_for_the_lock(tmp_path):
         assert b"another process writes" in other.stderr.readline()
         assert other.poll() is None
     assert other.communicate(timeout=30)[0] == b"in\n"
+
+
+# --- two at once, and places that cannot be written --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["read-only", "no locks"])
+def test_where_nothing_can_be_locked_work_goes_on(tmp_path, monkeypatch, capsys, kind):
+    def refuse(*_):
+        raise OSError(errno.EROFS if kind == "read-only" else errno.ENOLCK, kind)
+
+    monkeypatch.setattr("fcntl.flock", refuse) if kind == "no locks" else monkeypatch.setattr(Path, "open", refuse)
+    with files.lock(tmp_path / "a" / "thing", "makes"):
+        reached = True
+    assert reached
+    assert ("knows no locks" in capsys.readouterr().err) == (kind == "no locks")
+
+
+def test_a_lock_leaves_its_file_as_it_was(tmp_path):
+    with files.lock(tmp_path / "thing", "makes"):
+        os.utime(tmp_path / ".thing.lock", (1, 1))
+    with files.lock(tmp_path / "thing", "makes"):
+        pass
+    assert (tmp_path / ".thing.lock").stat().st_mtime == 1
+
+
+@pytest.mark.parametrize(("number", "advice"), [(errno.ENOSPC, "free some space"), (errno.EACCES, "rights")])
+def test_advice_is_true(tmp_path, monkeypatch, number, advice):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(files, "swap", refuse)
+    with pytest.raises(SealError, match="cannot write") as caught, files.atomic(tmp_path / "x") as temporary:
+        temporary.write_text("x")
+    assert advice in caught.value.do
+    assert ("free some space" in caught.value.do) == (number == errno.ENOSPC)

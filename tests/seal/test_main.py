@@ -10,7 +10,7 @@ from seal import paths, profiles
 from seal.__main__ import _read_setting, main
 from seal.data.assemble import assemble
 from seal.errors import SealError
-from seal.train import parallel, runs
+from seal.train import batches, parallel, runs
 
 HEAVY = "numpy torch timm peft h5py safetensors pandas matplotlib scanpy papermill nbformat"
 
@@ -117,7 +117,7 @@ def test_settings_are_read_as_python_values_or_text():
         (["--set", "vision__rank"], "setting 'vision__rank' has no value", "KEY=VALUE"),
         (["--set", "vision__rank=0"], "vision.rank is 0", "at least 1"),
         (["--profile-file", "none.json"], "none.json is missing", "a profile as JSON"),
-        (["--method", "saal"], "unknown method 'saal'", "one of ('seal', 'seal_shuffled')"),
+        (["--method", "saal"], "unknown method 'saal'", "one of seal, seal_shuffled"),
     ],
 )
 def test_train_with_a_wrong_word_is_one_message(train, capsys, more, what, expected):
@@ -128,6 +128,57 @@ def test_train_with_a_wrong_word_is_one_message(train, capsys, more, what, expec
     assert f"error: {what}" in captured.err
     assert expected in captured.err
     assert "Traceback" not in captured.err
+
+
+WRONG = [
+    (["--method", "sael"], "unknown method 'sael'", "did you mean 'seal'?"),
+    (["--set", "vision__adapter=lroa"], "vision.adapter is 'lroa'", "did you mean 'lora'?"),
+    (["--set", "encoder=uni2h"], "unknown encoder 'uni2h'", "did you mean 'uni2_h'?"),
+    (["--set", "vision__lr=abc"], "vision.lr is 'abc'", "a number"),
+    (["--set", "vision__batch=1"], "vision.batch is 1", "at least 2"),
+    (["--set", "vision__rank=8.5"], "vision.rank is 8.5", "a whole number"),
+    (["--set", "vision__temperature=0"], "vision.temperature is 0", "above 0"),
+    (["--set", "vision__epochs=0"], "vision.epochs is 0", "at least 1"),
+    (["--set", "vision__blocks=99"], "vision.blocks is 99", "at most 12"),
+    (["--set", "evaluation__folds=1"], "evaluation.folds is 1", "not 1"),
+    (["--set", "evaluation__seeds=()"], "evaluation.seeds is ()", "one value or more"),
+    (["--seed", "-1"], "seed is -1", "at least 0"),
+    (["--processes", "0"], "--processes is 0", "at least 1"),
+    (["--processes", "-2"], "--processes is -2", "at least 1"),
+]
+
+
+@pytest.mark.parametrize(("more", "what", "said"), WRONG, ids=lambda value: value[-1] if type(value) is list else "")
+def test_a_wrong_word_is_told_before_anything_is_computed_or_removed(
+    train, home, capsys, monkeypatch, more, what, said
+):
+    monkeypatch.setattr("seal.data.assemble.assemble", lambda *_: pytest.fail("assembled first"))
+    monkeypatch.setattr(parallel, "start_training", lambda *_: pytest.fail("started first"))
+    before = sorted(home.rglob("*"))
+    assert train(*more) == 2
+    captured = capsys.readouterr()
+    assert f"error: {what}" in captured.err
+    assert said in captured.err
+    assert len(captured.err.splitlines()) == 3
+    assert sorted(home.rglob("*")) == before
+
+
+def test_an_unknown_fold_is_told_before_tokens_are_made_or_processes_started(train, capsys, monkeypatch):
+    monkeypatch.setattr(batches, "build", lambda *_: pytest.fail("tokens first"))
+    monkeypatch.setattr(parallel, "start_training", lambda *_: pytest.fail("started first"))
+    for more in ([], ["--processes", "2"]):
+        assert train("--fold", "SIM-BREAST-O1", *more) == 2
+        assert "did you mean 'SIM-BREAST-01'?" in capsys.readouterr().err
+
+
+def test_a_wrong_word_leaves_a_finished_run_as_it_is(small, train, capsys):
+    fold = assemble(small).folds()[0]
+    assert train("--fold", fold.name) == 0
+    folder = runs.Run(assemble(small), fold, 0).folder
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    for more in (["--set", "vision__lr=abc"], ["--method", "sael"], ["--set", "vision__adapter=lroa"]):
+        assert train("--fold", fold.name, *more) == 2
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
 @pytest.mark.parametrize("command", ["train", "profiles", "clean", "verify"])

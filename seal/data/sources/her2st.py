@@ -5,7 +5,6 @@ written in the HEST-1k layout. Sections of a copy that lack their image become e
 """
 
 import csv
-import os
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -291,8 +290,8 @@ def prepare(profile: Profile) -> Path:
     from tqdm import tqdm
 
     refuse_settings(profile)
-    local = os.environ.get("SEAL_HER2ST")
-    sections = local_sections(Path(local).expanduser() if local else fetch())
+    local = paths.given("SEAL_HER2ST")
+    sections = local_sections(local or fetch())
     root = paths.samples("her2st")
     for section in tqdm(sections, desc="her2st sections", unit="section"):
         convert(section, root)

@@ -1,6 +1,5 @@
 """Source: HEST-1k, gated on the Hugging Face hub, as `python -m seal fetch` brings it; MAPLE selects from it."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 def home() -> Path:
     """The folder of HEST-1k itself: SEAL_HEST, or data/samples/hest."""
-    return Path(os.environ.get("SEAL_HEST") or paths.samples("hest")).expanduser()
+    return paths.given("SEAL_HEST") or paths.samples("hest")
 
 
 def prepare(profile: Profile) -> Path:

@@ -591,6 +591,14 @@ def test_an_altered_record_is_refused(tree):
 # ---- the given test set ----
 
 
+def test_folds_that_cannot_be_made_are_told_before_anything_is_counted(tree, monkeypatch):
+    """Not after the hours in which the patches are read."""
+    monkeypatch.setattr(assemble_sample, "count", lambda *_: pytest.fail("counted first"))
+    for changes, named in (({"evaluation__folds": 9}, "only 3 of what"), ({"evaluation__split": "given"}, "'test'")):
+        with pytest.raises(SealError, match=named):
+            assemble(profiles.changed(TREE, **changes))
+
+
 def test_a_given_test_set_is_one_fold(tree):
     table = pd.read_csv(tree / "metadata.csv").assign(role=["test", "train", "train", "train"])
     table.to_csv(tree / "metadata.csv", index=False)

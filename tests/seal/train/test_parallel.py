@@ -1,5 +1,7 @@
 """Training over processes: the profile travels as a file; the command; what the caller reads afterwards."""
 
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -78,3 +80,51 @@ def test_several_gpus_train_and_the_caller_reads_what_they_left(small, monkeypat
     assert all(torch.equal(value, state[name]) for name, value in trained.state_dict().items())
     runs.train_vision(runs.Run(pairs, fold, 0, "seal_shuffled"), source)
     assert len(launched) == 2, "a run that is current is not launched again"
+
+
+# --- what a scheduler announces ----------------------------------------------------------------------------------
+
+STATE = """
+import sys
+from seal.errors import run_command
+from seal.train import parallel
+parallel.PATIENCE = 0.2
+sys.exit(run_command(parallel.state))
+"""
+
+
+def start(**variables):
+    clean = {k: v for k, v in os.environ.items() if k not in (*parallel.SIZES, "MASTER_ADDR", "RANK", "LOCAL_RANK")}
+    return subprocess.Popen([sys.executable, "-c", STATE], env=clean | variables, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize(("name", "value"), [("WORLD_SIZE", "2"), ("OMPI_COMM_WORLD_SIZE", "4"), ("WORLD_SIZE", "two")])
+def test_announced_processes_that_cannot_be_met_are_one_message(name, value):
+    process = start(**{name: value})
+    said = process.communicate(timeout=100)[1]
+    assert process.returncode == 2, said
+    assert f"error: {name}={value} announces processes" in said
+    assert "unset what is named here" in said
+    assert "Traceback" not in said
+
+
+def test_it_is_said_for_whom_a_process_waits_and_how_to_get_out():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    process = start(WORLD_SIZE="2", RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+    try:
+        said = process.stderr.readline() + process.stderr.readline()
+        assert "waiting at 127.0.0.1 for the processes that WORLD_SIZE=2 announces" in said
+        assert f"kill {process.pid}" in said
+        assert process.poll() is None, "it still waits: they may come"
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+def test_a_process_that_is_alone_says_nothing():
+    for variables in ({}, {"WORLD_SIZE": "1"}):
+        process = start(**variables)
+        assert process.communicate(timeout=100)[1] == ""
+        assert process.returncode == 0

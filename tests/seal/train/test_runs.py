@@ -1,6 +1,7 @@
 """Both stages on disk: trained once, read back to the bit, strict about what is loaded, merged exactly."""
 
 import dataclasses
+import shutil
 import subprocess
 import sys
 
@@ -131,7 +132,7 @@ def test_changed_inputs_train_anew_and_the_old_run_stays_until_then(way, monkeyp
     monkeypatch.setattr(runs, "finish", finish)
     runs.train_omics(runs.Run(pairs, fewer, 0), 8)
     assert (folder / "omics.safetensors").read_bytes() != before
-    assert [path.name for path in folder.parent.iterdir()] == ["omics"]
+    assert {path.name for path in folder.parent.iterdir()} == {"omics", ".omics.lock"}
 
 
 def test_a_run_of_another_version_is_kept_or_made_anew_as_the_user_says(way, monkeypatch):
@@ -242,3 +243,86 @@ print(batches.embed({{"seal": model.encoder}}, store)["seal"].shape)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.split("\n")[-2] == "(48, 48)"
+
+
+# --- what a run says it is -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", [np.int64(0), np.uint8(0), np.array(0)])
+def test_numpys_seed_is_the_same_run_and_the_same_model(way, seed, monkeypatch):
+    pairs, fold, _ = way
+    plain = runs.train_omics(runs.Run(pairs, fold, 0), 8)
+    run = runs.Run(pairs, fold, seed)
+    assert type(run.seed) is int
+    assert run.folder == runs.Run(pairs, fold, 0).folder
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "fit", lambda *_: pytest.fail("trained again"))
+        runs.train_omics(run, 8)
+    shutil.rmtree(run.stage_1.folder)
+    again = runs.train_omics(run, 8)
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in plain.state_dict().items())
+
+
+@pytest.mark.parametrize("seed", ["0", 0.0, True, -1, None, np.float64(0)])
+def test_what_is_no_seed_is_refused_before_anything_is_trained(way, seed):
+    with pytest.raises(SealError, match="seed is") as caught:
+        runs.Run(*way[:2], seed)
+    assert caught.value.what == f"seed is {seed!r}"
+
+
+def test_an_unknown_method_is_asked_for_before_anything_is_trained(way):
+    with pytest.raises(SealError, match="unknown method 'sael'") as caught:
+        runs.Run(*way[:2], 0, "sael")
+    assert caught.value.do == "did you mean 'seal'?"
+    with pytest.raises(SealError, match="unknown method 's'"):
+        runs.list_runs(way[0], "seal")
+
+
+def test_ranks_4_and_16_are_two_runs(way, small):
+    """The second does not touch the first, and each is read back as what it is."""
+    pairs, fold, source = way
+    trained = {}
+    for rank in (4, 16):
+        own = pairs.with_profile(profiles.changed(small, vision__rank=rank))
+        trained[rank] = runs.Run(own, fold, 0)
+        runs.train_vision(trained[rank], source)
+    assert len({run.folder for run in trained.values()}) == 2
+    for rank, run in trained.items():
+        assert read_json(run.record)["rank"] == rank
+        assert read_json(run.record)["from"]["vision.rank"] == rank
+        state = load_file(run.folder / "adapter" / "adapter_model.safetensors")
+        assert {value.shape[0] for name, value in state.items() if "lora_A" in name} == {rank}
+        assert run.is_trained(source)
+
+
+@pytest.mark.parametrize("answer", ["keep", "anew", None])
+def test_a_run_killed_before_its_code_changed_goes_on_or_asks(way, monkeypatch, answer):
+    """Nothing of the hours that it took is removed unasked."""
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
+    pairs, fold, _ = way
+    run, save = runs.Run(pairs, fold, 0).stage_1, loop._save
+
+    def dying(*args):
+        save(*args)
+        if args[4] == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "_save", dying)
+    with pytest.raises(KeyboardInterrupt):
+        runs.train_omics(run, 8)
+    monkeypatch.setattr(loop, "_save", save)
+    begun, old = list(run.folder.parent.glob(".omics.*.part")), runs.VERSION
+    assert [(path / "checkpoint.pt").is_file() for path in begun] == [True]
+    monkeypatch.setattr(runs, "VERSION", old + 1)
+    seen, plan = [], loop._plan
+    monkeypatch.setattr(loop, "_plan", lambda *args: seen.append(args[2]) or plan(*args))
+    if answer is None:
+        with pytest.raises(SealError, match=f"made by version {old} of what makes them; it is at {old + 1} now"):
+            runs.train_omics(run, 8)
+        assert (begun[0] / "checkpoint.pt").is_file()
+        return
+    monkeypatch.setenv("SEAL_OLD", answer)
+    runs.train_omics(run, 8)
+    assert seen == [3 if answer == "keep" else 0]
+    assert read_json(run.record)["version"] == (old if answer == "keep" else old + 1), "it says what made it"
+    assert list(run.folder.parent.glob(".omics.*.part")) == []
