@@ -18,7 +18,7 @@ _LIBRARIES = {"timm": "timm", "transformers": "transformers", "conch": "pytorch"
 _HUB_LICENCES = {"mit", "apache-2.0", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-nc-nd-4.0", "cc-by-nc-sa-4.0", "cc-by-sa-4.0"}
 _STAGES = {"panel": "gene panel", "omics": "1, SEAL-omics", "vision": "2, SEAL-vision", "compute": "2, computation"}
 _TRAINED = {
-    "lora": "LoRA (rank {rank}, alpha {alpha}) on the linears of the last {blocks} block(s)",
+    "lora": "LoRA (rank {rank}, alpha {alpha}) on {linears} linears of the last {blocks} block(s)",
     "full": "the weights of the last {blocks} block(s) and of what follows them",
     "bottleneck": "a residual bottleneck of {bottleneck} units on the embedding; the encoder is unchanged",
     "bottleneck_twice": "a bottleneck of {bottleneck} units, twice, on the embedding; the encoder is unchanged",
@@ -56,6 +56,7 @@ def write(
     SealError
         It would hold a local path or a token.
     """
+    tokens = [1 + spec.geometry.registers + (k * record["image_size"] // spec.geometry.patch) ** 2 for k in (1, 2)]
     facts = {**record["training"], **{f"version of {name}": value for name, value in record["versions"].items()}}
     settings = [
         {"stage": _STAGES[row["stage"]], "setting": row["setting"], "value": row["value"], "source": row["source"]}
@@ -68,6 +69,7 @@ def write(
         profile=profile,
         panel=panel,
         header=_header(spec, record),
+        tokens=tokens,
         trained=_TRAINED[record["adapter"]["kind"]].format_map(record["adapter"]),
         mean=list(spec.mean),
         sd=list(spec.std),

@@ -72,10 +72,10 @@ def trident_encoder(path_or_repo: str | Path) -> Any:
 
 
 def hest_bench_arguments(path_or_repo: str | Path) -> dict[str, Any]:
-    """Give what HEST-Bench takes for an encoder of one's own: encoder, enc_transf and precision.
+    """Give what HEST-Bench takes for an encoder of one's own: encoder, enc_transf, precision, and no encoders besides.
 
-    ``hest.bench.benchmark(**hest_bench_arguments("FOLDER"), datasets=["IDC"])``; in its older versions
-    ``benchmark_encoder(**hest_bench_arguments("FOLDER"), config_path=...)``.
+    ``hest.bench.benchmark(**hest_bench_arguments("FOLDER"), datasets=["IDC"])``. Without the empty list it would also
+    download and run ResNet50. Its older versions, ``benchmark_encoder(..., config_path=...)``, take the first three.
 
     Raises
     ------
@@ -89,4 +89,5 @@ def hest_bench_arguments(path_or_repo: str | Path) -> dict[str, Any]:
         "encoder": FloatEmbedding(loaded.model),
         "enc_transf": loaded.transform,
         "precision": getattr(torch, loaded.model.spec.precision),  # of autocast
+        "encoders": [],
     }

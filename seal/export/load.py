@@ -25,7 +25,7 @@ from seal.profiles import VisionSettings
 FORMAT = 1
 RECORD = "seal.json"
 MERGED = "model.safetensors"
-_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+_REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 class Loaded(NamedTuple):
@@ -110,7 +110,7 @@ def find_folder(path_or_repo: str | Path) -> Path:
     """
     if Path(path_or_repo).is_dir():
         return Path(path_or_repo)
-    if not isinstance(path_or_repo, str) or not _REPOSITORY.fullmatch(path_or_repo):
+    if Path(path_or_repo).exists() or not isinstance(path_or_repo, str) or not _REPOSITORY.fullmatch(path_or_repo):
         raise SealError(
             f"{path_or_repo} is neither a folder nor a repository",
             expected='a folder that seal.export.save.save wrote, or a repository as "user/name"',
@@ -124,8 +124,8 @@ def find_folder(path_or_repo: str | Path) -> Path:
     except Exception as error:
         raise explain_hub_error(
             error,
-            f"cannot download {path_or_repo}",
-            expected="a repository that your token can read",
+            f"there is no folder {path_or_repo}, and no such repository could be downloaded",
+            expected="a folder that seal.export.save.save wrote, or a repository that your token can read",
             address=hub_page(path_or_repo),
         ) from error
 

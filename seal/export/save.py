@@ -1,8 +1,9 @@
 """A trained model as others can use it: a folder for timm, transformers, PEFT and the hub (`load` reads it back).
 
 The folder holds adapter/ (PEFT; LoRA only), model.safetensors (the merged encoder under the original keys) with
-config.json, bottleneck.safetensors (that adapter only), decoder.safetensors, omics.safetensors, panel.json,
-README.md, and seal.json, written last, which describes and seals the rest.
+config.json (for transformers preprocessor_config.json too), bottleneck.safetensors (that adapter only),
+decoder.safetensors, omics.safetensors, panel.json, README.md, and seal.json, written last, which describes and seals
+the rest.
 """
 
 import json
@@ -13,8 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from safetensors.torch import load_file, save_file
+from torch import Tensor, isfinite, nn
 
 from seal.data.panel import Panel
 from seal.errors import SealError
@@ -55,8 +56,8 @@ def save(
     Raises
     ------
     SealError
-        Profile or panel are not the model's, the encoder is not what its spec says, the folder holds something else, a
-        local path would be published, or the disk is full.
+        Profile or panel are not the model's, the encoder is not what its spec says, a weight is not finite, the folder
+        holds something else, a local path would be published, or the disk is full.
     """
     folder = Path(folder)
     if folder.exists() and not (folder / RECORD).is_file() and (not folder.is_dir() or any(folder.iterdir())):
@@ -68,6 +69,7 @@ def save(
     spec, state = model.encoder.spec, merged_state(model)
     _require_profile(model, profile, panel)
     _require_described(spec, state, model.encoder.image_size)
+    _require_finite({**model.state_dict(), **state})
     record = _record(model, spec, profile, panel, training)
     text = card.write(spec, record, profile, panel, results)
     with atomic(folder) as temporary:
@@ -133,6 +135,16 @@ def _require_described(spec: EncoderSpec, state: dict[str, Tensor], image_size: 
         )
 
 
+def _require_finite(state: Mapping[str, Tensor]) -> None:
+    """Assert that no weight is NaN or infinite: every embedding would be."""
+    if bad := [name for name, value in state.items() if not isfinite(value).all()]:
+        raise SealError(
+            f"{len(bad)} tensors of the model are not finite: {', '.join(bad[:3])}",
+            expected="finite weights",
+            do="train it again: look where the loss in log.json rises, and lower the learning rate",
+        )
+
+
 def _record(
     model: SealVision, spec: EncoderSpec, profile: Profile, panel: Panel, training: Mapping[str, Any] | None
 ) -> dict[str, Any]:
@@ -147,6 +159,7 @@ def _record(
         "adapter": {
             "kind": s.adapter,
             **{name: getattr(s, name) for name in ("blocks", "rank", "alpha", "lora_dropout", "bottleneck")},
+            "linears": len(model.peft.targeted_module_names) if model.peft else 0,
         },
         "decoder": {name: getattr(s, f"decoder_{name}") for name in ("hidden", "dropout", "relu")},
         "panel": {"hash": panel.hash, "genes": len(panel.genes)},
@@ -176,13 +189,19 @@ def _write_encoder(model: SealVision, spec: EncoderSpec, state: dict[str, Tensor
     """Write the merged weights with the configuration of the library they are for, and the adapter."""
     size = model.encoder.image_size
     if spec.family == "transformers":
+        from transformers import BitImageProcessor
+
         merged = plain(spec, size)
         merged.load_state_dict(state, strict=True, assign=True)
         merged.save_pretrained(folder)  # with the names that files on the hub have, old and new versions read them
+        square = {"height": size, "width": size}  # the whole patch: its field of view is part of the model
+        BitImageProcessor(
+            size=square, do_center_crop=False, image_mean=list(spec.mean), image_std=list(spec.std)
+        ).save_pretrained(folder)
     else:
         _save(folder / MERGED, state)
-    if spec.family == "timm":
-        write_json(folder / "config.json", timm_config(spec, size))
+    if spec.family != "transformers":
+        write_json(folder / "config.json", (timm_config if spec.family == "timm" else _conch_config)(spec, size))
     if model.encoder.adapter is not None:
         _save(folder / "bottleneck.safetensors", model.encoder.adapter.state_dict())
     if model.peft is not None:
@@ -192,15 +211,21 @@ def _write_encoder(model: SealVision, spec: EncoderSpec, state: dict[str, Tensor
 def _write_adapter(peft: nn.Module, spec: EncoderSpec, folder: Path) -> None:
     peft.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's empty card; ours is one level up
-    path = folder / "adapter_config.json"
+    path, tensors = folder / "adapter_config.json", folder / "adapter_model.safetensors"
     config = read_json(path)
     config["base_model_name_or_path"] = spec.hub or spec.access
-    config["target_modules"] = sorted(config["target_modules"])  # a set: its order changes from run to run
+    targets, state = set(config["target_modules"]), load_file(tensors)
+    if spec.family == "transformers":
+        # Under both names: PEFT attaches what it finds and says nothing of the rest, in either version of transformers.
+        older = {new: old for old, new in weights.OLDER.items()}
+        targets |= {weights.rename(name, older) for name in targets}
+        _save(tensors, state | {weights.rename(name, older): value.clone() for name, value in state.items()})
+    config["target_modules"] = sorted(targets)  # a set: its order changes from run to run
     write_json(path, config)
 
 
 def timm_config(spec: EncoderSpec, image_size: int) -> dict[str, Any]:
-    """Describe an encoder in timm's format of the hub, which `timm.create_model("local-dir:...")` reads.
+    """Describe an encoder in timm's format of the hub, for `timm.create_model("local-dir:...")` and for AutoModel.
 
     JSON cannot name the SwiGLU layer, so such encoders start from an architecture of timm that has it; the
     arguments replace all of its sizes.
@@ -211,6 +236,7 @@ def timm_config(spec: EncoderSpec, image_size: int) -> dict[str, Any]:
         "num_classes": 0,
         "num_features": spec.geometry.width,
         "global_pool": arguments["global_pool"],
+        "do_pooling": spec.pooling == "cls",  # of AutoModel, which has no other pooling of ours
         "model_args": arguments,
         "pretrained_cfg": {
             "custom_load": False,
@@ -226,5 +252,35 @@ def timm_config(spec: EncoderSpec, image_size: int) -> dict[str, Any]:
             "first_conv": "patch_embed.proj",
             "classifier": "head",
             "license": spec.licence.lower(),
+        },
+    }
+
+
+def _conch_config(spec: EncoderSpec, image_size: int) -> dict[str, Any]:
+    """Describe CONCH's image tower in the words of the authors' package, whose configuration has these names."""
+    g = spec.geometry
+    return {
+        "model_cfg": {
+            "embed_dim": g.pool_width,
+            "embed_dim_caption": g.width,
+            "vision_cfg": {
+                "image_size": image_size,
+                "patch_size": g.patch,
+                "width": g.width,
+                "layers": g.depth,
+                "head_width": g.width // g.heads,
+                "attentional_pool_contrast": True,
+                "attentional_pool_caption": True,
+                "attn_pooler_heads": g.pool_heads,
+                "n_queries_contrast": 1,
+                "n_queries_caption": g.caption_queries,
+                "output_tokens": True,
+            },
+        },
+        "preprocess_cfg": {
+            "size": image_size,
+            "interpolation": "bicubic",
+            "mean": list(spec.mean),
+            "std": list(spec.std),
         },
     }

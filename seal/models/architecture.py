@@ -8,17 +8,30 @@ from timm.layers import SwiGLUPacked
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from seal.errors import SealError
 from seal.models.conch import ConchVisual
 from seal.models.encoder_registry import EncoderSpec
 
 
 def make_plain(spec: EncoderSpec, image_size: int, *, tiny: bool = False) -> nn.Module:
-    """Make the plain module of an encoder, with the start values of its library."""
+    """Make the plain module of an encoder, with the start values of its library.
+
+    Raises
+    ------
+    SealError
+        The transformers library is too old for it.
+    """
     spec = shrink(spec) if tiny else spec
     g = spec.geometry
     if spec.family == "transformers":
-        from transformers import Dinov2Config, Dinov2Model
+        from transformers import Dinov2Config, Dinov2Model, __version__
 
+        if int(__version__.split(".")[0]) < 5:
+            raise SealError(
+                f"transformers {__version__} names the layers of {spec.label} otherwise",
+                expected="transformers 5 or newer",
+                do="pip install 'transformers>=5'; a model that seal.export saved opens in AutoModel of either",
+            )
         return Dinov2Model(
             Dinov2Config(
                 hidden_size=g.width,
@@ -31,7 +44,7 @@ def make_plain(spec: EncoderSpec, image_size: int, *, tiny: bool = False) -> nn.
             )
         )
     swiglu = {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU} if g.swiglu else {}
-    vit = VisionTransformer(**timm_arguments(spec, image_size), **swiglu)
+    vit = VisionTransformer(**timm_arguments(spec, image_size), num_classes=0, **swiglu)
     return ConchVisual(vit, g) if spec.family == "conch" else vit
 
 
@@ -41,7 +54,7 @@ def shrink(spec: EncoderSpec) -> EncoderSpec:
 
 
 def timm_arguments(spec: EncoderSpec, image_size: int) -> dict[str, Any]:
-    """Give what timm's VisionTransformer takes for an encoder, but for the layers of SwiGLU."""
+    """Give what timm's VisionTransformer takes for an encoder, but for the layers of SwiGLU and no classes."""
     g = spec.geometry
     return {
         "img_size": image_size,
@@ -53,7 +66,6 @@ def timm_arguments(spec: EncoderSpec, image_size: int) -> dict[str, Any]:
         "init_values": g.layer_scale,
         "reg_tokens": g.registers,
         "no_embed_class": not g.prefix_positions,
-        "num_classes": 0,
         "global_pool": "token" if spec.pooling == "cls" else "",  # "": tokens, which VisionEncoder pools
     }
 

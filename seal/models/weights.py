@@ -3,7 +3,7 @@
 import math
 import os
 import pickle
-import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -19,6 +19,9 @@ from seal.models.encoder_registry import EncoderSpec
 
 SUFFIXES = (".safetensors", ".bin", ".pth")
 POSITIONS = {"timm": "pos_embed", "conch": "trunk.pos_embed", "transformers": "embeddings.position_embeddings"}
+# transformers 5 renamed the attention of its Dinov2; files on the hub and transformers 4 have the older names.
+OLDER = {"attention.attention.query": "attention.q_proj", "attention.attention.key": "attention.k_proj",
+         "attention.attention.value": "attention.v_proj", "attention.output.dense": "attention.o_proj"}  # fmt: skip
 
 
 def find_weights(spec: EncoderSpec) -> Path:
@@ -139,11 +142,16 @@ def convert_state(state: dict[str, Tensor], spec: EncoderSpec, shapes: dict[str,
         if any(name.startswith("visual.") for name in state):
             state = {n.removeprefix("visual."): v for n, v in state.items() if n.startswith("visual.")}
     if spec.family == "transformers":
-        # transformers 5 renamed the attention of its Dinov2; files on the hub keep the older names.
-        state = {re.sub(r"\.attention\.([qkv])[a-z]+\.", r".\1_proj.", name): value for name, value in state.items()}
-        state = {name.replace(".attention.output.dense.", ".attention.o_proj."): v for name, v in state.items()}
+        state = {rename(name, OLDER): value for name, value in state.items()}
     key = POSITIONS[spec.family]
     return state | {key: _resample(state[key], shapes[key], spec)} if key in state else state
+
+
+def rename(name: str, names: Mapping[str, str]) -> str:
+    """Replace parts of a tensor's or layer's name."""
+    for old, new in names.items():
+        name = name.replace(old, new)
+    return name
 
 
 def find_shapes(module: nn.Module) -> dict[str, tuple[int, ...]]:

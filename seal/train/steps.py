@@ -130,6 +130,7 @@ class VisionTask:
         terms["total"].backward()
         start = sum(inputs.counts[: parallel.state().process_index])
         own = z.grad[start : start + inputs.counts[parallel.state().process_index]].split(BLOCK)  # [BLOCK, d] each
+        own = own if blocks else ()  # nothing splits into one part, of no rows
         if again:
             for block, gradient in zip(blocks, own, strict=True):
                 self._embed(*block).backward(gradient)

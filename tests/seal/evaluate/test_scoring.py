@@ -213,7 +213,9 @@ def test_truth_comes_out_on_top_and_is_said_to(evaluated):
     lines = scoring.verdicts(evaluation)
     assert lines[0] == "paired differences, 95 % intervals over donors"
     assert [line.split(":")[0] for line in lines[1:-2]] == [m.name for m in evaluation.methods if m.name != "frozen"]
-    assert lines[-2].startswith("seal: better than seal_shuffled")
+    gain = overall.loc["seal", "mean"] - overall.loc["seal_shuffled", "mean"]
+    assert lines[-2].startswith(f"seal: better than seal_shuffled ({gain:+.3f}, +")
+    assert next(line for line in lines if line.startswith("random:")).startswith("random: worse than frozen (-")
     share = overall.loc["seal", "mean"] / overall.loc["oracle", "mean"]
     assert lines[-1].startswith(f"SEAL reaches {100 * share:.0f} % of the oracle's PCC")
     assert f"the ceiling {overall.loc['ceiling', 'mean']:.3f}" in lines[-1]
@@ -240,6 +242,9 @@ def test_donors_are_resampled_together_over_methods_after_averaging_seeds(evalua
         got = rows.loc["seal", ["low", "high", "difference_low", "difference_high"]].astype(float)
         np.testing.assert_allclose(got, expected, atol=1e-9)
         assert rows.loc["seal", "mean"] == pytest.approx(seal.mean())
+        assert rows.loc["seal", "difference"] == pytest.approx(seal.mean() - frozen.mean(), abs=1e-12)
+        assert abs(rows.loc["seal", "difference"]) > 0.01
+        assert rows.loc["frozen", "difference"] == 0
     assert set(zip(table["split"], table["dealt"], table["resample"], strict=True)) == {("donor", 2, "donors")}
     assert set(table["tested"]) == {"donors left out in 2 folds"}
 
@@ -268,12 +273,27 @@ def test_one_donor_at_a_time_and_spots_resampled_is_what_it_always_was(evaluated
         seal, frozen = (np.mean([drawn[m, n] for n in inside], axis=0) for m in ("seal", "frozen"))
         row = table.loc[(organ, "seal")]
         assert row["mean"] == pytest.approx(np.mean([point["seal", n] for n in inside]), abs=1e-12)
+        difference = np.mean([point["seal", n] - point["frozen", n] for n in inside])
+        assert row["difference"] == pytest.approx(difference, abs=1e-12)
+        assert abs(difference) > 1e-3
         np.testing.assert_allclose([row["low"], row["high"]], interval(seal), atol=1e-12)
         got = [row["difference_low"], row["difference_high"]]
         np.testing.assert_allclose(got, interval(seal - frozen), atol=1e-12)
         assert (row["folds"], row["donors"], row["dealt"]) == (len(inside), len(inside), 0)
         assert row["tested"] == "one donor left out"
     assert scoring.verdicts(evaluation)[0].endswith("over spots")
+
+
+def test_a_difference_is_what_a_method_gains_and_the_verdict_has_its_sign():
+    """By hand: two donors, of whom one gains 0.2 and the other 0.1."""
+    parts = [patch.Part("f", donor, "Lung", np.arange(3), np.arange(2)) for donor in "ab"]
+    means = scoring._Means(200, parts, point={"frozen": [0.3, 0.5], "seal": [0.5, 0.6]})
+    row = means.row("seal", np.arange(2), "frozen")
+    assert (row["mean"], row["difference"]) == pytest.approx((0.55, 0.15))
+    assert (row["low"], row["high"]) == pytest.approx((0.5, 0.6))
+    assert (row["difference_low"], row["difference_high"]) == pytest.approx((0.1, 0.2))
+    back = means.row("frozen", np.arange(2), "seal")
+    assert (back["difference"], back["difference_low"]) == pytest.approx((-0.15, -0.2))
 
 
 def test_settings_of_controls_and_ablations(evaluated):

@@ -152,15 +152,17 @@ def test_hest_bench_takes_the_arguments_and_embeds_as_the_encoder_does(stored, s
     got = {}
 
     def benchmark(encoder, enc_transf, precision, cli_args=None, **kwargs):
-        got.update(z=embed_tiles(sample, encoder, enc_transf, precision), new=kwargs["datasets"])
+        settings = {"encoders": ["resnet50"], "datasets": ["*"]} | kwargs  # its configuration's own, replaced
+        got.update(z=embed_tiles(sample, encoder, enc_transf, precision), new=settings)
 
     def benchmark_encoder(encoder, enc_transf, precision, config_path):
         got.update(exact=embed_tiles(sample, encoder, enc_transf, torch.float32), old=config_path)
 
     arguments = interop.hest_bench_arguments(folder)
     benchmark(**arguments, datasets=["IDC"])
+    assert arguments.pop("encoders") == []
     benchmark_encoder(**arguments, config_path="bench_config.yaml")
-    assert (got["new"], got["old"]) == (["IDC"], "bench_config.yaml")
+    assert (got["new"], got["old"]) == ({"encoders": [], "datasets": ["IDC"]}, "bench_config.yaml")
     near(got["exact"], z, 1e-5)
     near(got["z"], z, 0.05)
 

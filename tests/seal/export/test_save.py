@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub
@@ -25,7 +26,7 @@ from seal.data.panel import Panel
 from seal.errors import SealError
 from seal.export import card, hub, load, save
 from seal.files import digest, sha256
-from seal.models import architecture, encoders
+from seal.models import architecture, conch, encoders
 from seal.models.encoder_registry import REGISTRY
 from seal.models.omics import SealOmics
 from seal.models.vision import SealVision
@@ -36,6 +37,7 @@ TIMM = ("h0_mini", "uni2_h", "virchow2", "dinov2_s")
 GENES = tuple(f"GENE{i}" for i in range(9))
 PANEL = Panel(GENES, {"Breast": GENES[:3]}, ("donor1", "donor2"))
 OMICS = OmicsSettings(hidden=(8, 8))
+NEAR = {"atol": 1e-5, "rtol": 1e-5}
 RESULTS = [{"method": "seal", "PCC": 0.1, "low": -0.02}, {"method": "null", "PCC": float("nan")}]
 
 
@@ -114,7 +116,8 @@ def test_what_is_loaded_embeds_as_what_was_saved(models, name, adapter):
         *("model.safetensors", "decoder.safetensors", "omics.safetensors", "panel.json", "seal.json", "README.md"),
         *(["adapter"] if adapter == "lora" else []),
         *(["bottleneck.safetensors"] if adapter == "bottleneck" else []),
-        *([] if name == "conch" else ["config.json"]),
+        *(["preprocessor_config.json"] if name == "phikon_v2" else []),
+        "config.json",
     }
 
 
@@ -187,16 +190,102 @@ def test_timm_makes_the_full_size_of_the_registry(name):
     assert block.attn.num_heads == other.attn.num_heads
 
 
-def test_transformers_makes_the_same_model_from_the_folder(models):
-    from transformers import AutoModel
+@pytest.mark.parametrize("name", [*TIMM, "phikon_v2"])
+def test_transformers_makes_the_same_model_from_the_folder(models, name):
+    from transformers import AutoImageProcessor, AutoModel
 
-    model, folder = models("phikon_v2")
+    model, folder = models(name)
     patches = pictures(model.encoder.image_size)
     plain, report = AutoModel.from_pretrained(folder, output_loading_info=True)
     assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    x = AutoImageProcessor.from_pretrained(folder)([Image.fromarray(p) for p in patches], return_tensors="pt")
+    torch.testing.assert_close(x["pixel_values"], model.encoder.preprocess(patches), atol=1e-5, rtol=1e-5)
     with torch.no_grad():
-        z = plain.eval()(pixel_values=model.encoder.preprocess(patches)).last_hidden_state[:, 0]
-    torch.testing.assert_close(z, embed(model, patches), atol=1e-5, rtol=1e-5)
+        out = plain.eval()(**x)
+    torch.testing.assert_close(pool(model.encoder.spec, out.last_hidden_state), embed(model, patches), **NEAR)
+    if name in TIMM:  # either our pooling or none
+        assert (out.pooler_output is None) == (model.encoder.spec.pooling == "cls_mean")
+        assert out.pooler_output is None or torch.equal(out.pooler_output, out.last_hidden_state[:, 0])
+
+
+def test_phikon_s_processor_takes_the_whole_patch(models):
+    from transformers import AutoImageProcessor
+
+    _, folder = models("phikon_v2")
+    grey = np.full((96, 96, 3), 255, dtype=np.uint8)
+    grey[:8] = 0  # cropped away by a centre crop
+    x = AutoImageProcessor.from_pretrained(folder)(Image.fromarray(grey), return_tensors="pt")["pixel_values"]
+    assert x.shape[-2:] == (48, 48)
+    assert x[0, 0, 0].max() < x[0, 0, -1].min()
+
+
+def test_conch_s_config_describes_its_tower_in_its_authors_words(models):
+    from timm.models.vision_transformer import VisionTransformer
+
+    model, folder = models("conch")
+    config = json.loads((folder / "config.json").read_text())
+    vision, g = config["model_cfg"]["vision_cfg"], model.encoder.spec.geometry
+    shape = {"img_size": vision["image_size"], "patch_size": vision["patch_size"], "embed_dim": vision["width"]}
+    heads = vision["width"] // vision["head_width"]
+    trunk = VisionTransformer(**shape, depth=vision["layers"], num_heads=heads, num_classes=0, global_pool="token")
+    theirs = replace(
+        g,
+        width=vision["width"],
+        pool_width=config["model_cfg"]["embed_dim"],
+        pool_heads=vision["attn_pooler_heads"],
+        caption_queries=vision["n_queries_caption"],
+    )
+    rebuilt = conch.ConchVisual(trunk, theirs).eval()
+    rebuilt.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
+    patches = pictures(vision["image_size"])
+    scale = [torch.tensor(config["preprocess_cfg"][name]).view(3, 1, 1) for name in ("mean", "std")]
+    x = (torch.from_numpy(patches).permute(0, 3, 1, 2) / 255 - scale[0]) / scale[1]
+    with torch.no_grad():
+        torch.testing.assert_close(rebuilt(x), embed(model, patches), **NEAR)
+
+
+class Older(torch.nn.Module):
+    """A layer of Dinov2 as transformers 4 names its parts."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        for name in ("attention.attention.query", "attention.attention.key", "attention.attention.value",
+                     "attention.output.dense", "mlp.fc1", "mlp.fc2"):  # fmt: skip
+            *path, last = name.split(".")
+            inner = self
+            for part in path:
+                if not hasattr(inner, part):
+                    inner.add_module(part, torch.nn.Module())
+                inner = getattr(inner, part)
+            size = (width, 4 * width) if last == "fc1" else (4 * width, width) if last == "fc2" else (width, width)
+            inner.add_module(last, torch.nn.Linear(*size))
+
+
+@pytest.mark.filterwarnings("ignore:Found missing adapter keys")
+def test_phikon_s_adapter_is_attached_whole_under_the_names_of_transformers_4(models):
+    model, folder = models("phikon_v2")
+    older = torch.nn.Module()
+    older.encoder = torch.nn.Module()
+    older.encoder.layer = torch.nn.ModuleList(Older(48) for _ in range(4))
+    wrapped = peft.PeftModel.from_pretrained(older, folder / "adapter")
+    own = {name: p for name, p in model.encoder.model.named_parameters() if ".lora_" in name}
+    found = {name: p for name, p in wrapped.named_parameters() if ".lora_" in name}
+    assert len(found) == len(own) == 2 * 6 * 2  # A and B, six linears, two blocks
+    names = {"query": "q_proj", "key": "k_proj", "value": "v_proj"}
+    for name, value in found.items():
+        name = name.removeprefix("base_model.model.").replace("attention.output.dense", "attention.o_proj")
+        for old, new in names.items():
+            name = name.replace(f"attention.attention.{old}", f"attention.{new}")
+        assert torch.equal(value, own[name])
+
+
+def test_transformers_4_is_refused_where_its_names_would_not_fit(models, monkeypatch):
+    import transformers
+
+    monkeypatch.setattr(transformers, "__version__", "4.57.3")
+    with pytest.raises(SealError, match=r"transformers 4\.57\.3 names the layers of Phikon-v2 otherwise"):
+        seal.load(models("phikon_v2")[1])
+    seal.load(models("dinov2_s")[1])
 
 
 @pytest.mark.parametrize("side", [42, 42 + 31, 20])
@@ -278,6 +367,17 @@ def test_a_failed_save_leaves_nothing(models, tmp_path, monkeypatch):
     assert not list(tmp_path.glob("*new*"))
 
 
+@pytest.mark.parametrize("part", ["encoder", "omics", "decoder", "gene_sd"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_weight_that_is_not_finite_is_named_and_nothing_is_written(tmp_path, part, value):
+    model = build("dinov2_s")
+    name, tensor = next((n, t) for n, t in reversed(model.state_dict().items()) if n.startswith(part))
+    tensor.view(-1)[-1] = value
+    with pytest.raises(SealError, match=r"not finite.*" + re.escape(name)):
+        save.save(model, tmp_path / "new", profile=profile(model), panel=PANEL)
+    assert not (tmp_path / "new").exists()
+
+
 def test_another_profile_panel_or_spec_is_refused(models, tmp_path):
     model, _ = models("dinov2_s")
     with pytest.raises(SealError, match=r"number of genes is 8\n.*: 9, with"):
@@ -352,10 +452,23 @@ def test_a_record_that_cannot_be_read_is_refused(copy, tmp_path):
         seal.load(tmp_path)
 
 
-@pytest.mark.parametrize("place", ["no/such/folder", "nothing", Path("user/name"), "../x/y"])
+@pytest.mark.parametrize(
+    "place", ["no/such/folder", "nothing", Path("user/name"), "../x/y", "./x", "../x", ".hidden/x"]
+)
 def test_a_place_that_is_neither_folder_nor_repository(place):
     with pytest.raises(SealError, match="is neither a folder nor a repository"):
         seal.load(place)
+
+
+def test_a_folder_that_does_not_exist_is_said_though_its_name_could_be_a_repository_s(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SealError, match="there is no folder runs/model, and no such repository"):
+        seal.load("runs/model")
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "model").write_text("a file")
+    with pytest.raises(SealError, match="runs/model is neither a folder nor a repository"):
+        seal.load("runs/model")
 
 
 # --- the card ---
@@ -392,6 +505,33 @@ def test_the_card_says_what_it_is(models, tmp_path):
     text = (real / "README.md").read_text()
     assert "Not evaluated." in text
     assert "SIMULATED" not in text
+
+
+def test_the_card_says_what_another_image_size_costs(models):
+    model, folder = models("h0_mini")
+    text = re.sub(r"\s+", " ", (folder / "README.md").read_text())
+    tokens = model.encoder.token_shape[0]
+    plain, larger = (
+        timm.create_model(f"local-dir:{folder}", pretrained=True, img_size=side).eval() for side in (42, 84)
+    )
+    with torch.no_grad():
+        x = model.encoder.preprocess(pictures(42))
+        assert plain.forward_features(x).shape[1] == tokens
+        twice = larger.forward_features(torch.nn.functional.interpolate(x, scale_factor=2)).shape[1]
+        z = pool(model.encoder.spec, larger.forward_features(torch.nn.functional.interpolate(x, scale_factor=2)))
+    assert (z - embed(model, pictures(42))).abs().max() > 1e-2
+    assert "Another image size than 42 px, such as timm's `img_size`, is another model" in text
+    assert f"is {twice} tokens a patch instead of {tokens}, so at least {twice / tokens:.1f} times the time" in text
+
+
+def test_the_card_says_how_many_linears_and_which_versions(models):
+    import transformers
+
+    _, folder = models("phikon_v2")
+    text = (folder / "README.md").read_text()
+    assert "on 12 linears of the last 2 block(s)" in text
+    assert f"made with transformers {transformers.__version__}; transformers 4 names" in text
+    assert f"| version of transformers | {transformers.__version__} |" in text
 
 
 def test_nothing_private_is_published(models, tmp_path):

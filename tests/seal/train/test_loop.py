@@ -63,9 +63,20 @@ def test_every_row_once_an_epoch_and_cosine_rate(tmp_path):
     assert len(log) == 8
     assert {len(rows) for rows in seen} == {10}
     assert all(sorted(torch.cat(seen[i : i + 2]).tolist()) == list(range(20)) for i in range(0, 8, 2))
+    orders = [torch.cat(seen[i : i + 2]).tolist() for i in range(0, 8, 2)]
+    assert len({tuple(order) for order in orders}) == 4, "each epoch has an order of its own"
     rates = [1e-2 * 0.5 * (1 + math.cos(math.pi * i / 8)) for i in range(8)]
     assert [row["lr"] for row in log] == pytest.approx(rates)
     assert all(row["total"] == pytest.approx(2 * row["mse"]) for row in log)
+
+
+def test_every_batch_draws_from_a_seed_of_its_own_whatever_was_done_before():
+    plan, other = loop._plan(20, 2, 0, 8, seed=3), loop._plan(20, 2, 0, 8, seed=4)
+    assert len({batch.seed for batch in plan + other}) == 16
+    late = loop._plan(20, 2, 5, 8, seed=3)
+    assert [batch.seed for batch in late] == [batch.seed for batch in plan[5:]]
+    assert all(torch.equal(a.rows, b.rows) for a, b in zip(late, plan[5:], strict=True))
+    assert not torch.equal(plan[0].rows, other[0].rows)
 
 
 def test_one_step_equals_torch_adamw(tmp_path):
