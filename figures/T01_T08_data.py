@@ -168,7 +168,12 @@ def encoder_list(encoders: "pd.DataFrame") -> "pd.DataFrame":
 
 def omics_settings(settings: "pd.DataFrame") -> "pd.DataFrame":
     """T6: settings of stage 1, SEAL-omics, each with where it comes from."""
-    return _settings(settings, "omics")
+    table = _settings(settings, "omics")
+    table.attrs["note"] = (
+        "The release calls barlow_mse barlow_std_mse (what it calls barlow_mse is not standardised), and our mse, "
+        "times 10, standardized_mse."
+    )
+    return table
 
 
 def vision_settings(settings: "pd.DataFrame") -> "pd.DataFrame":

@@ -186,7 +186,7 @@ def negbin(x_hat: Expression, x: Expression) -> Scalar:
 _RAW = {"pcc": pcc, "pls": pls, "mmd": mmd, "negbin": negbin, "l1": F.l1_loss, "huber": F.huber_loss}
 # Of omics.gene_loss in seal.profiles, each with its scale: the release's, but for mse.
 GENE_LOSSES = {"barlow_mse": 0.1, "mse": 1.0, "standardized_mse": 10.0, "pcc": 5.0, "pls": 1.0, "mmd": 1.0,
-          "negbin": 10.0, "l1": 10.0, "huber": 10.0}  # fmt: skip
+               "negbin": 10.0, "l1": 10.0, "huber": 10.0}  # fmt: skip
 
 
 @_in_float32
@@ -235,8 +235,7 @@ def flow_kl(
     drawn: E[log q0(z0) - log|det J| - log p(z_K)],  q0 = N(mu, exp(logvar)),  p = N(0, 1)
     closed: 1/d (KL[q0 | p] - log|det J|),  KL[q0 | p] = 1/2 sum (exp(logvar) + mu^2 - 1 - logvar)
 
-    with log|det J| = `log_det`, the sum of the flows' log-determinants. The closed form takes p at z0, before the
-    flows, so it is no bound.
+    with log|det J| = `log_det`, the sum over the flows. The closed form takes p at z0, before them: it bounds nothing.
 
     Returns
     -------

@@ -28,8 +28,7 @@ REQUIRED = dataclasses.MISSING
 def _set(default: Any, source: str = CHOICE, symbol: str = "", before: Any = REQUIRED, **limits: float) -> Any:
     """One setting: its default, where that is from, its symbol in the paper, and limits by the names of `_LIMITS`.
 
-    `before` is what was done while there was no such setting: keys leave it out (`keyed`), so that what was made then
-    is still current.
+    `before`: what was done while there was no such setting, and is still current if made then: see `keyed`.
     """
     return field(default=default, metadata={"source": source, "symbol": symbol, "before": before, "limits": limits})
 
@@ -295,16 +294,12 @@ MAPLE = Profile(
     um_per_px=0.5,
     needs="HEST-1k (gated; 336 samples, about 140 GB to fetch and 140 GB of pairs) and UNI2-h (gated): a Hugging Face "
     "token with access, one GPU or more",
-    panel=PanelSettings(
-        coverage=0.9,
-        neighbourhood="grid",  # the radius reaches four of Visium's six neighbours, and counts the spot twice
-    ),
+    # the radius reaches four of Visium's six neighbours, and counts the spot twice
+    panel=PanelSettings(coverage=0.9, neighbourhood="grid"),
     # the release's loader knows a file "post warm-up", so the paper's runs had it; for how long, nobody says
     omics=OmicsSettings(epochs=10),
-    vision=VisionSettings(
-        blocks=3,
-        decoder_relu=False,  # a rectified output has no gradient where it is off
-    ),
+    # a rectified output has no gradient where it is off
+    vision=VisionSettings(blocks=3, decoder_relu=False),
     evaluation=EvaluationSettings(split="given", resample="donors"),
     compute=ComputeSettings(
         assembly="processes", memory_gb=64.0, token_dtype="bfloat16", precision="bfloat16", workers=14
@@ -380,7 +375,7 @@ def difference(profile: Profile, fields: Iterable[str]) -> str:
 
 
 def keyed(settings: Any) -> dict[str, Any]:
-    """One group of settings as the keys of what is made have it; see `before` of `_set`."""
+    """One group of settings as keys have it: what was done before a setting was there is left out (`before`)."""
     fields = ((f, getattr(settings, f.name)) for f in dataclasses.fields(settings))
     return {f.name: value for f, value in fields if value != f.metadata["before"]}
 

@@ -199,13 +199,12 @@ def _read_spots(job: Job):
 def _sum_up(job: Job, counts: "csr_array", listed: np.ndarray) -> None:
     """Write the sums that panels are chosen from, and put each spot's totals aside; some spots at a time."""
     adjacency, mixed, moments = _adjacency(job), np.empty(counts.shape[0], dtype=np.float32), None
-    settings = job.profile.panel
     for start in range(0, len(mixed), SPOTS):
         spots = slice(start, start + SPOTS)
-        context = spot_context(counts, adjacency, settings.own_weight, spots)
+        context = spot_context(counts, adjacency, job.profile.panel.own_weight, spots)
         mixed[spots] = totals(context)
-        varies = counts[spots] if settings.variable_genes == "own" else context
-        part = sum_spots(counts[spots], normalise(varies, settings.target_sum), listed)
+        varies = counts[spots] if job.profile.panel.variable_genes == "own" else context
+        part = sum_spots(counts[spots], normalise(varies, job.profile.panel.target_sum), listed)
         moments = moments + part if moments else part
     moments.save(job.folder / "moments" / f"{job.sample.id}.npz")
     with atomic(job.part("totals.npy")) as temporary:

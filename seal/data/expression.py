@@ -55,9 +55,8 @@ def neighbourhood(array_row: np.ndarray, array_col: np.ndarray):
     from scipy.spatial import cKDTree
 
     n, near = len(array_row), cKDTree(np.stack([array_row, array_col], axis=1)).query_pairs(1.5, output_type="ndarray")
-    source = np.concatenate([near[:, 0], near[:, 1], np.arange(n)]).astype(np.int32)
-    target = np.concatenate([near[:, 1], near[:, 0], np.arange(n)]).astype(np.int32)
-    return csr_array((np.ones(len(source), dtype=np.float32), (source, target)), shape=(n, n))
+    pairs = np.concatenate([near, near[:, ::-1], np.stack([np.arange(n)] * 2, axis=1)]).astype(np.int32)
+    return csr_array((np.ones(len(pairs), dtype=np.float32), pairs.T), shape=(n, n))
 
 
 def totals(counts) -> np.ndarray:

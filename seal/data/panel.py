@@ -134,7 +134,7 @@ def _bad_panel(path: Path, problem: str, expected: str) -> SealError:
 class Moments:
     """Sums over the spots of a section, or of several; all but `spots` have a value a gene, [genes].
 
-    Sums are float64, numbers of spots int64. Expression is smoothed counts, normalised to a total.
+    Sums are float64, numbers of spots int64. Expression is normalised to a total.
     """
 
     spots: int
@@ -185,8 +185,8 @@ def sum_spots(counts, smooth, listed: np.ndarray) -> Moments:
     Parameters
     ----------
     counts, smooth
-        scipy CSR, [spots, genes], each entry stored once: raw counts, and the normalised log expression of the
-        spots' context (`seal.data.expression.normalise` of `spot_context`).
+        scipy CSR, [spots, genes], each entry stored once: raw counts, and normalised log expression, of the spots'
+        own counts or of their context as `PanelSettings.variable_genes` says.
     listed
         Whether the section's table has the gene, bool [genes].
     """

@@ -209,8 +209,7 @@ class SealOmics(nn.Module):
         terms = self.reconstruction(x_hat, x)
         total = terms["total"]
         if latent.masked is not None and s.mask_weight > 0:
-            hidden = latent.masked.sum().clamp_min(1)  # []
-            terms["masked"] = (latent.masked * (x_hat - x).square()).sum() / hidden  # []
+            terms["masked"] = (latent.masked * (x_hat - x).square()).sum() / latent.masked.sum().clamp_min(1)  # []
             total = total + scale * s.mask_weight * terms["masked"]
         if s.kl > 0:
             terms["kl"] = losses.flow_kl(*latent[:-1], s.kl_form)

@@ -2,7 +2,6 @@
 
 import re
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -22,14 +21,6 @@ WRAPPERS = ("model.", "encoder.")  # the release wraps some encoders once more, 
 DECODER, HEAD = "decoder.", "projection_head."
 LORA_A = ".lora_A.default.weight"
 SIDE = 224  # px of the images that the release gives to every encoder
-
-
-class ReleasedVision(NamedTuple):
-    """A released SEAL-vision, in evaluation mode."""
-
-    encoder: VisionEncoder  # LoRA layers of PEFT in place
-    decoder: GeneDecoder
-    head: nn.Module  # between the embedding and the contrastive loss; mostly the identity
 
 
 def load_omics(path: Path) -> SealOmics:
@@ -62,7 +53,8 @@ def load_omics(path: Path) -> SealOmics:
     genes, dim = hidden[0].shape[1], latent.shape[0]
     flows = len({name.split(".")[1] for name in state if name.startswith("flows.")})
     mean, sd = torch.zeros(genes), torch.ones(genes)
-    settings = OmicsSettings(hidden=tuple(len(w) for w in hidden), flows=flows, head=_kind_of_head(state))
+    head = "linear" if f"{HEAD}weight" in state else "none"
+    settings = OmicsSettings(hidden=tuple(len(w) for w in hidden), flows=flows, head=head)
     norm = any(name.startswith(DECODER) and name.endswith(".running_mean") for name in state)
     model = SealOmics(genes, dim, settings, mean, sd, decoder_norm=norm)
     shapes = {n: s for n, s in weights.find_shapes(model).items() if n not in ("gene_mean", "gene_sd")}
@@ -74,7 +66,7 @@ def load_omics(path: Path) -> SealOmics:
 
 def load_vision(
     path: Path, encoder_name: str, *, image_size: int = SIDE, alpha: int = 8, tiny: bool = False
-) -> ReleasedVision:
+) -> tuple[VisionEncoder, GeneDecoder, nn.Module]:
     """Load a released SEAL-vision, `seal_{backbone}_vision.pth`: the encoder with its adapters, and its decoder.
 
     W' = W + (alpha / r) B A on the adapted linears; which these are, and r, is read from the file's keys.
@@ -92,7 +84,8 @@ def load_vision(
 
     Returns
     -------
-    The encoder, its gene decoder, which ends with a ReLU, and its projection head.
+    The encoder, LoRA layers of PEFT in place; its gene decoder, which ends with a ReLU; and its projection head, the
+    identity if the file has none; all in evaluation mode.
 
     Raises
     ------
@@ -116,9 +109,8 @@ def load_vision(
             body = {name.removeprefix(wrapper): value for name, value in body.items()}
     state = weights.convert_state(body, encoder.spec, weights.find_shapes(encoder.model))
     _add_adapters(encoder.model, state, alpha)
-    parts = {ENCODER: encoder.model, DECODER: _decoder(rest, encoder.dim)}
-    with torch.device("meta"):
-        parts[HEAD] = make_projection_head(_kind_of_head(rest), encoder.dim)
+    head = make_projection_head("linear" if f"{HEAD}weight" in rest else "none", encoder.dim)
+    parts = {ENCODER: encoder.model, DECODER: _decoder(rest, encoder.dim), HEAD: head}
     shapes = {prefix + name: s for prefix, part in parts.items() for name, s in weights.find_shapes(part).items()}
     if problem := weights.differences({**{ENCODER + name: value for name, value in state.items()}, **rest}, shapes):
         spec, other = encoder.spec, _recognise(body, tiny)
@@ -131,7 +123,7 @@ def load_vision(
     for prefix in (DECODER, HEAD):
         own = {name.removeprefix(prefix): value for name, value in rest.items() if name.startswith(prefix)}
         parts[prefix].load_state_dict(own, strict=True, assign=True)
-    return ReleasedVision(encoder.eval(), parts[DECODER].eval(), parts[HEAD].eval())
+    return encoder.eval(), parts[DECODER].eval(), head.eval()
 
 
 def _read(path: Path) -> dict[str, Tensor]:
@@ -139,11 +131,6 @@ def _read(path: Path) -> dict[str, Tensor]:
     state = weights.read_weights(Path(path), do=f"download it again from {HUB}")
     state = {name.removeprefix("module.").replace(f"{HEAD}0.", HEAD): value for name, value in state.items()}
     return {name: v.long() if name.endswith("num_batches_tracked") else v for name, v in state.items()}
-
-
-def _kind_of_head(state: dict[str, Tensor]) -> Literal["none", "linear"]:
-    """What the release calls an MLP is one linear layer too."""
-    return "linear" if any(name.startswith(HEAD) for name in state) else "none"
 
 
 def _add_adapters(model: nn.Module, state: dict[str, Tensor], alpha: int) -> None:

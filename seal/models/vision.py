@@ -40,10 +40,11 @@ class GeneDecoder(nn.Module):
     ) -> None:
         super().__init__()
         hidden = settings.decoder_hidden
-        first, last = nn.Linear(dim, hidden), nn.Linear(hidden, len(mean))
+        last = nn.Linear(hidden, len(mean))
         start_at_mean(last, mean, sd)
-        layers = [first, *([nn.BatchNorm1d(hidden)] if norm else []), nn.ReLU(), nn.Dropout(settings.decoder_dropout)]
-        self.decoder = nn.Sequential(*layers, last, *([nn.ReLU()] if settings.decoder_relu else []))
+        layers = [nn.Linear(dim, hidden), *([nn.BatchNorm1d(hidden)] if norm else []), nn.ReLU()]
+        layers += [nn.Dropout(settings.decoder_dropout), last, *([nn.ReLU()] if settings.decoder_relu else [])]
+        self.decoder = nn.Sequential(*layers)
 
     def forward(self, z: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch genes"]:
         """Predict normalised log expression."""

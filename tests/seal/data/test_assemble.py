@@ -96,18 +96,21 @@ def test_equals_the_plain_assembly_on_samples_of_different_genes(tree):
     require_equal(pairs, assembled(read_samples(tree), TREE, pairs.sections))
 
 
-def test_some_spots_at_a_time_give_the_sums_of_all(tree, monkeypatch):
+@pytest.mark.parametrize("varies", ["own", "context"])
+def test_some_spots_at_a_time_give_the_sums_of_all(tree, monkeypatch, varies):
     monkeypatch.setattr(assemble_sample, "SPOTS", 3)
-    pairs = assemble(TREE)
-    require_equal(pairs, assembled(read_samples(tree), TREE, pairs.sections))
+    profile = profiles.changed(TREE, panel__variable_genes=varies)
+    pairs = assemble(profile)
+    require_equal(pairs, assembled(read_samples(tree), profile, pairs.sections))
     frame = pairs.frame()
     for section in pairs.sections:
         spots = frame[frame["sample"] == section.sample]
         own = pairs.counts(section)
         adjacency = neighbours(spots["array_row"].to_numpy(), spots["array_col"].to_numpy(), section.grid)
-        smooth = normalise(spot_context(own, adjacency, TREE.panel.own_weight), TREE.panel.target_sum)
+        chosen = own if varies == "own" else spot_context(own, adjacency, TREE.panel.own_weight)
+        expression = normalise(chosen, TREE.panel.target_sum)
         found = vars(panel.load_moments(pairs.folder / "moments" / f"{section.sample}.npz"))
-        plain = vars(panel.sum_spots(own, smooth, found["measured"] > 0))
+        plain = vars(panel.sum_spots(own, expression, found["measured"] > 0))
         for name, value in found.items():
             np.testing.assert_allclose(value, plain[name], rtol=1e-12, err_msg=name)
 
