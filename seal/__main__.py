@@ -9,13 +9,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from seal import paths, profiles
+from seal import __version__, paths, profiles
 from seal.errors import SealError, run_command
 from seal.profiles import Profile
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m seal", description="SEAL companion")
+    parser.add_argument("--version", action="version", version=f"seal {__version__}", help="say which version this is")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     listed = commands.add_parser("profiles", help="list the profiles and what each needs")
     train = commands.add_parser("train", help="train both stages, in one process or many")
@@ -34,22 +35,22 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--method", default="seal", help="seal (default) or seal_shuffled, its control")
     setting = {"type": _read_setting, "metavar": "KEY=VALUE", "action": "append", "default": []}
     train.add_argument("--set", **setting, help="e.g. --set vision__rank=16")
-    train.add_argument("--processes", type=int, help="on this machine (default: one a GPU)")
+    train.add_argument("--processes", type=_read_count, help="on this machine (default: one a GPU)")
     doctor.add_argument("--json", action="store_true", help="the same as JSON")
     fetch.add_argument("--samples", nargs="+", metavar="ID", help="default: those that MAPLE takes")
     fetch.add_argument("--skip", nargs="+", metavar="ID", default=(), help="samples to go on without")
     fetch.add_argument("--slides", action="store_true", help="whole slides, wsis/, too: more than all the rest")
     fetch.add_argument("--revision", help="of the data set; default: the one fetched first, at first its newest")
     fetch.add_argument("--check", action="store_true", help="check the checksums of what is there already")
-    fetch.add_argument("--workers", type=int, default=8, help="files at once (default: 8)")
+    fetch.add_argument("--workers", type=_read_count, default=8, help="files at once (default: 8)")
     embed.add_argument("slides", type=Path, nargs="+", help="slides, or folders of slides")
     embed.add_argument("--model", required=True, help="a name of the encoder registry, or a saved model's folder")
-    embed.add_argument("--out", type=Path, required=True)
+    embed.add_argument("--out", type=Path, required=True, help="folder of the embeddings; made if it is not there")
     embed.add_argument("--um-per-px", type=float, default=0.5, help="of the patches (default: 0.5)")
     embed.add_argument("--size", type=int, default=224, help="px a patch's side (default: 224)")
     embed.add_argument("--overlap", type=int, default=0, help="px (default: 0)")
     embed.add_argument("--precision", default="float32", choices=["float32", "bfloat16"], help="default: float32")
-    embed.add_argument("--slide-um-per-px", type=float, help="of the slides, where their files do not say")
+    embed.add_argument("--slide-um-per-px", type=float, help="of the slides, whatever their files say")
     functions = (_profiles, _train, _clean, _doctor, _fetch, _verify, _embed)
     for command, function in zip(commands.choices.values(), functions, strict=True):
         command.set_defaults(run=function)
@@ -94,6 +95,12 @@ def _read_profile(path: str) -> Profile:
     if not file.is_file():
         raise SealError(f"{file} is missing", expected="a profile as JSON", do="correct the path, or give --profile")
     return profiles.from_json(file.read_text(encoding="utf-8"))
+
+
+def _read_count(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return int(text)
 
 
 def _read_setting(option: str) -> tuple[str, object]:

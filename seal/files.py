@@ -81,10 +81,15 @@ def find_partial(folder: Path, key: str) -> Path:
     return partial
 
 
-def remove_parts(folder: Path) -> None:
-    """Delete what a killed process left half-written in a folder: temporary names of `atomic`."""
+def remove_parts(folder: Path, older: float = 0.0) -> None:
+    """Delete what a killed process left half-written in a folder: temporary names of `atomic`.
+
+    Where another process may be writing, only those that nobody wrote to for so many seconds.
+    """
     for path in Path(folder).glob(".*.part*"):
-        _remove(path)
+        with suppress(FileNotFoundError):  # it got its name
+            if path.stat().st_mtime <= time.time() - older:
+                _remove(path)
 
 
 def sha256(path: Path) -> str:

@@ -11,7 +11,7 @@ import torch
 
 from seal import paths
 from seal.data.pairs import Pairs, Section
-from seal.embed import embed_patches, is_current
+from seal.embed import STALE, embed_patches, is_current
 from seal.errors import SealError
 from seal.files import Made, remove_parts
 from seal.models import encoders
@@ -100,7 +100,7 @@ class Embeddings:
         """
         frame, profile = self.pairs.frame(), self.pairs.profile
         for name in made:
-            remove_parts(self.folder(name))
+            remove_parts(self.folder(name), STALE)
         for section, features in _by_section(self.pairs, pieces):
             rows = slice(section.start, section.stop)
             half = profile.image_size * profile.um_per_px / 2 / section.um_per_px  # full-resolution px
