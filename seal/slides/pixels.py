@@ -50,7 +50,7 @@ def unreadable(path: Path, why: object) -> SealError:
     return SealError(
         f"{path} cannot be read as an image ({why})",
         expected="a whole image or slide in RGB or grey, 8 or 16 bits a channel",
-    """Say whether OpenSlide and Pillow give a TIFF's colours right: 8 bits, one plane, at most alpha beside."""
+        do="fetch it again if it is truncated, save it as RGB if of other colours, leave it out if it is no image",
     )
 
 
