@@ -9,13 +9,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from seal import paths, profiles
+from seal import __version__, paths, profiles
 from seal.errors import SealError, run_command
 from seal.profiles import Profile
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m seal", description="SEAL companion")
+    parser.add_argument("--version", action="version", version=f"seal {__version__}", help="say which version this is")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     listed = commands.add_parser("profiles", help="list the profiles and what each needs")
     train = commands.add_parser("train", help="train both stages, in one process or many")
@@ -44,12 +45,12 @@ def _parser() -> argparse.ArgumentParser:
     fetch.add_argument("--workers", type=int, default=8, help="files at once (default: 8)")
     embed.add_argument("slides", type=Path, nargs="+", help="slides, or folders of slides")
     embed.add_argument("--model", required=True, help="a name of the encoder registry, or a saved model's folder")
-    embed.add_argument("--out", type=Path, required=True)
+    embed.add_argument("--out", type=Path, required=True, help="folder of the embeddings; made if it is not there")
     embed.add_argument("--um-per-px", type=float, default=0.5, help="of the patches (default: 0.5)")
     embed.add_argument("--size", type=int, default=224, help="px a patch's side (default: 224)")
     embed.add_argument("--overlap", type=int, default=0, help="px (default: 0)")
     embed.add_argument("--precision", default="float32", choices=["float32", "bfloat16"], help="default: float32")
-    embed.add_argument("--slide-um-per-px", type=float, help="of the slides, where their files do not say")
+    embed.add_argument("--slide-um-per-px", type=float, help="of the slides, whatever their files say")
     functions = (_profiles, _train, _clean, _doctor, _fetch, _verify, _embed)
     for command, function in zip(commands.choices.values(), functions, strict=True):
         command.set_defaults(run=function)
@@ -121,11 +122,12 @@ def _fetch(arguments: argparse.Namespace) -> None:
     from seal.data import fetch
     from seal.data.sources import hest
 
+    workers = profiles.fitted("--workers", arguments.workers, int, least=1)
     root, selection = hest.home(), profiles.MAPLE.selection
     ids = arguments.samples or fetch.maple_ids(root, selection, arguments.revision)
     plan = fetch.plan(ids, root, arguments.revision, arguments.slides, arguments.skip)
     print(plan)
-    fetch.fetch(plan, arguments.workers, arguments.check)
+    fetch.fetch(plan, workers, arguments.check)
 
 
 def _embed(arguments: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -20,13 +21,14 @@ from seal.models.encoders import VisionEncoder
 from seal.slides import patches as patching
 from seal.slides import trident
 from seal.slides.patches import Patches, PatchSettings
+from seal.slides.pixels import is_tiff
 from seal.train import parallel
 from seal.train.tokens import CHUNK
 
 # One file a slide; of a DICOM slide, which is many, name one.
 SUFFIXES = (".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".svslide", ".bif", ".vms", ".vmu")
 SAME_SCALE = 0.01  # by how much the um/px of a model's input may differ from that of its training
-VERSION = 1  # counted up when the same slide and settings give other embeddings
+VERSION = 2  # counted up when the same slide and settings give other embeddings
 
 
 class Model(NamedTuple):
@@ -69,9 +71,11 @@ def find_slides(paths: Sequence[Path]) -> list[Path]:
         inside = [path]
         if path.is_dir():
             inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-        if not inside or not path.exists():
+        elif not path.exists():
+            is_tiff(path)  # says what is wrong
+        if not inside:
             raise SealError(
-                f"{path} {'holds no slides' if path.exists() else 'is missing'}",
+                f"{path} holds no slides",
                 expected=f"a slide, or a folder of {', '.join(SUFFIXES)}",
                 do="correct the path; images of other kinds are taken if they are named one by one",
             )
@@ -102,9 +106,10 @@ def embed(
     slides, model
         See `find_slides` and `find_model`.
     out
-        Here come {mag}x_{px}px_{overlap}px_overlap/patches/SLIDE_patches.h5 and .../features_{name}/SLIDE.h5.
+        Here come {mag}x_{px}px_{overlap}px_overlap/features_{name}/SLIDE.h5, .../patches/SLIDE_patches.h5 and
+        .../contours/SLIDE.jpg.
     slide_um_per_px
-        Of the slides whose files do not say it.
+        Of the slides, whatever their files say.
     precision
         See `seal.train.parallel.autocast`.
 
@@ -115,16 +120,29 @@ def embed(
     Raises
     ------
     SealError
-        No such slides or model; the model was trained at another um/px; the folder holds another model's embeddings;
-        the disk is full; at the end, slides without tissue, without a known um/px, or damaged.
+        No such slides or model; the model was trained at another um/px; the folder holds another model's embeddings or
+        cannot be written; at the end, slides that cannot be opened or are no image, without tissue or a known um/px.
     """
+    parallel.autocast(precision)  # an unknown one is no slide's fault, nor is an um/px that no slide has
+    if slide_um_per_px is not None:
+        patching.require_plausible("--slide-um-per-px", slide_um_per_px, "as stated")
     paths, chosen = find_slides(slides), find_model(model)
     task = _Task(chosen, Path(out), settings or PatchSettings(), slide_um_per_px, precision)
     _require_scale(chosen, task.settings)
     _require_same_model(task.folder, chosen)
-    made = {path: task.made_from(content) for path, content in zip(paths, contents(paths), strict=True)}
+    if not all(task.file(path).is_file() for path in paths):
+        _require_writable(task.folder)
+    failed: dict[Path, SealError] = {}
+    for path in paths:
+        try:
+            is_tiff(path)
+        except SealError as error:
+            failed[path] = error
+    whole = [path for path in paths if path not in failed]
+    made = {path: task.made_from(content) for path, content in zip(whole, contents(whole), strict=True)}
     missing = {path: each for path, each in made.items() if not is_current(task.file(path), each, slide_um_per_px)}
-    if missing and (failed := _embed_each(task, missing)):
+    failed |= _embed_each(task, missing) if missing else {}
+    if failed:
         raise _join_errors(failed, len(paths))
     return [task.file(path) for path in paths]
 
@@ -159,15 +177,15 @@ def _embed_each(task: _Task, missing: dict[Path, Made]) -> dict[Path, SealError]
     """Embed slides one after the other; those that cannot be, and why."""
     from tqdm import tqdm
 
-    parallel.autocast(task.precision)  # an unknown one is no slide's fault
     encoder, failed = task.model.load(), {}
     for slide, made in tqdm(missing.items(), desc="slides", unit="slide"):
         try:
             found = patching.extract(slide, task.settings, task.stated)
             features = embed_patches(encoder, found.patches, task.precision)
         except SealError as error:
-            task.file(slide).unlink(missing_ok=True)  # of what the slide was before
-            failed[slide] = error
+            failed[slide], old = error, task.file(slide)
+            if old.is_file() and _stamp(old).get("key") != made.key:
+                old.unlink(missing_ok=True)  # of what the slide was before
         else:
             _write(task, slide, made, found, features)
     return failed
@@ -178,8 +196,10 @@ def _write(task: _Task, slide: Path, made: Made, found: patching.Extraction, fea
     scales = found.um_per_px, wanted.um_per_px
     described = trident.describe_grid(slide.stem, found.tissue.size, *scales, wanted.size, wanted.overlap)
     trident.write_coords(trident.coords_path(task.out, task.scale, slide.stem), coords, described)
-    attributes = {"model": task.model.key, "made": json.dumps(made.stamp())}
-    attributes |= {"stated_um_per_px": task.stated} if found.um_per_px == task.stated else {}
+    trident.write_contour(task.out, task.scale, slide.stem, found.tissue.draw_contour())
+    attributes = {"model": task.model.key, "made": json.dumps(made.stamp()), "um_per_px": found.um_per_px}
+    if task.stated is not None and found.patches.image.um_per_px != (task.stated, task.stated):
+        attributes["stated_um_per_px"] = task.stated
     trident.write_features(task.file(slide), features, coords, task.model.name, described, attributes)
 
 
@@ -220,9 +240,20 @@ def _require_scale(model: Model, settings: PatchSettings) -> None:
         )
 
 
+def _require_writable(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise SealError(
+            f"{folder} cannot be written ({error.strerror})", expected="a folder for results", do="choose another --out"
+        ) from error
+
+
 def _require_same_model(folder: Path, model: Model) -> None:
     remove_parts(folder)
-    for path in sorted(folder.glob("*.h5")):
+    for path in sorted(folder.glob("[!.]*.h5")):
         own = trident.attributes_of(path).get("model")
         if own != model.key:
             whose = "another program" if own is None else f"another model of the name {model.name}"
@@ -235,11 +266,14 @@ def _require_same_model(folder: Path, model: Model) -> None:
 
 def is_current(path: Path, made: Made, stated: float | None = None) -> bool:
     """Say whether an h5 is there and made from the same, the um/px that was stated for its slide included."""
-    if not path.is_file():
+    if not path.is_file() or not made.matches(_stamp(path), path):
         return False
     attributes = trident.attributes_of(path)
-    same = made.matches(json.loads(attributes.get("made", "{}")), path)
-    return same and attributes.get("stated_um_per_px", stated) == stated
+    return "stated_um_per_px" not in attributes if stated is None else attributes.get("um_per_px") == stated
+
+
+def _stamp(path: Path) -> dict:
+    return json.loads(trident.attributes_of(path).get("made", "{}"))
 
 
 def _join_errors(failed: dict[Path, SealError], number: int) -> SealError:
@@ -249,6 +283,7 @@ def _join_errors(failed: dict[Path, SealError], number: int) -> SealError:
         return first
     return SealError(
         f"{len(failed)} of {number} slides were not embedded: " + "; ".join(error.what for error in failed.values()),
-        expected=first.expected,
-        do=f"{first.do}; the other slides are there, and the same command goes on from here",
+        expected="; ".join(dict.fromkeys(error.expected for error in failed.values())),
+        do="; ".join(dict.fromkeys(error.do for error in failed.values()))
+        + "; the other slides are there, and the same command goes on from here",
     )

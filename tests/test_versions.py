@@ -32,7 +32,10 @@ WRITERS = {
         *("seal.train.runs", "seal.train.loop", "seal.train.steps", "seal.losses"),
         *("seal.models.omics", "seal.models.vision", "seal.models.dropout", *ENCODER),
     ),
-    "seal.embed": ("seal.embed", "seal.slides.image", "seal.slides.tissue", "seal.slides.patches", *ENCODER),
+    "seal.embed": (
+        *("seal.embed", "seal.slides.pixels", "seal.slides.image", "seal.slides.tissue", "seal.slides.patches"),
+        *ENCODER,
+    ),
     "seal.evaluate.embeddings": (
         *("seal.evaluate.embeddings", "seal.train.batches", "seal.embed", "seal.models.baselines", *ENCODER),
     ),

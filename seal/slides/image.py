@@ -1,4 +1,4 @@
-"""Regions out of full-resolution images, whatever their format."""
+"""Regions out of full-resolution images, whatever their format, depth and colours."""
 
 from functools import cached_property
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from seal.errors import SealError
+from seal.slides.pixels import open_image, over_white, tiff_um_per_px, unreadable
 
 _BLOCK = 2048  # px a side that `overview` reads at once
 _SAME = 1.01  # a level this much coarser than asked for is taken all the same: sizes of levels are rounded
@@ -17,21 +18,19 @@ class SlideImage:
     Parameters
     ----------
     path
-        A slide that OpenSlide reads, or any image that Pillow reads (then it is held in memory).
+        A slide that OpenSlide reads, or any image that Pillow or tifffile reads (then it is held in memory). Grey,
+        palettes, CMYK, planes and 16 bits a channel become 8-bit RGB; what is transparent becomes white.
 
     Raises
     ------
     SealError
-        The file is missing, truncated or of no known format.
+        The file is missing, truncated, of no known format, or of channels or values that are no colours.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
-        if not self.path.is_file():
-            raise SealError(f"{path} is missing", expected="a full-resolution image", do="fetch the sample again")
-        self._slide, self._array = _open_slide(self.path), None
+        self._slide, self._array = open_image(self.path)
         if self._slide is None:
-            self._array = _read_image(self.path)
             self.height, self.width = self._array.shape[:2]
         else:
             self.width, self.height = self._slide.dimensions
@@ -127,8 +126,8 @@ class SlideImage:
     @cached_property
     def um_per_px(self) -> tuple[float, float] | None:
         """Width and height of a full-resolution pixel, um, as the file says; None if it says nothing."""
-        if self._slide is None:
-            return _tiff_um_per_px(self.path)
+        if self._slide is None or self._slide.properties["openslide.vendor"] == "generic-tiff":
+            return tiff_um_per_px(self.path, (self.width, self.height))
         values = [self._slide.properties.get(f"openslide.mpp-{axis}") for axis in "xy"]
         return None if None in values else (float(values[0]), float(values[1]))
 
@@ -156,69 +155,7 @@ class SlideImage:
         try:
             rgba = np.asarray(self._slide.read_region((x, y), level, (width, height)))
         except openslide.OpenSlideError as error:
-            raise _damaged(self.path, error) from error
+            raise unreadable(self.path, error) from error
         if (rgba[..., 3] == 255).all():
             return rgba[..., :3]
-        alpha = rgba[..., 3:] / 255  # OpenSlide leaves what was never scanned transparent
-        return np.rint(rgba[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
-
-
-def _open_slide(path: Path):
-    """The file as an OpenSlide, or None where OpenSlide does not know the format."""
-    import openslide
-
-    try:
-        return openslide.OpenSlide(str(path))
-    except openslide.OpenSlideUnsupportedFormatError:
-        return None
-    except openslide.OpenSlideError as error:
-        raise _damaged(path, error) from error
-
-
-def _read_image(path: Path) -> np.ndarray:
-    from PIL import Image, UnidentifiedImageError
-
-    Image.MAX_IMAGE_PIXELS = None  # a section's image is larger than Pillow takes for an attack
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
-        if path.suffix.lower() not in (".tif", ".tiff"):
-            raise _damaged(path, error) from error
-    return _read_tiff(path)
-
-
-def _read_tiff(path: Path) -> np.ndarray:
-    """Read with tifffile, which knows compressions that Pillow does not."""
-    import tifffile
-
-    try:
-        pixels = tifffile.imread(path, key=0)
-    except Exception as error:
-        raise _damaged(path, error) from error
-    if pixels.ndim != 3 or pixels.shape[2] < 3 or pixels.dtype != np.uint8:
-        raise _damaged(path, f"{pixels.dtype} {pixels.shape}")
-    return pixels[..., :3]
-
-
-def _tiff_um_per_px(path: Path) -> tuple[float, float] | None:
-    """Resolution tags of a TIFF that OpenSlide does not open; of other images None, theirs are made up."""
-    if path.suffix.lower() not in (".tif", ".tiff"):
-        return None
-    import tifffile
-
-    with tifffile.TiffFile(path) as file:
-        tags = file.pages[0].tags
-        unit = {2: 25_400.0, 3: 10_000.0}.get(tags["ResolutionUnit"].value if "ResolutionUnit" in tags else 2)
-        if unit is None or "XResolution" not in tags or "YResolution" not in tags:
-            return None
-        (x, per_x), (y, per_y) = tags["XResolution"].value, tags["YResolution"].value
-    return (unit * per_x / x, unit * per_y / y) if x and y and per_x and per_y else None
-
-
-def _damaged(path: Path, error: object) -> SealError:
-    return SealError(
-        f"{path} cannot be read as an image ({error})",
-        expected="a whole RGB image or slide, 8 bits a channel",
-        do="the file is truncated or corrupt: delete it and fetch it again",
-    )
+        return over_white(rgba)  # OpenSlide leaves what was never scanned transparent

@@ -1,5 +1,6 @@
 """Patches of a whole slide: a grid over its tissue at a stated um/px, read in batches."""
 
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -28,7 +29,7 @@ class PatchSettings:
     tissue: TissueSettings = field(default_factory=TissueSettings)
 
     def __post_init__(self) -> None:
-        if not self.um_per_px > 0 or self.size < 1 or not 0 <= self.overlap < self.size:
+        if not 0 < self.um_per_px < np.inf or self.size < 1 or not 0 <= self.overlap < self.size:
             raise SealError(
                 f"patches of {self.size} px at {self.um_per_px:g} um/px that overlap by {self.overlap} px",
                 expected="um/px above 0, a size of 1 px or more, an overlap of 0 px or more and less than the size",
@@ -42,20 +43,20 @@ def find_um_per_px(image: SlideImage, stated: float | None = None) -> float:
     Parameters
     ----------
     stated
-        Taken where the file says nothing that can be used, and only there.
+        Taken instead of what the file says; where they differ, stderr says so.
 
     Raises
     ------
     SealError
-        The file does not say it, its value is none of a slide or its pixels are not square, and nothing is stated; or
+        Nothing is stated, and the file does not say it, its value is none of a slide or its pixels are not square; or
         what is stated is none of a slide.
     """
-    try:
+    if stated is None:
         return _read_um_per_px(image)
-    except SealError:
-        if stated is None:
-            raise
-    return _require_plausible(image, stated, "as stated")
+    own = image.um_per_px
+    if own and max(abs(value - stated) for value in own) > SQUARE * stated:
+        print(f"{image.path} says {own[0]:g} x {own[1]:g} um/px; {stated:g} is taken, as stated", file=sys.stderr)
+    return require_plausible(image.path, stated, "as stated")
 
 
 def _read_um_per_px(image: SlideImage) -> float:
@@ -66,7 +67,7 @@ def _read_um_per_px(image: SlideImage) -> float:
             expected="openslide.mpp-x and openslide.mpp-y, or a TIFF's resolution, in the file",
             do="state it with --slide-um-per-px (often 0.25 for a 40x and 0.5 for a 20x scan; its scanner's log knows)",
         )
-    x, y = (_require_plausible(image, value, "in its file") for value in found)
+    x, y = (require_plausible(image.path, value, "in its file") for value in found)
     if abs(x - y) > SQUARE * min(x, y):
         raise SealError(
             f"{image.path} has pixels of {x:g} x {y:g} um",
@@ -76,10 +77,11 @@ def _read_um_per_px(image: SlideImage) -> float:
     return (x + y) / 2
 
 
-def _require_plausible(image: SlideImage, value: float, where: str) -> float:
+def require_plausible(whose: object, value: float, where: str) -> float:
+    """Give um/px back that a slide can have; else raise SealError."""
     if not PLAUSIBLE[0] <= value <= PLAUSIBLE[1]:
         raise SealError(
-            f"{image.path} has {value:g} um/px, {where}",
+            f"{whose} has {value:g} um/px, {where}",
             expected=f"{PLAUSIBLE[0]:g} to {PLAUSIBLE[1]:g} um/px (programs that are not a scanner's write any value)",
             do="state the right one with --slide-um-per-px",
         )

@@ -33,6 +33,19 @@ class Tissue:
 
     mask: np.ndarray  # bool [h, w], over the whole slide
     size: tuple[int, int]  # width and height of level 0, px
+    picture: np.ndarray  # uint8 [h, w, 3], what the mask was found on
+
+    def draw_contour(self, side: int = 1000) -> np.ndarray:
+        """Draw the tissue's border in green on a picture of the slide of at most `side` px, uint8 [h', w', 3]."""
+        from PIL import Image
+        from scipy.ndimage import binary_erosion
+
+        small = Image.fromarray(self.picture), Image.fromarray(self.mask)
+        for image in small:
+            image.thumbnail((side, side))
+        picture, mask = map(np.array, small)
+        picture[mask & ~binary_erosion(mask, iterations=2)] = (0, 255, 0)
+        return picture
 
     def share_of(self, corners: np.ndarray, side: float) -> np.ndarray:
         """Share of tissue in squares, exact in area.
@@ -86,7 +99,7 @@ def find_tissue(image: SlideImage, um_per_px: float, settings: TissueSettings = 
     mask = ~_without_small(~mask, settings.hole_um2 / pixel)
     if not mask.any():
         raise _no_tissue(image, f"nothing coloured on it is larger than {settings.speck_um2:g} um2")
-    return Tissue(mask, (image.width, image.height))
+    return Tissue(mask, (image.width, image.height), picture)
 
 
 def _saturation(pixels: np.ndarray, darkest: float) -> np.ndarray:

@@ -3,6 +3,7 @@
 One folder a scale, inside it one file a slide::
 
     {mag}x_{px}px_{overlap}px_overlap/patches/SLIDE_patches.h5        coords, with the attributes of `Grid`
+    {mag}x_{px}px_{overlap}px_overlap/contours/SLIDE.jpg              the slide in small, its tissue outlined
     {mag}x_{px}px_{overlap}px_overlap/features_{encoder}/SLIDE.h5     features, and coords as above
 
 Magnification is 10 at 1 um/px.
@@ -80,6 +81,14 @@ def describe_grid(
 def coords_path(root: Path, scale: str, slide: str) -> Path:
     """File of a slide's coordinates."""
     return Path(root) / scale / "patches" / f"{slide}_patches.h5"
+
+
+def write_contour(root: Path, scale: str, slide: str, picture: np.ndarray) -> None:
+    """Write a slide's picture with its tissue outlined, uint8 [h, w, 3]."""
+    from PIL import Image
+
+    with atomic(Path(root) / scale / "contours" / f"{slide}.jpg") as temporary:
+        Image.fromarray(picture).save(temporary, quality=85)
 
 
 def features_folder(root: Path, scale: str, encoder: str) -> Path:
@@ -194,5 +203,5 @@ def _bad(path: Path, why: str) -> SealError:
     return SealError(
         f"{path}: {why}",
         expected="an h5 with `coords` [n, 2] in level-0 px and, of embeddings, `features` [n, d], all finite",
-        do="correct the path, or delete the file and embed the slide again",
+        do="correct the path; or if no other program holds the file, move it away and embed the slide again",
     )

@@ -1,5 +1,8 @@
+import os
 import re
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import h5py
@@ -7,12 +10,14 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from PIL import Image
 from skimage import data as pictures
 
 from seal import embed, profiles
 from seal.data.panel import Panel
 from seal.errors import SealError
 from seal.export import save
+from seal.files import HOST
 from seal.models import encoders
 from seal.models.omics import SealOmics
 from seal.models.vision import SealVision
@@ -132,6 +137,26 @@ def test_what_was_killed_half_way_is_made_whole(slides, tmp_path, monkeypatch):
     assert sorted(path.name for path in folder.iterdir()) == ["A.h5", "BB.h5"]
 
 
+def test_two_at_once_do_each_other_no_harm(slides, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    folder = out / SCALE / f"features_{NAME}"
+    folder.mkdir(parents=True)
+    fresh = folder / f".A.{HOST}-{os.getpid()}-0123abcd.part.h5"  # a process that lives is writing it
+    fresh.write_bytes(b"half")
+    both, load = threading.Barrier(2), encoders.build
+
+    def load_together(name):
+        both.wait(60)  # both found nothing there
+        return load(name)
+
+    monkeypatch.setattr(encoders, "build", load_together)
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(embed.embed, [slides], NAME, out, SETTINGS) for _ in range(2)]
+    assert runs[0].result() == runs[1].result() == [folder / "A.h5", folder / "BB.h5"]
+    assert sorted(path.name for path in folder.iterdir()) == [fresh.name, "A.h5", "BB.h5"]
+    assert all(np.isfinite(read_features(path).features).all() for path in runs[0].result())
+
+
 @pytest.mark.parametrize("what", ["tissue", "precision", "slide"])
 def test_what_follows_from_something_else_is_made_again(slides, tmp_path, what):
     out = tmp_path / "out"
@@ -149,6 +174,57 @@ def test_what_follows_from_something_else_is_made_again(slides, tmp_path, what):
     assert len(read_features(written[0]).features) > 3
 
 
+def test_a_slide_mended_in_place_is_embedded_anew(slides, tmp_path):
+    """Only a tag changes, so the file is as large as before, and so may be its time but for a moment."""
+    slide, out = slides / "A.tif", tmp_path / "out"
+    (path,) = embed.embed([slide], NAME, out, SETTINGS)
+    fine = read_features(path)
+    size = slide.stat().st_size
+    write(slide, um=0.8)
+    assert slide.stat().st_size == size
+    embed.embed([slide], NAME, out, SETTINGS)
+    coarse = read_features(path)
+    assert (fine.grid["patch_size_level0"], coarse.grid["patch_size_level0"]) == (56, 35)
+    assert len(coarse.features) > len(fine.features)
+
+
+def test_a_stated_um_per_px_wins_over_a_wrong_tag(slides, tmp_path, capfd):
+    write(slides / "A.tif", um=1.27 / 2)
+    out = tmp_path / "out"
+    (path,) = embed.embed([slides / "A.tif"], NAME, out, SETTINGS)
+    assert read_features(path).grid["patch_size_level0"] == 44
+    for _ in range(2):
+        embed.embed([slides / "A.tif"], NAME, out, SETTINGS, 0.5)
+        assert read_features(path).grid["patch_size_level0"] == 56
+    assert capfd.readouterr().err.count("A.tif says 0.635 x 0.635 um/px; 0.5 is taken, as stated") == 1
+    embed.embed([slides / "A.tif"], NAME, out, SETTINGS)  # its own again
+    assert read_features(path).grid["patch_size_level0"] == 44
+    before = stamps(out)
+    embed.embed([slides / "BB.tif"], NAME, out, SETTINGS, 0.5)
+    agreed = stamps(out)
+    embed.embed([slides / "BB.tif"], NAME, out, SETTINGS)  # the file says the same
+    assert stamps(out) == agreed
+    assert len(agreed) == len(before) + 2
+
+
+def test_an_option_forgotten_once_costs_no_embeddings(slides, tmp_path):
+    write(slides / "A.tif", um=None)
+    embed.embed([slides / "A.tif"], NAME, tmp_path / "out", SETTINGS, 0.5)
+    before = stamps(tmp_path / "out")
+    with pytest.raises(SealError, match="does not say"):
+        embed.embed([slides / "A.tif"], NAME, tmp_path / "out", SETTINGS)
+    assert stamps(tmp_path / "out") == before
+
+
+def test_a_contour_lies_beside_the_coordinates(slides, tmp_path):
+    embed.embed([slides], NAME, tmp_path / "out", SETTINGS)
+    folder = tmp_path / "out" / SCALE / "contours"
+    assert sorted(path.name for path in folder.iterdir()) == ["A.jpg", "BB.jpg"]
+    with Image.open(folder / "A.jpg") as image:
+        red, green, blue = (np.asarray(image.convert("RGB"), dtype=int)[..., i] for i in range(3))
+    assert ((green > 150) & (red < 110) & (blue < 110)).sum() > 20  # of green line on real tissue
+
+
 def test_a_stated_um_per_px_is_for_slides_that_do_not_say_it(slides, tmp_path):
     write(slides / "C.tif", um=None)
     out = tmp_path / "out"
@@ -162,7 +238,6 @@ def test_a_stated_um_per_px_is_for_slides_that_do_not_say_it(slides, tmp_path):
     coarse = read_features(written[2])
     assert coarse.grid["patch_size_level0"] == 56
     embed.embed([slides], NAME, out, SETTINGS, 0.25)
-    assert {path: stamps(out)[path] for path in before} == before
     fine = read_features(written[2])
     assert fine.grid["patch_size_level0"] == 112
     assert len(fine.features) < len(coarse.features)
@@ -180,6 +255,64 @@ def test_a_bad_slide_does_not_stop_the_others(slides, tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == ["A.h5", "BB.h5"]
     with pytest.raises(SealError, match=r"^.*AA\.tif has no tissue"):
         embed.embed([slides / "AA.tif"], NAME, tmp_path / "out", SETTINGS)
+
+
+def test_what_is_no_slide_is_listed_and_the_others_are_embedded(slides, tmp_path, tiny):
+    (slides / "AC.svs").symlink_to(slides / "unmounted" / "AC.svs")
+    (slides / "AD.tif").write_text("the scanner's notes")
+    Image.fromarray(pictures.immunohistochemistry()).save(slides / "AE.tif", format="PNG")
+    (slides / "AF.tif").mkdir()
+    (slides / "AG.tif").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
+    tifffile.imwrite(slides / "AH.tif", np.zeros((4, 300, 300), np.uint16), photometric="minisblack")
+    shutil.copy(slides / "A.tif", slides / "._A.tif")  # of macOS
+    write(slides / "AI.tif", um=0.01)
+    tifffile.imwrite(slides / "AJ.tif", np.full((40, 40, 3), 99, np.uint8), resolution=(2e4, 2e4), resolutionunit=3)
+    out = tmp_path / "out"
+    (out / SCALE / f"features_{NAME}").mkdir(parents=True)
+    (out / SCALE / f"features_{NAME}" / "._A.h5").write_bytes(b"of macOS")
+    for _ in range(2):
+        with pytest.raises(SealError) as error:
+            embed.embed([slides], NAME, out, SETTINGS)
+        what, _, do = str(error.value).splitlines()
+        assert what.startswith("8 of 10 slides were not embedded: ")
+        for why in ("AC.svs, a link to", "AD.tif cannot be read", "AE.tif does not say", "AF.tif cannot be opened"):
+            assert why in what
+        assert "AG.tif is git-lfs's pointer" in what
+        assert "AH.tif cannot be read as an image (4 channels" in what
+        assert "AI.tif has 0.01 um/px" in what
+        assert "AJ.tif is 40 x 40 px, smaller than one patch" in what
+        assert "delete" not in do
+        assert "git lfs pull" in do
+        assert "--slide-um-per-px" in do
+        assert {path.stem for path in stamps(out)} >= {"A", "BB"}
+    written = embed.embed([slides / "AE.tif"], NAME, out, SETTINGS, 0.5)
+    assert len(read_features(written[0]).features) > 5
+
+
+def test_a_disk_that_is_not_mounted_costs_no_embeddings(slides, tmp_path):
+    (path,) = embed.embed([slides / "A.tif"], NAME, tmp_path / "out", SETTINGS)
+    (slides / "A.tif").unlink()
+    (slides / "A.tif").symlink_to(tmp_path / "unmounted" / "A.tif")
+    with pytest.raises(SealError, match="a link to"):
+        embed.embed([slides], NAME, tmp_path / "out", SETTINGS)
+    assert path.is_file()
+
+
+@pytest.mark.parametrize("wrong", [0.0, -0.5, float("nan"), float("inf"), 500.0])
+def test_an_impossible_stated_um_per_px_removes_nothing(slides, tmp_path, tiny, wrong):
+    embed.embed([slides], NAME, tmp_path / "out", SETTINGS)
+    before = stamps(tmp_path / "out")
+    with pytest.raises(SealError, match=r"^--slide-um-per-px has .* as stated"):
+        embed.embed([slides], NAME, tmp_path / "out", SETTINGS, wrong)
+    assert stamps(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("place", ["file/out", "/proc/none/out"])
+def test_a_place_that_cannot_be_written_is_said_before_anything_is_computed(slides, tmp_path, tiny, place):
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(SealError, match=r"cannot be written \((.|\n)*--out"):
+        embed.embed([slides], NAME, tmp_path / place, SETTINGS)
+    assert not tiny
 
 
 def test_a_slide_that_became_bad_leaves_no_old_embeddings(slides, tmp_path):
@@ -279,7 +412,8 @@ def test_no_such_model(slides, tmp_path):
         embed.embed([slides], slides, tmp_path / "out")
 
 
-def test_an_unknown_precision_is_no_slides_fault(slides, tmp_path):
+def test_an_unknown_precision_is_no_slides_fault(slides, tmp_path, monkeypatch):
+    monkeypatch.setattr(embed, "contents", lambda paths: pytest.fail("slides were read first"))
     with pytest.raises(SealError, match=r"^unknown precision 'half'"):
         embed.embed([slides], NAME, tmp_path / "out", SETTINGS, precision="half")
 

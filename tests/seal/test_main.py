@@ -6,8 +6,9 @@ import sys
 
 import pytest
 
+import seal
 from seal import paths, profiles
-from seal.__main__ import _read_setting, main
+from seal.__main__ import _parser, _read_setting, main
 from seal.data.assemble import assemble
 from seal.errors import SealError
 from seal.train import batches, parallel, runs
@@ -181,7 +182,34 @@ def test_a_wrong_word_leaves_a_finished_run_as_it_is(small, train, capsys):
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize("command", ["train", "profiles", "clean", "verify"])
+def test_every_option_of_every_command_has_its_help():
+    (commands,) = (action for action in _parser()._actions if action.choices)
+    assert len(commands.choices) == 7
+    for name, command in commands.choices.items():
+        assert [a.option_strings or a.dest for a in command._actions if not a.help] == [], name
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--version"])
+    assert capsys.readouterr().out == f"seal {seal.__version__}\n"
+
+
+def test_no_files_at_once_are_refused(capsys):
+    assert main(["fetch", "--workers", "0"]) == 2
+    assert "--workers is 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--size", "0"], ["--overlap", "224"], ["--overlap", "-1"], ["--um-per-px", "0"], ["--um-per-px", "-1"]]
+)
+def test_settings_of_embed_are_looked_at_first(tmp_path, capsys, wrong):
+    assert main(["embed", str(tmp_path), "--model", "none", "--out", str(tmp_path / "out"), *wrong]) == 2
+    assert "change --um-per-px, --size or --overlap" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["train", "profiles", "clean", "verify", "embed", "fetch", "doctor"])
 def test_each_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit, match="0"):
         main([command, "--help"])

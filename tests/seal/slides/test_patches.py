@@ -206,7 +206,52 @@ def test_um_per_px_of_a_tiff(tmp_path, picture, tile, unit, per_unit):
     resolution = (per_unit / 0.274, per_unit / 0.274)
     tifffile.imwrite(path, picture, photometric="rgb", tile=tile, resolution=resolution, resolutionunit=unit)
     assert patching.find_um_per_px(SlideImage(path)) == pytest.approx(0.274, rel=1e-5)
-    assert patching.find_um_per_px(SlideImage(path), 0.5) == pytest.approx(0.274, rel=1e-5)  # the file knows better
+
+
+@pytest.mark.parametrize("tile", [(256, 256), None])
+def test_what_is_stated_wins_and_a_disagreement_is_said_once(tmp_path, picture, tile, capsys):
+    """Pixels a centimetre, written as pixels an inch: 1.27 um/px for 0.5."""
+    path = write(tmp_path / "slide.tif", picture, um=0.5, unit="INCH", tile=tile)
+    image = SlideImage(path)
+    assert patching.find_um_per_px(image) == pytest.approx(1.27)
+    assert patching.extract(path, PatchSettings(size=64), 0.5).um_per_px == 0.5
+    assert capsys.readouterr().err == f"{path} says 1.27 x 1.27 um/px; 0.5 is taken, as stated\n"
+    assert patching.find_um_per_px(image, 1.272) == 1.272
+    assert capsys.readouterr().err == ""  # nearly the same
+
+
+def write_ome(path, picture, x, y=None, unit="µm", tile=(256, 256)):
+    metadata = {"axes": "YXS", "PhysicalSizeX": x, "PhysicalSizeXUnit": unit}
+    metadata |= {"PhysicalSizeY": y or x, "PhysicalSizeYUnit": unit}
+    # what many programs leave in the tags: a screen's resolution
+    tags = {"resolution": (72, 72), "resolutionunit": "INCH"}
+    tifffile.imwrite(path, picture, photometric="rgb", tile=tile, ome=True, metadata=metadata, **tags)
+    return path
+
+
+@pytest.mark.parametrize("tile", [(256, 256), None])
+@pytest.mark.parametrize(("value", "unit"), [(0.274, "µm"), (274, "nm"), (2.74e-4, "mm"), (2.74e-5, "cm")])
+def test_omes_physical_size_is_read_with_its_unit(tmp_path, picture, tile, value, unit):
+    image = SlideImage(write_ome(tmp_path / "slide.tif", picture, value, unit=unit, tile=tile))
+    assert patching.find_um_per_px(image) == pytest.approx(0.274)
+
+
+def test_an_ome_size_in_no_unit_of_length_is_none(tmp_path, picture):
+    image = SlideImage(write_ome(tmp_path / "slide.tif", picture, 0.5, unit="pixel"))
+    with pytest.raises(SealError, match=r"352\.\d+ um/px, in its file"):  # of its tags
+        patching.find_um_per_px(image)
+    uneven = SlideImage(write_ome(tmp_path / "uneven.tif", picture, 0.5, y=0.25))
+    with pytest.raises(SealError, match=r"pixels of 0\.5 x 0\.25 um"):
+        patching.find_um_per_px(uneven)
+
+
+def test_omes_size_is_that_of_the_image_of_the_same_sides(tmp_path, picture):
+    path = tmp_path / "slide.ome.tif"
+    with tifffile.TiffWriter(path, ome=True) as file:
+        for pixels, um in ((picture, 0.5), (picture[:100, :100], 7.0)):
+            size = {"PhysicalSizeX": um, "PhysicalSizeY": um}
+            file.write(pixels, photometric="rgb", tile=(64, 64), metadata={"axes": "YXS", **size})
+    assert SlideImage(path).um_per_px == (0.5, 0.5)
 
 
 @pytest.mark.parametrize("tile", [(256, 256), None])
@@ -246,7 +291,12 @@ def test_pixels_that_are_not_square(tmp_path, picture):
 # --- what cannot be done ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("wrong", [{"um_per_px": 0}, {"um_per_px": float("nan")}, {"size": 0}, {"overlap": 224}])
+NAN, INFINITY = float("nan"), float("inf")
+WRONG_SETTINGS = [{"um_per_px": um} for um in (0, -0.5, NAN, INFINITY)]
+WRONG_SETTINGS += [{"size": 0}, {"size": -1}, {"overlap": 224}, {"overlap": -1}]
+
+
+@pytest.mark.parametrize("wrong", WRONG_SETTINGS)
 def test_impossible_settings(wrong):
     with pytest.raises(SealError, match="--overlap"):
         PatchSettings(**wrong)

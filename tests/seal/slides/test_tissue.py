@@ -136,6 +136,19 @@ def test_otsu_of_two_values_lies_between_them():
     assert np.isfinite(tissue.otsu(np.full(10, 0.3)))
 
 
+def test_a_contour_lies_on_the_tissues_border():
+    mask = np.zeros((600, 1500), dtype=bool)
+    mask[100:400, 300:] = True
+    drawn = Tissue(mask, (15_000, 6000), np.full((600, 1500, 3), 200, np.uint8)).draw_contour(500)
+    assert drawn.shape == (200, 500, 3)
+    green = (drawn == (0, 255, 0)).all(axis=2)
+    expected = np.zeros((200, 500), dtype=bool)
+    expected[33:133, 100:] = True
+    expected[35:131, 102:498] = False  # closed where the tissue leaves the slide
+    assert (green == expected).mean() > 0.99
+    assert (drawn[~green] == 200).all()
+
+
 def test_saturation_is_that_of_hsv():
     pixels = np.random.default_rng(0).integers(30, 256, (20, 30, 3), dtype=np.uint8)
     expected = np.asarray(Image.fromarray(pixels).convert("HSV"))[..., 1] / 255
@@ -145,7 +158,7 @@ def test_saturation_is_that_of_hsv():
 def test_share_of_squares_against_counting():
     rng = np.random.default_rng(0)
     mask = rng.random((12, 17)) < 0.5
-    found = Tissue(mask, (170, 120))  # 10 px of level 0 a pixel
+    found = Tissue(mask, (170, 120), np.zeros((*mask.shape, 3), np.uint8))  # 10 px of level 0 a pixel
     fine = np.kron(mask, np.ones((10, 10)))
     corners = rng.integers(0, (130, 80), (50, 2))
     expected = [fine[y : y + 37, x : x + 37].mean() for x, y in corners]
@@ -153,7 +166,7 @@ def test_share_of_squares_against_counting():
 
 
 def test_share_of_a_square_that_leaves_the_slide_counts_the_outside_as_glass():
-    found = Tissue(np.ones((4, 4), dtype=bool), (40, 40))
+    found = Tissue(np.ones((4, 4), dtype=bool), (40, 40), np.zeros((4, 4, 3), np.uint8))
     np.testing.assert_allclose(found.share_of(np.array([[0, 0], [20, 0], [30, 30], [100, 0]]), 40), [1, 0.5, 1 / 16, 0])
 
 
