@@ -186,14 +186,14 @@ def test_a_vision_file_with_a_head_and_norms_in_the_decoder(tmp_path, prefix, wr
         for name, shape in RELEASE["layouts"]["vision"].items()
     }
     torch.save({prefix + n: v for n, v in (whole | fill(wide, 6)).items()}, tmp_path / "v.pth")
-    loaded = load_vision(tmp_path / "v.pth", "virchow2", image_size=28, tiny=True)
+    encoder, decoder, head = load_vision(tmp_path / "v.pth", "virchow2", image_size=28, tiny=True)
     images = torch.randn(2, 3, 28, 28, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         z = original(images)
-        torch.testing.assert_close(loaded.encoder(images), z, atol=1e-6, rtol=1e-6)
-        assert loaded.decoder(z).shape == (2, 7)
-        assert (loaded.decoder(z) >= 0).all()
-        assert loaded.head(z).shape == z.shape
+        torch.testing.assert_close(encoder(images), z, atol=1e-6, rtol=1e-6)
+        assert decoder(z).shape == (2, 7)
+        assert (decoder(z) >= 0).all()
+        assert head(z).shape == z.shape
 
 
 def test_decoder_and_head_of_a_vision_file_give_their_numbers(tmp_path):
@@ -220,7 +220,7 @@ def test_conch_s_positions_at_224_px_are_those_of_its_own_forward(tmp_path):
     theirs = VisionTransformer(**arguments, dynamic_img_size=True)
     theirs.load_state_dict({n: v for n, v in state.items() if not n.startswith("blocks.")}, strict=False)
     torch.save(vision_file(original), tmp_path / "v.pth")
-    ours = load_vision(tmp_path / "v.pth", "conch", tiny=True).encoder.model.trunk
+    ours = load_vision(tmp_path / "v.pth", "conch", tiny=True)[0].model.trunk
     images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(3))
     tokens = [vit._pos_embed(vit.patch_embed(images)) for vit in (ours, theirs)]
     torch.testing.assert_close(*tokens, atol=1e-6, rtol=1e-6)

@@ -208,6 +208,7 @@ def test_settings_of_one_stage():
     rows = [("omics", "lr", "", "5e-4", "release"), ("vision", "rank", "r", "8", "release")]
     settings = pd.DataFrame(rows, columns=["stage", "setting", "symbol", "value", "source"])
     assert T01_T08_data.omics_settings(settings)["setting"].tolist() == ["lr"]
+    assert "barlow_std_mse" in T01_T08_data.omics_settings(settings).attrs["note"]  # the release's name of our default
     assert T01_T08_data.vision_settings(settings)["value"].tolist() == ["8"]
     with pytest.raises(SealError, match="'vision'"):
         T01_T08_data.vision_settings(settings[settings["stage"] == "omics"])

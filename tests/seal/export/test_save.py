@@ -98,7 +98,7 @@ def copy(models, tmp_path):
     return Path(shutil.copytree(models("dinov2_s")[1], tmp_path / "copy"))
 
 
-@pytest.mark.parametrize("adapter", ["lora", "full", "bottleneck"])
+@pytest.mark.parametrize("adapter", ["lora", "full", "bottleneck", "bottleneck_twice"])
 @pytest.mark.parametrize("name", NAMES)
 def test_what_is_loaded_embeds_as_what_was_saved(models, name, adapter):
     model, folder = models(name, adapter)
@@ -115,7 +115,7 @@ def test_what_is_loaded_embeds_as_what_was_saved(models, name, adapter):
     assert {p.name for p in folder.iterdir()} == {
         *("model.safetensors", "decoder.safetensors", "omics.safetensors", "panel.json", "seal.json", "README.md"),
         *(["adapter"] if adapter == "lora" else []),
-        *(["bottleneck.safetensors"] if adapter == "bottleneck" else []),
+        *(["bottleneck.safetensors"] if adapter.startswith("bottleneck") else []),
         *(["preprocessor_config.json"] if name == "phikon_v2" else []),
         "config.json",
     }
@@ -546,7 +546,7 @@ def test_nothing_private_is_published(models, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("adapter", ["lora", "full", "bottleneck"])
+@pytest.mark.parametrize("adapter", ["lora", "full", "bottleneck", "bottleneck_twice"])
 @pytest.mark.parametrize("name", NAMES)
 def test_the_cards_code_does_what_it_says(models, name, adapter, monkeypatch):
     """What can be run here is run: all but the authors' package and base weights of the hub."""

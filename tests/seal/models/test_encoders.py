@@ -252,7 +252,13 @@ def test_a_tail_longer_than_the_model_or_empty_is_refused(n):
 
 @pytest.mark.parametrize(
     "changes",
-    [{"adapter": "lora"}, {"adapter": "lora", "lora_layers": "mlp"}, {"adapter": "full"}, {"adapter": "bottleneck"}],
+    [
+        {"adapter": "lora"},
+        {"adapter": "lora", "lora_layers": "mlp"},
+        {"adapter": "full"},
+        {"adapter": "bottleneck"},
+        {"adapter": "bottleneck_twice"},
+    ],
 )
 def test_the_table_counts_what_the_adapter_trains(changes):
     settings = profiles.VisionSettings(blocks=2, rank=4, bottleneck=16, **changes)
@@ -268,7 +274,7 @@ def test_the_table_counts_what_the_adapter_trains(changes):
         expected = {
             "lora": sum(4 * (linear.in_features + linear.out_features) for linear in linears),
             "full": sum(p.numel() for p in plain.tail_parameters(2)),
-            "bottleneck": 2 * plain.dim * 16 + 16 + plain.dim,
+            **dict.fromkeys(("bottleneck", "bottleneck_twice"), 2 * plain.dim * 16 + 16 + plain.dim),
         }
         assert table.loc[name, "trainable"] == expected[settings.adapter] > 0
         assert table.loc[name, "parameters"] == sum(p.numel() for p in plain.model.parameters())
