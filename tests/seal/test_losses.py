@@ -231,6 +231,16 @@ def test_shapes_are_enforced_in_tests(batch):
         losses.standardised_mse(*batch, torch.zeros(5), torch.ones(4))
 
 
+def test_kl_is_its_formula_where_flows_have_moved_the_draw():
+    from scipy.stats import norm
+
+    z, z0, mu, logvar = (torch.randn(6, 3, generator=torch.Generator().manual_seed(i)) for i in range(4))
+    log_det = torch.linspace(-1, 2, 6)
+    q = norm.logpdf(z0, mu, (0.5 * logvar).exp()).sum(axis=1)
+    expected = np.mean(q - log_det.numpy() - norm.logpdf(z).sum(axis=1))
+    assert float(losses.flow_kl(z, z0, mu, logvar, log_det)) == pytest.approx(expected, rel=1e-5)
+
+
 def test_kl_without_flows_matches_the_closed_form_on_average():
     generator = torch.Generator().manual_seed(1)
     mu, logvar = torch.tensor([[0.7, -0.3]]), torch.tensor([[0.2, -1.0]])

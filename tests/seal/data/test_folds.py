@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from seal.data.folds import Section, deal_units, left_out, make_folds
+from seal.data.folds import Fold, Section, deal_units, left_out, make_folds
 from seal.errors import SealError
 from seal.profiles import EvaluationSettings
 
@@ -61,6 +61,25 @@ def test_each_organ_is_spread_evenly_and_states_are_balanced(number, seed):
         assert max(counts) - min(counts) <= 2
     sizes = [len(fold) for fold in held]
     assert max(sizes) - min(sizes) <= 2
+
+
+def test_organs_are_dealt_in_order_of_name_and_the_rarest_state_first():
+    assert deal_units({"a": ("Lung", "s"), "b": ("Brain", "s")}, 2) == {"b": 0, "a": 1}
+    units = {"a": ("Lung", "common"), "b": ("Lung", "rare"), "c": ("Skin", "common")}
+    assert deal_units(units, 3) == {"b": 0, "a": 1, "c": 2}
+
+
+def test_a_part_of_a_fold_draws_from_pairs_and_from_lone_spots_by_the_same_share():
+    fold = Fold("f", np.arange(0, 40), np.arange(90, 99), np.arange(0, 60))
+    part = fold.part(0.25, seed=1)
+    assert (part.name, part.share, part.test.tolist()) == ("f", 0.25, fold.test.tolist())
+    assert len(part.train) == 10
+    assert set(part.train) <= set(fold.train)
+    assert set(part.train) == set(part.omics) & set(fold.train), "stage 1 has no pair that stage 2 has not"
+    assert len(part.omics) == len(set(part.omics)) == 15
+    assert (np.diff(part.train) > 0).all()
+    assert (np.diff(part.omics) > 0).all()
+    assert part.train.tolist() == fold.part(0.25, seed=1).train.tolist() != fold.part(0.25, seed=2).train.tolist()
 
 
 def test_dealt_folds_are_numbered_and_hold_every_donor_once():

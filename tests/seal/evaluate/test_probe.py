@@ -9,7 +9,7 @@ from sklearn.preprocessing import StandardScaler
 
 from seal.errors import SealError
 from seal.evaluate.metrics import mean_pearson
-from seal.evaluate.probe import Validation, _principal, ridge_probe, validation
+from seal.evaluate.probe import Validation, _path_scores, _principal, _Ridge, ridge_probe, validation
 
 THIRDS = np.arange(90) % 3
 
@@ -99,6 +99,18 @@ def test_alpha_equals_a_plain_search_over_groups_parts_and_their_genes():
     _, alpha = ridge_probe(x, y, Validation(groups, donors, columns), x_test, 9, alphas)
     assert alpha == alphas[int(np.argmax(scores))]
     assert 0.01 < alpha < 1e4
+
+
+def test_a_part_with_many_genes_counts_as_much_as_one_with_few():
+    """The mean over a part's genes that vary, for each alpha."""
+    rng = np.random.default_rng(4)
+    x, y = rng.normal(size=(30, 4)), rng.normal(size=(30, 5))
+    y[:, 1] = 2.0  # cannot be scored
+    fit, alphas = _Ridge.fit(x, y, 4), [0.1, 100.0]
+    for columns in (slice(None), np.array([0, 2]), np.array([1])):
+        found = _path_scores(fit, x, y[:, columns], columns, alphas)
+        expected = [mean_pearson(p, y[:, columns]) for p in fit.predict(x, alphas, columns)]
+        np.testing.assert_allclose(found, np.nan_to_num(expected), atol=1e-9)
 
 
 def test_a_constant_feature_is_harmless(data):

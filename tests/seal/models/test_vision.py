@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from peft.tuners.lora import Linear as LoraLinear
 
 from seal import losses
 from seal.models import encoders
 from seal.models.omics import SealOmics
-from seal.models.vision import GeneDecoder, SealVision
+from seal.models.vision import BottleneckAdapter, GeneDecoder, SealVision
 from seal.profiles import OmicsSettings, VisionSettings
 
 WEIGHTS = {"info_weight": 2.0, "rec_omics_weight": 3.0, "rec_vision_weight": 0.5}
@@ -81,6 +82,30 @@ def test_each_adapter_changes_nothing_at_the_start(adapter):
     x = images(model)
     with torch.no_grad():
         assert torch.equal(model.encoder(x), base(x))
+
+
+def test_lora_is_scaled_by_alpha_over_rank_and_drops_as_it_is_set():
+    model = build(rank=4, alpha=12, lora_dropout=0.3)
+    layers = [m for m in model.modules() if isinstance(m, LoraLinear)]
+    assert layers
+    for layer in layers:
+        a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+        b.data.normal_()
+        x = torch.randn(5, layer.in_features)
+        plain = torch.nn.functional.linear(x, layer.base_layer.weight, layer.base_layer.bias)
+        torch.testing.assert_close(layer.eval()(x), plain + 3 * x @ a.T @ b.T, atol=1e-4, rtol=1e-4)
+        dropped = layer.lora_dropout["default"].train()(torch.ones(200, 200))
+        assert float((dropped == 0).float().mean()) == pytest.approx(0.3, abs=0.02)
+
+
+def test_the_bottleneck_is_its_formula():
+    torch.manual_seed(1)
+    adapter, z = BottleneckAdapter(5, 7), torch.randn(4, 5)
+    torch.nn.init.normal_(adapter.up.weight)
+    torch.nn.init.normal_(adapter.up.bias)
+    hidden = (z @ adapter.down.weight.T + adapter.down.bias).clamp_min(0)
+    assert (hidden == 0).any()
+    torch.testing.assert_close(adapter(z), z + hidden @ adapter.up.weight.T + adapter.up.bias)
 
 
 @pytest.mark.parametrize("name", ["conch", "phikon_v2", "uni2_h", "virchow2"])

@@ -61,6 +61,7 @@ def test_every_row_once_an_epoch_and_cosine_rate(tmp_path):
     task = Task(Toy())
     log, seen = fit(task, SCHEDULE, tmp_path, "key", "toy"), task.seen
     assert len(log) == 8
+    assert not task.model.training
     assert {len(rows) for rows in seen} == {10}
     assert all(sorted(torch.cat(seen[i : i + 2]).tolist()) == list(range(20)) for i in range(0, 8, 2))
     orders = [torch.cat(seen[i : i + 2]).tolist() for i in range(0, 8, 2)]
@@ -127,7 +128,7 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path, killed_at, seconds, mon
 
 def test_a_checkpoint_of_other_settings_is_not_resumed(tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", 0)
-    run(tmp_path, key="old")
+    run(tmp_path, key="old", schedule=Schedule(4, 8, 1e-2, 0.1, seed=4))
     model, log = run(tmp_path, key="new")
     assert len(log) == 8
     assert equal(model, run(tmp_path / "fresh")[0])

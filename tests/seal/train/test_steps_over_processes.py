@@ -108,9 +108,10 @@ def test_a_sum_of_gradients_takes_its_share_and_leaves_frozen_weights_alone(monk
     assert frozen.grad is None
 
 
-def test_a_step_learns_from_augmented_views_of_the_batch_s_own_pairs():
+def test_a_step_learns_from_augmented_views_of_the_batch_s_own_pairs(monkeypatch):
+    monkeypatch.setattr(steps, "BLOCK", 7)
     task = make()
     (share,) = task.stream([BATCH])
     rows = torch.from_numpy(task.rows.copy())[BATCH.rows]
     torch.testing.assert_close(share.tokens, task.source.tokens[1, rows])
-    assert share.seeds == [steps.make_seed(BATCH.seed, block) for block in range(len(share.seeds))]
+    assert share.seeds == [steps.make_seed(BATCH.seed, block) for block in range(5)]

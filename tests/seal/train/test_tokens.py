@@ -79,6 +79,22 @@ def test_parts_of_another_key_are_not_taken_up(tmp_path, monkeypatch):
     assert {path.name for path in folder.parent.iterdir()} == {"main", ".main.lock"}
 
 
+def test_a_whole_file_of_another_key_is_made_anew(tmp_path):
+    make(tmp_path / "main", Maker(), key="old")
+    fresh = Maker()
+    make(tmp_path / "main", fresh, key="new")
+    assert len(fresh.made) == 6
+
+
+@pytest.mark.parametrize("number", [1e6, float("nan")])
+def test_a_token_that_its_dtype_cannot_hold_is_an_error(tmp_path, number):
+    maker = Maker()
+    maker.stream = lambda requests: (torch.full((len(rows), *TOKENS), number) for _, rows in requests)
+    with pytest.raises(SealError, match="does not fit float16"):
+        make(tmp_path / "main", maker, "float16")
+    assert not (tmp_path / "main").exists()
+
+
 def test_a_truncated_file_is_named(tmp_path):
     file = make(tmp_path / "main", Maker())
     file.read_all()
