@@ -247,7 +247,9 @@ def counted(technology: str, folder: Path, **settings):
     (folder / "st").mkdir()
     data.write_h5ad(folder / "st" / "S.h5ad")
     kind = "visium" if technology == "Visium" else "square"
-    sample = Sample("S", folder, "Breast", "Cancer", "D", "train", technology, "", 0.5, kind, False, False, "", "")
+    sample = Sample(
+        "S", folder, "Breast", "Cancer", "D", "train", technology, "", 0.5, np.nan, kind, False, False, "", ""
+    )
     job = Job(folder, sample, profiles.get("maple", panel=PanelSettings(**settings)))
     for name in (PARTS, "moments"):
         (folder / name).mkdir()

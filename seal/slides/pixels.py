@@ -1,6 +1,7 @@
 """Images of any format, depth and colours: as a slide where OpenSlide gives them right, else as 8-bit RGB in memory."""
 
 import re
+import struct
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -62,7 +63,7 @@ def over_white(pixels: np.ndarray, premultiplied: bool = False) -> np.ndarray:
 
 
 def _is_plain(path: Path, scanner: bool) -> bool:
-    """Say whether OpenSlide and Pillow give a TIFF's colours right: 8 bits, one plane, only alpha beside."""
+    """Say whether OpenSlide and Pillow give a TIFF's colours right: 8 bits, one plane, only alpha beside, all tags."""
     import tifffile
 
     samples = {_NEGATIVE: 1, _GREY: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4, _YCBCR: 3}
@@ -71,9 +72,17 @@ def _is_plain(path: Path, scanner: bool) -> bool:
             page = file.pages[0]
             alpha = page.photometric == _RGB and page.extrasamples in ((_PREMULTIPLIED,), (_STRAIGHT,))
             plain = page.dtype == np.uint8 and page.samplesperpixel == samples.get(page.photometric, 0) + alpha
-            return plain and page.planarconfig == 1 and (scanner or file.series[0].size == page.size)
+            whole = scanner or (file.series[0].size == page.size and not _count_lost_tags(file))
+            return plain and page.planarconfig == 1 and whole
     except Exception:  # damaged: OpenSlide or Pillow will say how
         return True
+
+
+def _count_lost_tags(file) -> int:
+    """Count the first page's tags that lie beyond a truncated file's end: tifffile goes on without them."""
+    file.filehandle.seek(file.pages[0].offset)
+    (number,) = struct.unpack(file.tiff.tagnoformat, file.filehandle.read(file.tiff.tagnosize))
+    return number - len(file.pages[0].tags)
 
 
 def _read_picture(path: Path) -> np.ndarray:
@@ -110,6 +119,8 @@ def _read_tiff(path: Path) -> np.ndarray:
             rgb = jpeg or page.photometric == _RGB or names in (["red", "green", "blue"], ["r", "g", "b"])
             extras, planes = page.extrasamples, series.size // (page.imagelength * page.imagewidth)
             allowed = [(), (_PREMULTIPLIED,), (_STRAIGHT,), *([(0,)] if rgb else [])]  # 0: no alpha, left out
+            if _count_lost_tags(file):
+                raise ValueError("it is truncated")
             if page.dtype not in (bool, np.uint8, np.uint16):
                 raise ValueError(f"{page.dtype} values")
             if not rgb and page.photometric not in (_NEGATIVE, _GREY):

@@ -290,7 +290,7 @@ def test_a_lock_leaves_its_file_as_it_was(tmp_path):
     assert (tmp_path / ".thing.lock").stat().st_mtime == 1
 
 
-@pytest.mark.parametrize(("number", "advice"), [(errno.ENOSPC, "free some space"), (errno.EACCES, "rights")])
+@pytest.mark.parametrize(("number", "advice"), [(errno.ENOSPC, "free some space"), (errno.EACCES, "permissions")])
 def test_advice_is_true(tmp_path, monkeypatch, number, advice):
     def refuse(*_):
         raise OSError(number, os.strerror(number))

@@ -238,7 +238,7 @@ def test_kl_is_its_formula_where_flows_have_moved_the_draw():
     log_det = torch.linspace(-1, 2, 6)
     q = norm.logpdf(z0, mu, (0.5 * logvar).exp()).sum(axis=1)
     expected = np.mean(q - log_det.numpy() - norm.logpdf(z).sum(axis=1))
-    assert float(losses.flow_kl(z, z0, mu, logvar, log_det)) == pytest.approx(expected, rel=1e-5)
+    assert float(losses.flow_kl(z, z0, mu, logvar, log_det, "drawn")) == pytest.approx(expected, rel=1e-5)
 
 
 def test_kl_without_flows_matches_the_closed_form_on_average():

@@ -344,7 +344,7 @@ def test_no_spot_vanishes_uncounted(data):
         table.obs["in_tissue"] = inside.astype(int)
         write_sample(Path(folder), ROW, table, pictures(8, 28), 4.0)
         (sample,) = read_samples(Path(folder))
-        patch.setattr(sample_files, "patch_barcodes", lambda _: [f"spot{i}" for i in np.flatnonzero(shown)])
+        patch.setattr(sample_files, "patch_barcodes", lambda *_: [f"spot{i}" for i in np.flatnonzero(shown)])
         job = assemble_sample.Job(Path(folder) / "job", sample, TREE)
         write_json(job.folder / assemble_sample.PARTS / "aliases.json", {})
         used, possible = inside & shown & counted, inside & shown

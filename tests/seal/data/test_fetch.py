@@ -46,7 +46,7 @@ def tree(tmp_path_factory) -> Path:
         data.obs_names, data.var_names = [f"spot{i}" for i in range(4)], [f"G{i}" for i in range(5)]
         for name in sample_files.OBS:
             data.obs[name] = np.arange(4)
-        data.obsm["spatial"] = np.zeros((4, 2))
+        data.obsm["spatial"] = data.obs[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy()
         patches = random.integers(0, 255, (4, 32, 32, 3), dtype=np.uint8)
         sample_files.write_files(root, row, data, patches, 3.5)
         for folder, suffix in (("wsis", "tif"), ("thumbnails", "jpeg"), ("cellvit_seg", "zip")):

@@ -58,7 +58,7 @@ def sample(organ: str, number: int):
         var=pd.DataFrame(index=GENES),
         layers={"oracle": oracle.astype(np.float32), "ceiling": ceiling.astype(np.float32)},
     )
-    data.obsm["spatial"] = np.zeros((SPOTS, 2))
+    data.obsm["spatial"] = data.obs[["pxl_col_in_fullres", "pxl_row_in_fullres"]].to_numpy()
     if organ == "Skin":
         data = data[:, [g for g in GENES if g != "G00"]].copy()
         for layer in ("oracle", "ceiling"):

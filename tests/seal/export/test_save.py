@@ -46,7 +46,8 @@ def build(name: str, adapter: str = "lora") -> SealVision:
     torch.manual_seed(0)
     encoder = encoders.build(name, weights="random", image_size=3 * REGISTRY[name].geometry.patch, tiny=True)
     omics = SealOmics(9, encoder.dim, OMICS, torch.rand(9), torch.ones(9))
-    model = SealVision(encoder, omics, VisionSettings(adapter=adapter, blocks=2, decoder_hidden=5, bottleneck=6))
+    settings = VisionSettings(adapter=adapter, lora_layers="all", blocks=2, decoder_hidden=5, bottleneck=6)
+    model = SealVision(encoder, omics, settings)
     for parameter in (p for p in model.parameters() if p.requires_grad):
         parameter.data += 0.3 * torch.randn(parameter.shape)
     return model.eval()

@@ -100,7 +100,7 @@ def test_lora_is_scaled_by_alpha_over_rank_and_drops_as_it_is_set():
 
 def test_the_bottleneck_is_its_formula():
     torch.manual_seed(1)
-    adapter, z = BottleneckAdapter(5, 7), torch.randn(4, 5)
+    adapter, z = BottleneckAdapter(5, 7, "bottleneck"), torch.randn(4, 5)
     torch.nn.init.normal_(adapter.up.weight)
     torch.nn.init.normal_(adapter.up.bias)
     hidden = (z @ adapter.down.weight.T + adapter.down.bias).clamp_min(0)
