@@ -16,8 +16,7 @@ from seal.data import fetch, maple
 from seal.data.pairs import folder_of, tabulate_dropped
 from seal.data.samples import find_hest_table
 from seal.data.sources import hest
-from seal.errors import SealError
-from seal.files import explain_hub_error
+from seal.errors import SealError, explain_hub_error
 from seal.models.encoder_registry import REGISTRY, EncoderSpec
 from seal.profiles import Profile
 

@@ -15,8 +15,8 @@ from urllib.parse import quote
 
 from seal.data import maple
 from seal.data.samples import find_hest_table
-from seal.errors import SealError
-from seal.files import explain_hub_error, lock, read_json, require_room, sha256, write_json
+from seal.errors import SealError, explain_hub_error
+from seal.files import lock, read_json, require_room, sha256, write_json
 from seal.profiles import SelectionSettings
 
 REPOSITORY = "MahmoodLab/hest"

@@ -10,8 +10,8 @@ import numpy as np
 
 from seal.data import grid, store
 from seal.data.samples import FIELD, Sample, read_flags, read_numbers
-from seal.errors import SealError
-from seal.files import Made, atomic, explain_unreadable, read_json, write_json
+from seal.errors import SealError, explain_unreadable
+from seal.files import Made, atomic, read_json, write_json
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from seal.data.grid import POOLED
-from seal.errors import SealError
-from seal.files import explain_unreadable
+from seal.errors import SealError, explain_unreadable
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from seal.errors import SealError
-from seal.files import atomic, explain_unwritable
+from seal.errors import SealError, explain_unwritable
+from seal.files import atomic
 
 BEHIND = 1 << 26  # bytes before the last one written that the kernel is reminded of
 CHUNK = 1 << 22  # bytes of a checksum read at a time

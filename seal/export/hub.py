@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-from seal.errors import SealError
+from seal.errors import SealError, explain_hub_error
 from seal.export.card import may_share_derivatives
 from seal.export.load import MERGED, RECORD, hub_page, read_record
-from seal.files import explain_hub_error
 
 
 def push(folder: str | Path, repo_id: str, *, private: bool = True) -> str:

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from seal.data import panel as panels
 from seal.data.panel import Panel
-from seal.errors import SealError
+from seal.errors import SealError, explain_hub_error
 from seal.export.card import may_share_derivatives
-from seal.files import digest, explain_hub_error, read_json, sha256
+from seal.files import digest, read_json, sha256
 from seal.models import architecture, weights
 from seal.models.encoder_registry import REGISTRY, EncoderSpec, Geometry
 from seal.models.encoders import VisionEncoder, preprocess

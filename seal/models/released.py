@@ -128,7 +128,7 @@ def load_vision(
 
 def _read(path: Path) -> dict[str, Tensor]:
     """The file's tensors, under names without what training in parallel, or a head of one layer, puts before them."""
-    state = weights.read_weights(Path(path), do=f"download it again from {HUB}")
+    state = weights.read_weights(Path(path), f"download it again from {HUB}")
     state = {name.removeprefix("module.").replace(f"{HEAD}0.", HEAD): value for name, value in state.items()}
     return {name: v.long() if name.endswith("num_batches_tracked") else v for name, v in state.items()}
 

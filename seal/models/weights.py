@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from seal.errors import SealError
-from seal.files import contents, explain_hub_error
+from seal.errors import SealError, explain_hub_error, explain_unreadable
+from seal.files import contents
 from seal.models import dinov2s
 from seal.models.encoder_registry import EncoderSpec
 
@@ -87,22 +87,28 @@ def _download(spec: EncoderSpec) -> Path:
     )
 
 
-def read_weights(path: Path, do: str = "delete it and run the same command: it is fetched again") -> dict[str, Tensor]:
+def read_weights(path: Path, again: str = "") -> dict[str, Tensor]:
     """Read a state dict in float32 from safetensors or from a PyTorch file (tensors only, no code is run).
+
+    Parameters
+    ----------
+    again
+        Where the file is to be had again, said to who has a damaged one.
 
     Raises
     ------
     SealError
-        The file is truncated or no state dict.
+        The file is truncated, no state dict, or a stand-in for one (git-lfs, a web page).
     """
     plain = path.suffix == ".safetensors"
     try:
         state = load_file(path) if plain else torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, ValueError, OSError, KeyError, pickle.UnpicklingError) as error:
+        why, do = explain_unreadable(path, error)
         raise SealError(
-            f"{path} cannot be read ({type(error).__name__})",
+            f"{path} cannot be read ({why})",
             expected="a whole safetensors or PyTorch file of tensors",
-            do=do,
+            do=f"{do}; {again}" if again else do,
         ) from error
     state = state.get("state_dict", state) if isinstance(state, dict) else {}
     if not state or not all(isinstance(value, Tensor) for value in state.values()):

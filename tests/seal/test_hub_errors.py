@@ -1,4 +1,4 @@
-"""What `files.explain_hub_error` says of the hub's errors; the messages of its users are tested with them."""
+"""What `errors.explain_hub_error` says of the hub's errors; the messages of its users are tested with them."""
 
 import errno
 import ssl
@@ -6,7 +6,7 @@ import ssl
 import httpx2
 import pytest
 
-from seal.files import explain_hub_error
+from seal.errors import explain_hub_error
 
 
 def answered(status: int) -> Exception:

@@ -203,3 +203,13 @@ def test_a_full_disk_is_explained(monkeypatch):
     with pytest.raises(SealError, match="disk is full") as caught:
         weights.find_weights(UNI2_H)
     assert "HF_HOME" in caught.value.do
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.bin"])
+def test_a_pointer_of_git_lfs_is_not_called_damaged(tmp_path, name):
+    path = tmp_path / name
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(SealError, match="not damaged, but a pointer of git-lfs") as caught:
+        weights.read_weights(path)
+    assert "git lfs pull" in caught.value.do
+    assert "delete" not in caught.value.do
