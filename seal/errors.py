@@ -69,9 +69,6 @@ def run_command(command: Callable[..., object], *arguments: Any) -> int:
     return 0
 
 
-# ---- others' errors in words ---------------------------------------------------------------------------------
-
-
 def explain_unwritable(path: Path, error: OSError) -> SealError:
     """Say why a file or folder cannot be written, and what helps: room only where it is room that lacks."""
     help_first = "free some space" if error.errno in FULL else "look at the place and its permissions"

@@ -90,10 +90,7 @@ def _download(spec: EncoderSpec) -> Path:
 def read_weights(path: Path, again: str = "") -> dict[str, Tensor]:
     """Read a state dict in float32 from safetensors or from a PyTorch file (tensors only, no code is run).
 
-    Parameters
-    ----------
-    again
-        Where the file is to be had again, said to who has a damaged one.
+    `again`, if given, says where a damaged one is to be had again.
 
     Raises
     ------

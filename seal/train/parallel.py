@@ -32,8 +32,6 @@ from seal.profiles import Profile
 torch.backends.cudnn.allow_tf32 = False
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
 SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")  # of torchrun, accelerate and MPI
 PATIENCE = 5.0  # seconds until it is said that other processes are waited for
 
