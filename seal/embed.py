@@ -3,11 +3,11 @@
 import json
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -184,7 +184,7 @@ def _embed_each(task: _Task, missing: dict[Path, Made]) -> dict[Path, SealError]
             features = embed_patches(encoder, found.patches, task.precision)
         except SealError as error:
             failed[slide], old = error, task.file(slide)
-            if old.is_file() and _stamp(old).get("key") != made.key:
+            if old.is_file() and _stamp(trident.attributes_of(old)).get("key") != made.key:
                 old.unlink(missing_ok=True)  # of what the slide was before
         else:
             _write(task, slide, made, found, features)
@@ -266,14 +266,16 @@ def _require_same_model(folder: Path, model: Model) -> None:
 
 def is_current(path: Path, made: Made, stated: float | None = None) -> bool:
     """Say whether an h5 is there and made from the same, the um/px that was stated for its slide included."""
-    if not path.is_file() or not made.matches(_stamp(path), path):
+    if not path.is_file():
         return False
     attributes = trident.attributes_of(path)
+    if not made.matches(_stamp(attributes), path):
+        return False
     return "stated_um_per_px" not in attributes if stated is None else attributes.get("um_per_px") == stated
 
 
-def _stamp(path: Path) -> dict:
-    return json.loads(trident.attributes_of(path).get("made", "{}"))
+def _stamp(attributes: Mapping[str, Any]) -> dict:
+    return json.loads(attributes.get("made", "{}"))
 
 
 def _join_errors(failed: dict[Path, SealError], number: int) -> SealError:
