@@ -28,7 +28,7 @@ export PIP_USER := 0
 unexport PIP_TARGET PIP_PREFIX PIP_ROOT
 # A thread that waits spins briefly: see seal/__init__.py.
 ifeq ($(OMP_WAIT_POLICY),)
-export GOMP_SPINCOUNT ?= 10000
+export GOMP_SPINCOUNT ?= 3000
 export KMP_BLOCKTIME ?= 1
 endif
 export NUMBA_CACHE_DIR := $(CURDIR)/build/numba

@@ -24,6 +24,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch  # before seal, or the way without the setting would have it
+from tqdm import tqdm
 
 from seal import profiles
 from seal.evaluate.probe import ridge_probe, validation
@@ -35,7 +36,7 @@ from seal.models.vision import SealVision
 from seal.train.loop import Schedule, fit
 from seal.train.steps import Expression, OmicsTask, VisionTask
 
-SET = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}  # as seal/__init__.py and the Makefile have it
+SET = {"GOMP_SPINCOUNT": "3000", "KMP_BLOCKTIME": "1"}  # as seal/__init__.py and the Makefile have it
 ASKED = (*SET, "OMP_WAIT_POLICY")
 LOOPS, REPEATS = 2, 3
 SPIN = "while True: pass"
@@ -128,9 +129,8 @@ def run(setting: dict[str, str], loops: int, tiny: bool) -> dict:
 def compare(setting: dict[str, str], turns: int, tiny: bool) -> dict:
     """Take turns with the four ways; seconds and ratios of each work."""
     ways = {(on, loops): [] for on in ("with", "without") for loops in (0, LOOPS)}
-    for _ in range(turns):
-        for on, loops in ways:
-            ways[on, loops].append(run(setting if on == "with" else {}, loops, tiny))
+    for on, loops in tqdm([*ways] * turns, desc="processes"):
+        ways[on, loops].append(run(setting if on == "with" else {}, loops, tiny))
     line = {"setting": setting, "busy_loops": LOOPS, "turns": turns, "seconds": {}, "slowdown": {}, "cost_alone": {}}
     difference = 0.0
     for work in ways["with", 0][0]:

@@ -17,7 +17,7 @@ from seal.profiles import get as profile
 # spins briefly: GNU's runtime counts turns, LLVM's and Intel's milliseconds. They look when torch is imported, so this
 # stands here, and in the Makefile; what the user set wins, and OMP_WAIT_POLICY says it for any runtime.
 if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     os.environ.setdefault("KMP_BLOCKTIME", "1")
 
 __version__ = "0.1.0"

@@ -219,7 +219,7 @@ def test_threads_spin_briefly_in_all_that_make_starts_unless_the_user_says(proje
         monkeypatch.delenv(name, raising=False)
     assert shown(project, *names, OMP_WAIT_POLICY="passive") == ["", ""]
     assert shown(project, *names, GOMP_SPINCOUNT="7", KMP_BLOCKTIME="0") == ["7", "0"]
-    assert shown(project, *names) == ["10000", "1"]
+    assert shown(project, *names) == ["3000", "1"]
 
 
 # --- the environment ----------------------------------------------------------------------------------------

@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from seal.data.folds import deal_units
 from seal.errors import SealError
 from seal.evaluate.metrics import pearson
 
 GROUPS = 5  # at most so many fits to choose alpha
+SMALL = 2e9  # rows x dimensions^2, of 0.1 s on one core
 
 
 @dataclass(frozen=True)
@@ -59,22 +61,24 @@ def ridge_probe(
         if bad := int((~np.isfinite(values).all(axis=1)).sum()):
             do = "look at the encoder's weights and precision, and embed anew"
             raise SealError(f"{bad} of {len(values)} {name} hold NaN or infinity", expected="finite numbers", do=do)
-    scores = np.zeros(len(alphas))
-    for group in np.unique(how.groups):
-        inside = how.groups == group
-        fit = _Ridge.fit(train[~inside], target[~inside], components)
-        for part in np.unique(how.parts[inside]):
-            rows = inside & (how.parts == part)
-            columns = how.columns.get(part, slice(None))
-            scores += _path_scores(fit, train[rows], target[rows][:, columns], columns, alphas)
-    best = float(alphas[int(np.argmax(scores))])
-    return _Ridge.fit(train, target, components).predict(test, [best])[0], best
+    # A second thread saves little of so small a work, and on a busy machine the first may wait for it 30 times as long.
+    with threadpool_limits(1 if len(train) * train.shape[1] ** 2 < SMALL else None, user_api="blas"):
+        scores = np.zeros(len(alphas))
+        for group in np.unique(how.groups):
+            inside = how.groups == group
+            fit = _Ridge.fit(train[~inside], target[~inside], components)
+            for part in np.unique(how.parts[inside]):
+                rows = inside & (how.parts == part)
+                columns = how.columns.get(part, slice(None))
+                scores += _path_scores(fit, train[rows], target[rows][:, columns], columns, alphas)
+        best = float(alphas[int(np.argmax(scores))])
+        return _Ridge.fit(train, target, components).predict(test, [best])[:, 0], best
 
 
 def _path_scores(fit: "_Ridge", x: np.ndarray, y: np.ndarray, columns, alphas: Sequence[float]) -> np.ndarray:
     """Mean correlation over genes for each alpha, 0 where no gene varies: such a part cannot speak for any."""
-    predictions = np.moveaxis(fit.predict(x, alphas, columns), 0, 1)  # [rows, alphas, genes]
-    r = pearson(predictions.reshape(len(x), -1), np.tile(y, len(alphas))).reshape(len(alphas), -1)
+    predictions = fit.predict(x, alphas, columns).reshape(len(x), -1)
+    r = pearson(predictions, np.tile(y, len(alphas))).reshape(len(alphas), -1)
     scored = np.isfinite(r)
     return np.where(scored, r, 0.0).sum(axis=1) / np.maximum(scored.sum(axis=1), 1)
 
@@ -105,10 +109,10 @@ class _Ridge:
         return cls(mean, sd, axes, variance[:k], axes.T @ (z.T @ (target - centre)), centre)
 
     def predict(self, x: np.ndarray, alphas: Sequence[float], columns=slice(None)) -> np.ndarray:
-        """Predictions [alphas, m, columns]."""
+        """Predictions [m, alphas, columns]."""
         scores = (x - self.mean) / self.sd @ self.axes
-        weights = [self.projected[:, columns] / (self.variance + alpha)[:, None] for alpha in alphas]
-        return self.centre[columns] + scores @ np.stack(weights)
+        weights = self.projected[:, None, columns] / np.add.outer(self.variance, alphas)[:, :, None]
+        return self.centre[columns] + (scores @ weights.reshape(len(weights), -1)).reshape(len(x), *weights.shape[1:])
 
 
 def _principal(z: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -109,7 +109,7 @@ def test_a_part_with_many_genes_counts_as_much_as_one_with_few():
     fit, alphas = _Ridge.fit(x, y, 4), [0.1, 100.0]
     for columns in (slice(None), np.array([0, 2]), np.array([1])):
         found = _path_scores(fit, x, y[:, columns], columns, alphas)
-        expected = [mean_pearson(p, y[:, columns]) for p in fit.predict(x, alphas, columns)]
+        expected = [mean_pearson(p, y[:, columns]) for p in np.moveaxis(fit.predict(x, alphas, columns), 1, 0)]
         np.testing.assert_allclose(found, np.nan_to_num(expected), atol=1e-9)
 
 

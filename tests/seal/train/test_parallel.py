@@ -95,6 +95,7 @@ sys.exit(run_command(parallel.state))
 
 def start(**variables):
     clean = {k: v for k, v in os.environ.items() if k not in (*parallel.SIZES, "MASTER_ADDR", "RANK", "LOCAL_RANK")}
+    clean["OMP_NUM_THREADS"] = "1"  # accelerate says so where it is unset
     return subprocess.Popen([sys.executable, "-c", STATE], env=clean | variables, stderr=subprocess.PIPE, text=True)
 
 
