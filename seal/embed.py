@@ -139,12 +139,21 @@ def embed(
         except SealError as error:
             failed[path] = error
     whole = [path for path in paths if path not in failed]
-    made = {path: task.made_from(content) for path, content in zip(whole, contents(whole), strict=True)}
+    files = {path: _files(path) for path in whole}
+    every = [file for own in files.values() for file in own]
+    known = dict(zip(every, contents(every), strict=True))
+    made = {path: task.made_from("".join(known[file] for file in own)) for path, own in files.items()}
     missing = {path: each for path, each in made.items() if not is_current(task.file(path), each, slide_um_per_px)}
     failed |= _embed_each(task, missing) if missing else {}
     if failed:
         raise _join_errors(failed, len(paths))
     return [task.file(path) for path in paths]
+
+
+def _files(slide: Path) -> list[Path]:
+    """A slide's own file, and the folder of its name that holds MIRAX's pixels."""
+    inside = slide.with_suffix("").rglob("*") if slide.suffix.lower() == ".mrxs" else ()
+    return [slide, *sorted(path for path in inside if path.is_file())]
 
 
 @dataclass(frozen=True)

@@ -164,7 +164,7 @@ def read_result(profile: Profile, name: str) -> "pd.DataFrame":
     Raises
     ------
     SealError
-        It is missing, differs from its stamp, or lacks columns; the error names the notebook that makes it.
+        It is missing, of other settings, differs from its stamp, or lacks columns; the error names its notebook.
     """
     import pandas as pd
 
@@ -172,7 +172,10 @@ def read_result(profile: Profile, name: str) -> "pd.DataFrame":
     again = f"run notebook {entry.notebook} with profile {profile.name}"
     if not path.is_file():
         raise SealError(f"{path} is missing", expected=f"the result {name!r}", do=again)
-    if read_stamp(profile, name).get("sha256") not in (None, sha256(path)):
+    made = read_stamp(profile, name)
+    if made.get("settings") not in (None, digest(asdict(profile))):
+        raise SealError(f"{path} was made with other settings than {profile.name}'s", expected="its result", do=again)
+    if made.get("sha256") not in (None, sha256(path)):
         what = f"{path} differs from its stamp, {path.name}.json"
         raise SealError(what, expected="the file as its notebook wrote it", do=again)
     try:

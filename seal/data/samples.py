@@ -114,9 +114,10 @@ def read_names(values: "pd.Series") -> "pd.Series":
 
 
 def _read_words(values: "pd.Series") -> "pd.Series":
-    """Names of a vocabulary, which begin with a capital: "breast" and "BREAST " are Breast."""
+    """Names of a vocabulary, which begin with a capital: "breast" and "BREAST " are Breast; none is Unknown."""
     words = values.astype(object).map(lambda value: str(value).strip(), na_action="ignore")
-    return read_names(words.map(lambda w: w.capitalize() if w.islower() or w.isupper() else w, na_action="ignore"))
+    words = words.map(lambda w: w.capitalize() if w.islower() or w.isupper() else w, na_action="ignore")
+    return read_names(words).replace("", None).fillna("Unknown")
 
 
 def say_separator(columns: Sequence[str]) -> str:

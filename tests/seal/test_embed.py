@@ -157,6 +157,19 @@ def test_two_at_once_do_each_other_no_harm(slides, tmp_path, monkeypatch):
     assert all(np.isfinite(read_features(path).features).all() for path in runs[0].result())
 
 
+def test_pixels_beside_the_slides_own_file_count(slides, tmp_path):
+    """MIRAX keeps them in a folder of the slide's name."""
+    slide, beside, out = slides / "A.mrxs", slides / "A" / "Data0000.dat", tmp_path / "out"
+    (slides / "A.tif").rename(slide)
+    beside.parent.mkdir()
+    found = []
+    for content in (b"one", b"two", b"two"):
+        beside.write_bytes(content)
+        (path,) = embed.embed([slide], NAME, out, SETTINGS)
+        found.append(path.stat().st_mtime_ns)
+    assert found[0] != found[1] == found[2]
+
+
 @pytest.mark.parametrize("what", ["tissue", "precision", "slide"])
 def test_what_follows_from_something_else_is_made_again(slides, tmp_path, what):
     out = tmp_path / "out"

@@ -60,6 +60,13 @@ def test_a_result_that_differs_from_its_stamp_is_refused(home):
         results.read_result(DEMO, "panel")
 
 
+def test_a_result_of_other_settings_is_refused(home):
+    """Both lie under the profile's name; a figure says that it is of the profile's settings."""
+    results.write_result(profiles.changed(DEMO, vision__rank=16), "panel", panel(), {})
+    with pytest.raises(SealError, match=r"panel\.csv was made with other settings than demo's(.|\n)*run notebook"):
+        results.read_result(DEMO, "panel")
+
+
 def test_data_label_says_simulated_as_soon_as_one_input_is():
     assert results.data_label(DEMO, ["encoders", "panel"]) == "simulated data"
     assert results.data_label(HER2ST, ["encoders", "panel"]) == "real data"

@@ -128,6 +128,12 @@ def test_organs_and_technologies_are_one_however_they_are_written(root):
     assert frame["grid"].tolist() == ["square", "square", "visium", "square"]
 
 
+@pytest.mark.parametrize("missing", ["", " ", "nan"])
+def test_an_organ_that_is_not_stated_is_unknown(root, missing):
+    write_table(root, [{**ROW, "organ": missing, "disease_state": missing}])
+    assert read_table(root)[["organ", "disease_state"]].to_numpy().tolist() == [["Unknown", "Unknown"]]
+
+
 @pytest.mark.parametrize("name", ["simulated", "normalised"])
 def test_flags_are_truth_values_however_they_are_written(root, name):
     written = ["False", "no", "0", "", "true", "1"]
