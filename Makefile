@@ -72,10 +72,13 @@ figures: $(BUILD)/08_figures_and_tables.ipynb  ## train both stages, evaluate, d
 	@echo "figures and tables: $(if $(SEAL_HOME),$(SEAL_HOME)/)figures/$(PROFILE)/; notebooks as run: $(BUILD)/"
 
 test: lint  ## lint, all tests, all notebooks in the demo profile
-	TQDM_DISABLE=1 $(PY) -m pytest tests notebooks --nbval-lax --nbval-current-env --nbval-cell-timeout=3000
+	TQDM_DISABLE=1 $(PY) -m pytest notebooks --nbval-lax --nbval-current-env --nbval-cell-timeout=3000
+	$(UNIT_TESTS)
 
-check: lint  ## lint and the quick unit tests, about 2 minutes
-	TQDM_DISABLE=1 $(PY) -m pytest tests -m "not slow"
+check: lint  ## lint and the quick unit tests
+	$(UNIT_TESTS) -m "not slow"
+
+UNIT_TESTS = TQDM_DISABLE=1 OMP_NUM_THREADS=1 $(PY) -m pytest tests -n 2 --dist loadfile
 
 lint: | $(ENVIRONMENT)
 	$(PY) -m ruff check .

@@ -41,6 +41,7 @@ REASONS = {
     "jupyterlab": "make lab",
     "nbval": "make test compares the notebooks' outputs",
     "openslide-bin": "the library behind openslide-python",
+    "pytest-xdist": "make test runs two tests at once",
     "ruff": "make lint",
 }
 

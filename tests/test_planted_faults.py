@@ -54,7 +54,7 @@ FAULTS = (
           f"{TOKENS}::test_a_killed_run_goes_on_and_ends_with_the_same_bytes"),
     Fault("train/tokens", "self.rows.read(views * self.rows.shape[1] + rows)",
           "self.rows.read(views * self.rows.shape[0] + rows)", f"{TOKENS}::test_rows_come_back_as_they_were_put"),
-    Fault("evaluate/probe", "self.variance + alpha", "self.variance - alpha", f"{PROBE}::test_equals_scikit_learn"),
+    Fault("evaluate/probe", "np.add.outer(", "np.subtract.outer(", f"{PROBE}::test_equals_scikit_learn"),
     Fault("evaluate/probe", "np.argmax(scores)", "np.argmin(scores)",
           f"{PROBE}::test_alpha_is_chosen_on_the_training_groups"),
     Fault("evaluate/metrics", "np.where(flat_x, 0.0, r)", "np.where(flat_x, np.nan, r)",
