@@ -49,6 +49,14 @@ def test_equals_scikit_learn(data, components):
     np.testing.assert_allclose(prediction, plain.fit(x, y).predict(x_test), atol=1e-8)
 
 
+@pytest.mark.parametrize(("noise", "axes"), [(0.0, 12), (1e-4, 13)])
+def test_a_repeated_column_is_no_axis_but_a_nearly_repeated_one_is(data, noise, axes):
+    x, y, _ = data
+    again = x[:, :1] + noise * np.random.default_rng(1).normal(size=(len(x), 1))
+    fit = _Ridge.fit(np.hstack([x, again]), y, 256)
+    assert fit.axes.shape[1] == len(fit.variance) == axes
+
+
 @pytest.mark.parametrize("n", [30, 40, 41, 400])  # fewer rows than columns, as many, more, many more
 def test_the_gram_matrix_gives_what_the_svd_gives(n):
     rng = np.random.default_rng(n)

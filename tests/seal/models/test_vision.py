@@ -98,6 +98,20 @@ def test_lora_is_scaled_by_alpha_over_rank_and_drops_as_it_is_set():
         assert float((dropped == 0).float().mean()) == pytest.approx(0.3, abs=0.02)
 
 
+@pytest.mark.parametrize(("layers", "parts"), [("all", {"attn", "mlp"}), ("attention", {"attn"}), ("mlp", {"mlp"})])
+def test_lora_stands_on_the_chosen_layers_alone(layers, parts):
+    modules = build(lora_layers=layers).encoder.model.named_modules()
+    names = [name.split(".") for name, module in modules if isinstance(module, LoraLinear)]
+    assert {part for name in names for part in name if part in ("attn", "mlp")} == parts
+    assert len({tuple(name) for name in names}) == 2 * 2 * len(parts), "two linears a part of two blocks"
+
+
+def test_every_layer_that_gives_expression_is_a_last_layer(model):
+    of_genes = {part for part in model.modules() if isinstance(part, torch.nn.Linear) and part.out_features == 9}
+    assert set(model.last_layers) == of_genes
+    assert len(of_genes) == 2
+
+
 def test_the_bottleneck_is_its_formula():
     torch.manual_seed(1)
     adapter, z = BottleneckAdapter(5, 7, "bottleneck"), torch.randn(4, 5)
