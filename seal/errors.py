@@ -49,11 +49,12 @@ def suggest(word: object, known: Iterable[str]) -> str:
     return f"did you mean {near[0]!r}?" if near else ""
 
 
-def require_known(what: str, word: object, known: Iterable[str]) -> None:
-    """Assert that a word is one of those that are known; the error asks for what was meant."""
+def require_known(what: str, word: str, known: Iterable[str]) -> str:
+    """Give a word back if it is one of those that are known; the error asks for what was meant."""
     if word not in (known := list(known)):
         expected = f"one of {', '.join(known)}"
         raise SealError(f"unknown {what} {word!r}", expected=expected, do=suggest(word, known) or "choose one of them")
+    return word
 
 
 def run_command(command: Callable[..., object], *arguments: Any) -> int:

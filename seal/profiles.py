@@ -317,8 +317,7 @@ def get(name: str, **changes: Any) -> Profile:
     SealError
         The profile or a changed setting does not exist, or cannot have that value.
     """
-    require_known("profile", name, PROFILES)
-    return changed(PROFILES[name], **changes)
+    return changed(PROFILES[require_known("profile", name, PROFILES)], **changes)
 
 
 def changed(profile: Profile, **changes: Any) -> Profile:

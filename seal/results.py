@@ -5,19 +5,21 @@ import platform
 import subprocess
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seal import paths
 from seal.errors import SealError, require_known
-from seal.files import atomic, digest, read_json, sha256, write_json
-from seal.profiles import Profile
+from seal.files import atomic, read_json, sha256, write_json
+from seal.profiles import Profile, difference
 
 if TYPE_CHECKING:
     import pandas as pd
 
+# What results follow from: no prose, and of what is computed how nothing but the precision.
+SETTINGS = "source_settings encoder image_size um_per_px selection panel omics vision evaluation compute__precision"
 PACKAGES = "torch torchvision timm peft safetensors h5py numpy scipy pandas scikit-learn anndata scanpy matplotlib"
 MEANS = (
     "task encoder method label kind organ metric mean low high difference difference_low difference_high "
@@ -103,7 +105,7 @@ def stamp(profile: Profile, inputs: dict[str, Any]) -> dict[str, Any]:
     return {
         "profile": profile.name,
         "data": profile.label,
-        "settings": digest(asdict(profile)),
+        "changed": difference(profile, SETTINGS.split()),  # from the profile of that name
         "seeds": list(profile.evaluation.seeds),
         **commit(),
         "inputs": inputs,
@@ -117,13 +119,8 @@ def result_path(profile: Profile, name: str) -> Path:
     return paths.results(profile.name) / f"{name}.csv"
 
 
-def _result_entry(name: str) -> Result:
-    require_known("result", name, RESULTS)
-    return RESULTS[name]
-
-
 def _check_columns(frame: "pd.DataFrame", name: str, origin: str) -> None:
-    entry = _result_entry(name)
+    entry = RESULTS[require_known("result", name, RESULTS)]
     if missing := [column for column in entry.columns if column not in frame.columns]:
         raise SealError(
             f"{origin} lacks the columns {', '.join(missing)}",
@@ -168,12 +165,12 @@ def read_result(profile: Profile, name: str) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    path, entry = result_path(profile, name), _result_entry(name)
+    path, entry = result_path(profile, name), RESULTS[require_known("result", name, RESULTS)]
     again = f"run notebook {entry.notebook} with profile {profile.name}"
     if not path.is_file():
         raise SealError(f"{path} is missing", expected=f"the result {name!r}", do=again)
     made = read_stamp(profile, name)
-    if made.get("settings") not in (None, digest(asdict(profile))):
+    if made.get("changed") not in (None, difference(profile, SETTINGS.split())):
         raise SealError(f"{path} was made with other settings than {profile.name}'s", expected="its result", do=again)
     if made.get("sha256") not in (None, sha256(path)):
         what = f"{path} differs from its stamp, {path.name}.json"
@@ -188,7 +185,7 @@ def read_result(profile: Profile, name: str) -> "pd.DataFrame":
 
 def data_label(profile: Profile, names: Iterable[str]) -> str:
     """What must be said of something made from these results: simulated data, real data or no sample data."""
-    kinds = {_result_entry(name).data for name in names}
+    kinds = {RESULTS[require_known("result", name, RESULTS)].data for name in names}
     if "profile" in kinds:
         return profile.label
     return "real data" if "real" in kinds else "no sample data"

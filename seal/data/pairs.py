@@ -132,8 +132,7 @@ class Pairs:
     def fold(self, name: str) -> Fold:
         """Look a fold up by name."""
         folds = {fold.name: fold for fold in self.folds()}
-        require_known("fold", name, folds)
-        return folds[name]
+        return folds[require_known("fold", name, folds)]
 
     def panel(self, fold: Fold) -> Panel:
         """The fold's gene panel; its donors are asserted to be training donors."""

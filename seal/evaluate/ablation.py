@@ -94,8 +94,7 @@ def list_runs(pairs: Pairs) -> list[Run]:
 
 def vary(pairs: Pairs, name: str) -> Pairs:
     """Give the pairs under a variant's settings."""
-    require_known("variant", name, VARIANTS)
-    variant, profile = VARIANTS[name], pairs.profile
+    variant, profile = VARIANTS[require_known("variant", name, VARIANTS)], pairs.profile
     longer = {f"{s}__epochs": round(getattr(profile, s).epochs / variant.pairs) for s in ("omics", "vision")}
     profile = profiles.changed(profile, **longer, **variant.changes)
     genes = None if variant.genes == 1 else max(2, round(variant.genes * profile.panel.genes))

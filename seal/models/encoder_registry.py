@@ -212,5 +212,4 @@ def find_spec(name: str) -> EncoderSpec:
     SealError
         There is no encoder of that name.
     """
-    require_known("encoder", name, REGISTRY)
-    return REGISTRY[name]
+    return REGISTRY[require_known("encoder", name, REGISTRY)]

@@ -67,6 +67,11 @@ def test_a_result_of_other_settings_is_refused(home):
         results.read_result(DEMO, "panel")
 
 
+def test_words_and_workers_make_no_result_another(home):
+    results.write_result(profiles.changed(DEMO, needs="a minute", compute__workers=3), "panel", panel(), {})
+    pd.testing.assert_frame_equal(results.read_result(DEMO, "panel"), panel())
+
+
 def test_data_label_says_simulated_as_soon_as_one_input_is():
     assert results.data_label(DEMO, ["encoders", "panel"]) == "simulated data"
     assert results.data_label(HER2ST, ["encoders", "panel"]) == "real data"
