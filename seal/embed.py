@@ -139,7 +139,8 @@ def embed(
         except SealError as error:
             failed[path] = error
     whole = [path for path in paths if path not in failed]
-    files = {path: _files(path) for path in whole}
+    beside = {p: sorted(p.with_suffix("").glob("*.*")) for p in whole if p.suffix.lower() == ".mrxs"}  # MIRAX's pixels
+    files = {path: [path, *beside.get(path, ())] for path in whole}
     every = [file for own in files.values() for file in own]
     known = dict(zip(every, contents(every), strict=True))
     made = {path: task.made_from("".join(known[file] for file in own)) for path, own in files.items()}
@@ -148,12 +149,6 @@ def embed(
     if failed:
         raise _join_errors(failed, len(paths))
     return [task.file(path) for path in paths]
-
-
-def _files(slide: Path) -> list[Path]:
-    """A slide's own file, and the folder of its name that holds MIRAX's pixels."""
-    inside = slide.with_suffix("").rglob("*") if slide.suffix.lower() == ".mrxs" else ()
-    return [slide, *sorted(path for path in inside if path.is_file())]
 
 
 @dataclass(frozen=True)
