@@ -106,6 +106,7 @@ class Setup:
         task = self.task(source, n)
         schedule = Schedule(epochs, self.batch, 1e-4, 0.2, 0)
         log: list[dict] = []
+        (self.folder / "checkpoint.pt").unlink(missing_ok=True)  # an epoch of over a minute leaves one of the same key
         taken = seconds(lambda: log.extend(fit(task, schedule, self.folder, "key", type(source).__name__)))
         return taken, [entry["total"] for entry in log]
 

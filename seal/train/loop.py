@@ -86,8 +86,7 @@ def fit(task: Task, schedule: Schedule, folder: Path, key: str, description: str
 
     model = task.model
     if task.n < 2:
-        found = f"{description}: {task.n} training rows"
-        raise SealError(found, expected="at least two", do="check the split and the data")
+        raise SealError(f"{description}: {task.n} training rows", expected="at least two", do="check split and data")
     optimiser = _optimiser(model, schedule)
     checkpoint = folder / "checkpoint.pt"
     if parallel.is_main():

@@ -49,14 +49,16 @@ def state() -> PartialState:
     do = f"start the others, or kill {os.getpid()}, unset what is named here and train in one process"
     text = f"waiting at {os.environ.get('MASTER_ADDR')} for the processes that {said} announces\n  what to do: {do}"
     notice = Timer(PATIENCE, print, [text], {"file": sys.stderr, "flush": True})
-    notice.daemon = True
     if said:
         notice.start()
     try:
         # Others wait while one process assembles pairs or trains stage 1, which can take longer than the usual minutes.
-        return PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=2))
+        found = PartialState(cpu=not torch.cuda.is_available(), timeout=timedelta(days=2))
+        if said and found.num_processes == 1:  # with a GPU, accelerate asks for this variable alone
+            raise ValueError("LOCAL_RANK is unset")
+        return found
     except ValueError as error:
-        expected = "MASTER_ADDR and RANK besides, as torchrun sets them"
+        expected = "MASTER_ADDR, RANK and LOCAL_RANK besides, as torchrun sets them"
         raise SealError(f"{said} announces processes, but {error}", expected=expected, do=do) from error
     finally:
         notice.cancel()
@@ -185,8 +187,7 @@ def gather_rows(rows: Tensor, counts: list[int]) -> Tensor:
     """
     if not is_one_of_many():
         return rows
-    padded = rows.new_zeros(max(counts), rows.shape[1])
-    padded[: len(rows)] = rows
+    padded = nn.functional.pad(rows, (0, 0, 0, max(counts) - len(rows)))
     parts = [torch.empty_like(padded) for _ in counts]
     torch.distributed.all_gather(parts, padded)
     return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])

@@ -95,7 +95,8 @@ sys.exit(run_command(parallel.state))
 
 def start(**variables):
     clean = {k: v for k, v in os.environ.items() if k not in (*parallel.SIZES, "MASTER_ADDR", "RANK", "LOCAL_RANK")}
-    clean["OMP_NUM_THREADS"] = "1"  # accelerate says so where it is unset
+    clean |= {"OMP_NUM_THREADS": "1"}  # accelerate says so where it is unset
+    clean |= {"CUDA_VISIBLE_DEVICES": ""}  # with a GPU, accelerate takes a process without LOCAL_RANK for alone
     return subprocess.Popen([sys.executable, "-c", STATE], env=clean | variables, stderr=subprocess.PIPE, text=True)
 
 
@@ -107,6 +108,18 @@ def test_announced_processes_that_cannot_be_met_are_one_message(name, value):
     assert f"error: {name}={value} announces processes" in said
     assert "unset what is named here" in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("value", ["2", "two"])
+def test_announced_processes_that_a_gpu_hides_are_one_message_too(monkeypatch, value):
+    alone = object.__new__(parallel.PartialState)
+    alone.num_processes = 1  # as accelerate says with a GPU and without LOCAL_RANK
+    monkeypatch.setattr(parallel, "PartialState", lambda **_: alone)
+    monkeypatch.setenv("WORLD_SIZE", value)
+    with pytest.raises(SealError, match=f"WORLD_SIZE={value} announces processes, but LOCAL_RANK is unset"):
+        parallel.state.__wrapped__()
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert parallel.state.__wrapped__() is alone
 
 
 def test_it_is_said_for_whom_a_process_waits_and_how_to_get_out():

@@ -79,6 +79,7 @@ def in_process(monkeypatch):
 @pytest.mark.parametrize("gradcache", [False, True])
 def test_the_gradients_of_all_processes_add_up_to_those_of_one(in_process, processes, gradcache, monkeypatch):
     embedded, sums = [], []
+    monkeypatch.setattr(parallel, "device", lambda: torch.device("cpu"))
     monkeypatch.setattr(parallel, "gather_rows", lambda rows, counts: embedded.append(rows.clone()) or rows)
     alone = make()
     terms, expected = gradients(alone)

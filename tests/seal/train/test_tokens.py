@@ -39,7 +39,7 @@ def make(folder, maker, dtype="float32", key="key", shape=SHAPE):
 
 @pytest.fixture(autouse=True)
 def four_rows_a_part(monkeypatch):
-    monkeypatch.setitem(tokens.CHUNK, "cpu", 4)
+    monkeypatch.setattr(tokens, "CHUNK", dict.fromkeys(tokens.CHUNK, 4))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
