@@ -49,6 +49,14 @@ def test_flow_log_det_equals_autograd_jacobian():
         assert float(value) == pytest.approx(float(torch.linalg.slogdet(jacobian)[1]), abs=1e-6)
 
 
+def test_flow_starts_near_the_identity():
+    torch.manual_seed(0)
+    flow, z = PlanarFlow(48), torch.randn(20, 48)
+    moved, log_det = flow(z)
+    assert 0 < float((moved - z).norm() / z.norm()) < 0.01
+    assert float(log_det.abs().max()) < 0.01
+
+
 def test_embeddings_are_deterministic_in_evaluation_and_drawn_in_training():
     model, x = make(), torch.rand(10, 20)
     assert not torch.equal(model.encode(x).z, model.encode(x).z)

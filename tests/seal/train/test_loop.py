@@ -155,6 +155,8 @@ def test_too_few_rows(tmp_path):
     task.n = 1
     with pytest.raises(SealError, match="1 training rows"):
         fit(task, SCHEDULE, tmp_path, "key", "toy")
+    task.n = 2
+    assert len(fit(task, SCHEDULE, tmp_path, "key", "toy")) == SCHEDULE.epochs, "two rows are one batch"
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path):
