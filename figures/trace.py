@@ -63,7 +63,7 @@ def _files(profile: Profile, entry: dict[str, Any] | None) -> Iterator[str]:
 def _by(entry: dict[str, Any] | None) -> str:
     if entry is None:
         return ""
-    return f", version {entry['version']}, at {_commit(entry)}, {entry['time']}"
+    return f", version {entry['version']}, {_when(entry)}"
 
 
 def _tables(artefact: Artefact, source: Source, entry: dict[str, Any] | None) -> Iterator[str]:
@@ -77,7 +77,7 @@ def _tables(artefact: Artefact, source: Source, entry: dict[str, Any] | None) ->
         of = ""
         if source.committed and stamp:
             of = f", of results/{source.profile.name}/{name}.csv {stamp['result']['sha256'][:SHORT]}; {stamp['kept']}"
-        made = f", made {stamp['time']} at {_commit(stamp)}" if stamp else ""
+        made = f", made {_when(stamp)}" if stamp else ""
         yield f"{' '.join(filter(None, (_place(path), then[:SHORT])))}{of}{made}: {verdict}"
 
 
@@ -151,8 +151,9 @@ def _digest(path: Path) -> str | None:
     return sha256(path) if path.is_file() else None
 
 
-def _commit(stamp: dict[str, Any]) -> str:
-    return f"commit {(stamp.get('commit') or 'none')[:SHORT]}{' with changes' if stamp.get('dirty') else ''}"
+def _when(stamp: dict[str, Any]) -> str:
+    changes = " with changes" if stamp.get("dirty") else ""
+    return f"{stamp['time'][:16].replace('T', ' ')} at commit {(stamp.get('commit') or 'none')[:SHORT]}{changes}"
 
 
 def _place(path: Path) -> str:
