@@ -15,7 +15,7 @@ RUN = "A/seed0/seal"
 
 
 @pytest.fixture
-def drawn(drawn, tmp_path, monkeypatch):
+def drawn(home, tmp_path, monkeypatch):
     """T51 drawn, with what its results came from: pairs, tokens, a run and one of changed settings."""
     monkeypatch.setattr(sources, "REFERENCE", tmp_path / "reference")
     write_json(paths.pairs("demo") / "pairs.json", {"key": "p" * 64})
