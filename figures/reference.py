@@ -70,11 +70,11 @@ def save(profile: Profile) -> Path:
             f"{source.folder} holds no result", expected="its tidy tables", do=f"make figures PROFILE={profile.name}"
         )
     folder = Source(profile, committed=True).folder
+    whole = {"profile": profile.name, "data": profile.label, **results.commit()}  # before a file here changes that
     with atomic(folder) as temporary:
         temporary.mkdir()
         tables = {name: _take(source, name, temporary / f"{name}.csv") for name in names}
-        whole = {"profile": profile.name, "data": profile.label, **results.commit(), "tables": tables}
-        write_json(temporary / "manifest.json", whole)
+        write_json(temporary / "manifest.json", whole | {"tables": tables})
     return folder
 
 
