@@ -138,7 +138,8 @@ def _draw_bars(axes: "Axes", table: "pd.DataFrame", count: str, unit: str, origi
     if len(totals) >= 7 and left[:5].max() > 0.6 * left.max():
         axes.set_xlim(0, 1.5 * left.max())
     axes.set_ylim(len(totals) - 0.5 - max(len(totals), 7), len(totals) - 0.4)
-    axes.legend(loc="lower right", title=f"{len(table):,} samples, {everything:,} {unit}", title_fontsize=6)
+    number = table["samples"].sum() if "samples" in table else len(table)  # the reference has counts alone
+    axes.legend(loc="lower right", title=f"{number:,} samples, {everything:,} {unit}", title_fontsize=6)
     panel_title(axes, "B", f"Pairs by organ and disease state ({origin})")
 
 

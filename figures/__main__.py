@@ -1,10 +1,11 @@
-"""`python -m figures`: draw, what is drawn and what is not, take the results as the reference."""
+"""`python -m figures`: draw, what is drawn and what is not, where it comes from, take results as the reference."""
 
 import argparse
 import sys
 from collections.abc import Sequence
 
-from figures import draw, reference
+from figures import draw, reference, trace
+from figures.sources import Source
 from seal import profiles
 from seal.errors import run_command
 
@@ -13,27 +14,45 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m figures", description="Figures and tables of the SEAL companion")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     drawing = commands.add_parser("draw", help="draw from the profile's results into figures/PROFILE/")
-    commands.add_parser("status", help="which figures and tables are drawn, stale, or missing and why")
-    commands.add_parser("reference", help="take a profile's results as its reference")
+    tracing = commands.add_parser("trace", help="the way from a figure or table to its results, runs and settings")
+    status = commands.add_parser("status", help="which figures and tables are drawn, stale, or missing and why")
+    taking = commands.add_parser("reference", help="take a profile's results as its reference, to be committed")
     for command in commands.choices.values():
         command.add_argument("--profile", default="demo", help="demo (default), her2st or maple")
     drawing.add_argument("ids", nargs="*", metavar="ID", help="such as F3 T19; default: all that can be drawn")
+    drawing.add_argument("--reference", action="store_true", help="from the committed results: nothing has to be run")
+    tracing.add_argument("id", metavar="ID", help="such as F3 or T19")
+    for command, function in ((drawing, _draw), (tracing, _trace), (status, _status), (taking, _reference)):
+        command.set_defaults(run=function)
     return parser
 
 
-def _draw_or_list(arguments: argparse.Namespace) -> None:
+def _draw(arguments: argparse.Namespace) -> None:
     profile = profiles.get(arguments.profile)
-    if arguments.command == "draw":
-        print(*draw.draw(profile, arguments.ids or None), sep="\n")
-    elif arguments.command == "status":
-        print(draw.status_text(profile), end="")
-    else:
-        print(reference.save(profile))
+    for path in draw.draw(profile, arguments.ids or None, arguments.reference):
+        print(path)
+    if arguments.reference and not arguments.ids:
+        print(draw.lacking_text(Source(profile, committed=True)), end="")
+
+
+def _trace(arguments: argparse.Namespace) -> None:
+    print(trace.trace(profiles.get(arguments.profile), arguments.id), end="")
+
+
+def _status(arguments: argparse.Namespace) -> None:
+    print(draw.status_text(profiles.get(arguments.profile)), end="")
+
+
+def _reference(arguments: argparse.Namespace) -> None:
+    profile = profiles.get(arguments.profile)
+    print(reference.save(profile))
+    print(draw.lacking_text(Source(profile, committed=True)), end="")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit status."""
-    return run_command(_draw_or_list, _parser().parse_args(arguments))
+    given = _parser().parse_args(arguments)
+    return run_command(given.run, given)
 
 
 if __name__ == "__main__":

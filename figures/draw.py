@@ -1,7 +1,7 @@
 """The register of figures and tables; which are drawn, which are stale, and drawing them with their stamp.
 
-All are drawn from results/PROFILE/ alone and written to figures/PROFILE/, where manifest.json says of each
-where it comes from.
+All are drawn from results/PROFILE/ alone, or from the committed reference in its place, and written to
+figures/PROFILE/, where manifest.json says of each where it comes from.
 """
 
 import csv
@@ -12,9 +12,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from figures.sources import Source
 from figures.write import write_figure, write_table
 from seal import paths, results
-from seal.errors import SealError
+from seal.errors import SealError, suggest
 from seal.files import digest, read_json, sha256, write_json
 from seal.profiles import PROFILES, Profile
 
@@ -139,48 +140,63 @@ def manifest(profile: Profile) -> dict[str, Any]:
     return read_json(path)["artefacts"] if path.is_file() else {}
 
 
-def _inputs(artefact: Artefact, profile: Profile) -> tuple[str, ...]:
-    """The results it is drawn from: the preferred one if it is there."""
-    if artefact.instead and results.result_path(profile, artefact.instead).is_file():
-        return (artefact.instead,)
-    return artefact.results
+def inputs_of(artefact: Artefact, source: Source) -> tuple[str, ...]:
+    """The tables it is drawn from: the preferred one if it is there."""
+    return (artefact.instead,) if artefact.instead and source.has(artefact.instead) else artefact.results
 
 
-def _obstacle(artefact: Artefact, profile: Profile) -> str:
+def obstacle(artefact: Artefact, source: Source) -> str:
     """Why it cannot be drawn now; empty if it can."""
-    if profile.name not in artefact.profiles:
-        return f"profile {profile.name} cannot produce it, {' and '.join(artefact.profiles)} can: {artefact.lacks}"
+    name = source.profile.name
+    if name not in artefact.profiles:
+        return f"profile {name} cannot produce it, {' and '.join(artefact.profiles)} can: {artefact.lacks}"
     if not artefact.draw:
         return artefact.lacks
-    lacking = [r for r in _inputs(artefact, profile) if not results.result_path(profile, r).is_file()]
-    notebooks = ", ".join(sorted({results.RESULTS[name].notebook for name in lacking}))
-    return f"{', '.join(f'{name}.csv' for name in lacking)} missing: run notebook {notebooks}" if lacking else ""
+    lacking = [table for table in inputs_of(artefact, source) if not source.has(table)]
+    notebooks = ", ".join(sorted({results.RESULTS[table].notebook for table in lacking}))
+    missing = "not in the reference" if source.committed else "missing"
+    return f"{', '.join(f'{table}.csv' for table in lacking)} {missing}: run notebook {notebooks}" if lacking else ""
+
+
+def source_of(artefact: Artefact, profile: Profile, entry: dict[str, Any] | None) -> Source:
+    """What an artefact was drawn from, as its entry says; without an entry, what it can be drawn from."""
+    run, committed = Source(profile), Source(profile, committed=True)
+    if entry:
+        return committed if entry.get("source") == committed.word else run
+    return committed if obstacle(artefact, run) and not obstacle(artefact, committed) else run
 
 
 def status(profile: Profile) -> list[State]:
     """Say of every artefact whether it is drawn, stale or not there yet, and why, in the register's order."""
     entries = manifest(profile)
-    return [_state(artefact, profile, entries.get(artefact.id)) for artefact in REGISTER.values()]
+    return [state_of(artefact, profile, entries.get(artefact.id)) for artefact in REGISTER.values()]
 
 
-def _state(artefact: Artefact, profile: Profile, entry: dict[str, Any] | None) -> State:
-    obstacle = _obstacle(artefact, profile)
+def state_of(artefact: Artefact, profile: Profile, entry: dict[str, Any] | None) -> State:
+    """Say of one artefact, with its entry in the manifest, whether it is drawn, stale or not there yet, and why."""
+    run = Source(profile)
     if entry is None:
-        return State(artefact.id, MISSING, obstacle or f"its results are there: run notebook {DRAWING_NOTEBOOK}")
-    if obstacle:
-        return State(artefact.id, STALE, f"drawn earlier, but now {obstacle}")
-    if reasons := _changes(artefact, profile, entry):
-        return State(artefact.id, STALE, f"{', '.join(reasons)}: run notebook {DRAWING_NOTEBOOK}")
-    part = artefact.panels != artefact.drawn
-    return State(artefact.id, DRAWN, f"panels {artefact.drawn} of {artefact.panels}" if part else "")
+        why = obstacle(artefact, run) or f"its results are there: run notebook {DRAWING_NOTEBOOK}"
+        return State(artefact.id, MISSING, why)
+    source = source_of(artefact, profile, entry)
+    if why := obstacle(artefact, source):
+        return State(artefact.id, STALE, f"drawn earlier, but now {why}")
+    reasons = _changes(artefact, source, entry)
+    if source.committed and not obstacle(artefact, run):
+        reasons.append("drawn from the reference, but results are there now")
+    if reasons:
+        again = "draw it with --reference" if obstacle(artefact, run) else f"run notebook {DRAWING_NOTEBOOK}"
+        return State(artefact.id, STALE, f"{', '.join(reasons)}: {again}")
+    notes = [f"panels {artefact.drawn} of {artefact.panels}"] if artefact.panels != artefact.drawn else []
+    return State(artefact.id, DRAWN, ", ".join([*notes, "from the reference"] if source.committed else notes))
 
 
-def _changes(artefact: Artefact, profile: Profile, entry: dict[str, Any]) -> list[str]:
+def _changes(artefact: Artefact, source: Source, entry: dict[str, Any]) -> list[str]:
     """What differs from when it was drawn: its inputs, its files, its row of the register, the code's version."""
-    present = {name: sha256(results.result_path(profile, name)) for name in _inputs(artefact, profile)}
-    used = {name: source["sha256"] for name, source in entry["inputs"].items()}
+    present = {name: sha256(source.path(name)) for name in inputs_of(artefact, source)}
+    used = {name: table["sha256"] for name, table in entry["inputs"].items()}
     reasons = [f"{n}.csv has changed" for n in sorted(present.keys() | used.keys()) if present.get(n) != used.get(n)]
-    folder = paths.figures(profile.name)
+    folder = paths.figures(source.profile.name)
     reasons += [f"{name} is gone" for name in entry["files"] if not (folder / name).is_file()]
     if entry.get("row") != digest(asdict(artefact)):
         reasons.append("its row of register.csv has changed")
@@ -195,13 +211,28 @@ def status_text(profile: Profile) -> str:
     counts = ", ".join(f"{sum(s.state == kind for s in states)} {kind}" for kind in (DRAWN, STALE, MISSING))
     lines = [f"profile {profile.name} ({profile.label}): {counts}, of {len(states)}"]
     for kind in (DRAWN, STALE, MISSING):
-        reasons: dict[str, list[str]] = {}
-        for state in states:
-            if state.state == kind:
-                reasons.setdefault(state.why, []).append(state.id)
-        lines += ["", kind] if reasons else []
-        lines += [f"  {ranges(ids)}{': ' if why else ''}{why}" for why, ids in reasons.items()]
+        chosen = [state for state in states if state.state == kind]
+        lines += ["", kind, *_grouped(chosen)] if chosen else []
+    committed = Source(profile, committed=True)
+    if ids := [s.id for s in states if s.state == MISSING and not obstacle(REGISTER[s.id], committed)]:
+        command = f"python -m figures draw --profile {profile.name} --reference"
+        lines += ["", f"{ranges(ids)} can be drawn from committed results, without a run: {command}"]
     return "\n".join(lines) + "\n"
+
+
+def lacking_text(source: Source) -> str:
+    """What a profile can draw, but not from this source, with the reasons; empty if there is nothing."""
+    able = [a for a in REGISTER.values() if a.draw and source.profile.name in a.profiles]
+    lines = _grouped([State(a.id, MISSING, why) for a in able if (why := obstacle(a, source))])
+    return "\n".join([f"the {source.word} is not enough for", *lines]) + "\n" if lines else ""
+
+
+def _grouped(states: list[State]) -> list[str]:
+    """A line a reason, with the artefacts that it holds for."""
+    reasons: dict[str, list[str]] = {}
+    for state in states:
+        reasons.setdefault(state.why, []).append(state.id)
+    return [f"  {ranges(ids)}{': ' if why else ''}{why}" for why, ids in reasons.items()]
 
 
 def ranges(ids: list[str]) -> str:
@@ -216,13 +247,15 @@ def ranges(ids: list[str]) -> str:
 # --- drawing ----------------------------------------------------------------------------------------------
 
 
-def draw(profile: Profile, ids: Iterable[str] | None = None) -> list[Path]:
+def draw(profile: Profile, ids: Iterable[str] | None = None, committed: bool = False) -> list[Path]:
     """Draw artefacts from the profile's results.
 
     Parameters
     ----------
     ids
         Which; by default all that can be drawn, and then files of those that no longer can are removed.
+    committed
+        Draw from the committed reference instead, for which nothing has to be run.
 
     Returns
     -------
@@ -231,56 +264,74 @@ def draw(profile: Profile, ids: Iterable[str] | None = None) -> list[Path]:
     Raises
     ------
     SealError
-        An id does not exist or cannot be drawn (the error says why), or a result is damaged.
+        An id does not exist or cannot be drawn (the error says why), or a table is damaged.
     """
+    source = Source(profile, committed)
     if ids is not None:
-        chosen = [_drawable(id, profile) for id in ids]
+        chosen = [_drawable(id, source) for id in ids]
     else:
-        chosen = [a for a in REGISTER.values() if not _obstacle(a, profile)]
-        for id in manifest(profile).keys() - {a.id for a in chosen}:
-            _forget(profile, id)
+        chosen = [a for a in REGISTER.values() if not obstacle(a, source)]
+        kept = {a.id for a in chosen}
+        for id, entry in manifest(profile).items():
+            if id not in kept and (not committed or entry.get("source") == source.word):
+                _forget(profile, id)
     base, written = results.stamp(profile, {}), []
     for artefact in chosen:
-        names = _inputs(artefact, profile)
-        frames = {name: results.read_result(profile, name) for name in names}
+        names = inputs_of(artefact, source)
+        frames = {name: source.read(name) for name in names}
         stamp = base | {
             "artefact": artefact.id,
             "data": results.data_label(profile, names),
-            "inputs": {name: _origin(profile, name) for name in names},
+            "source": source.word,
+            "inputs": {name: _origin(source, name) for name in names},
             "row": digest(asdict(artefact)),
             "version": VERSION,
         }
+        if committed:
+            stamp["reference"] = {key: source.manifest.get(key) for key in ("commit", "dirty")}
         drawn = artefact.function()(**frames, **dict(option.split("=") for option in artefact.options))
         write = write_figure if artefact.kind == "figure" else write_table
         title, files = write(drawn, artefact.id, artefact.title, artefact.caption, stamp)
-        _record(profile, artefact, title, files, stamp)
+        _record(source, artefact, title, files, stamp)
         written += files
     return written
 
 
-def _drawable(id: str, profile: Profile) -> Artefact:
+def find(id: str) -> Artefact:
+    """Find an artefact of the register; the error names those that may have been meant."""
     if id not in REGISTER:
-        raise SealError(f"unknown artefact {id!r}", expected=ranges(list(REGISTER)), do="see `make status`")
-    if obstacle := _obstacle(REGISTER[id], profile):
-        what = f"{id} cannot be drawn in profile {profile.name}: {obstacle}"
-        raise SealError(what, expected="results that it can be drawn from", do="see `make status`")
+        like = ranges([other for other in REGISTER if other[0] == id[:1].upper()])
+        do = suggest(id.upper(), REGISTER) or (f"choose one of {like}" if like else "see `make status`")
+        raise SealError(f"unknown artefact {id!r}", expected=ranges(list(REGISTER)), do=do)
     return REGISTER[id]
 
 
-def _origin(profile: Profile, name: str) -> dict[str, Any]:
-    stamp = results.read_stamp(profile, name)
-    return {"sha256": sha256(results.result_path(profile, name)), **{k: stamp.get(k) for k in ("time", "commit")}}
+def _drawable(id: str, source: Source) -> Artefact:
+    if why := obstacle(find(id), source):
+        what = f"{id} cannot be drawn in profile {source.profile.name}: {why}"
+        raise SealError(what, expected=f"{source.word} that it can be drawn from", do="see `make status`")
+    return REGISTER[id]
 
 
-def _record(profile: Profile, artefact: Artefact, title: str, files: list[Path], stamp: dict[str, Any]) -> None:
-    folder = paths.figures(profile.name)
+def _origin(source: Source, name: str) -> dict[str, Any]:
+    """Of a table: its digest, and who made it from what; of a reference, the result that it was taken from too."""
+    stamp = source.stamp(name)
+    said = {key: stamp[key] for key in ("time", "commit", "dirty", "result", "kept") if key in stamp}
+    made = {"notebook": results.RESULTS[name].notebook, "made_from": stamp.get("inputs", {})}
+    return {"sha256": sha256(source.path(name)), **said, **made}
+
+
+def _record(source: Source, artefact: Artefact, title: str, files: list[Path], stamp: dict[str, Any]) -> None:
+    profile, folder = source.profile, paths.figures(source.profile.name)
     entry = {
         "title": title,
         "caption": artefact.caption,
         "caption_source": artefact.caption_source,
         "panels": artefact.drawn,
+        "function": f"figures.{artefact.draw}",
         "files": {path.relative_to(folder).as_posix(): sha256(path) for path in files},
         **stamp,
+        "runs": {run: key for name in stamp["inputs"] for run, key in source.runs(name).items()},
     }
     _save(profile, manifest(profile) | {artefact.id: entry})
 

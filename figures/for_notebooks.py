@@ -1,12 +1,14 @@
-"""Pictures for the notebooks: tissue with its spots, patches, embeddings in two dimensions, curves, a waterfall."""
+"""What only notebooks show: tissue, patches, embeddings, curves, a waterfall; what is drawn, with its caption."""
 
 import inspect
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from figures import draw
 from figures.E4_maps import draw_scale, draw_spots
 from figures.E5_ablations import TERMS
 from figures.style import (
@@ -24,6 +26,7 @@ from figures.style import (
     plain,
     style,
 )
+from seal import paths
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,8 +34,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from seal.profiles import Profile
+
 OTHERS = "others"
 MARKERS = ("o", "^", "s")
+WHOLE, HEAD = 8, 5  # rows: tables up to so many are shown whole, of longer ones the first
 
 
 @style()
@@ -244,3 +250,39 @@ def show_source(thing: Callable[..., Any]) -> "Code":
     from IPython.display import Code
 
     return Code(textwrap.dedent(inspect.getsource(thing)), language="python")
+
+
+def show_drawn(profile: "Profile", kind: str) -> None:
+    """Show each figure, or the first rows of each table, that is drawn: in order, with number, caption and whose data.
+
+    Parameters
+    ----------
+    kind
+        "figure" or "table".
+    """
+    from IPython.display import Markdown, display
+    from PIL import Image
+
+    folder = paths.figures(profile.name)
+    for id, entry in draw.manifest(profile).items():
+        if draw.REGISTER[id].kind == kind == "table":
+            display(Markdown(table_head(folder / "tables" / f"{id}.md", f"figures/{profile.name}/tables/{id}.csv")))
+        elif draw.REGISTER[id].kind == kind:
+            display(Markdown(f"#### {id} {entry['title']} ({entry['data']})\n\n{entry['caption']}"))
+            display(Image.open(folder / f"{id}.png").reduce(2).quantize(128))  # a small copy, for the notebook
+
+
+def table_head(path: Path, csv: str) -> str:
+    """Cut a table's Markdown, as `figures.write` has it, to its first rows, and say where the others are.
+
+    Parameters
+    ----------
+    csv
+        Where the whole table lies, as a reader is told.
+    """
+    data, _, title, _, *lines = path.read_text(encoding="utf-8").splitlines()
+    rows = [i for i, line in enumerate(lines) if line.startswith("| ")][2:]  # without the names and the rule
+    if len(rows) > WHOLE:
+        lines[rows[HEAD] : rows[-1] + 1] = ["", f"*{len(rows) - HEAD} more rows: {csv}*"]
+    kept = [line for line in lines if not line.startswith(("<sub>", "<!--"))]  # the stamp is in the manifest too
+    return "\n".join([f"##{title} ({data.split('**')[1]})", "", *kept])

@@ -1,36 +1,102 @@
-"""Reference values: what a profile gave when it was last committed, and how far another machine may be from it."""
+"""The reference: a profile's results as they were last committed, rounded; how far another machine may be from it."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from seal import paths, results
+from figures.sources import Source
+from seal import results
 from seal.errors import SealError
-from seal.files import atomic
+from seal.files import atomic, sha256, write_json
 from seal.profiles import Profile
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 RESULT = "patch_level_summary"
-BESIDE = "ablations"  # committed too, to be read; a single seed is too few to hold other machines to it
 # In mean PCC. CPUs differ in the last bits of a sum, training multiplies such differences: our choice.
 TOLERANCE = 0.03
+DECIMALS = 6  # of numbers below 0.1, as many significant digits: tables show three, and rounding twice would show
+PIXELS = {"maps": ["x", "y"]}  # places, in whole pixels
+# Rows of HEST-1k's table (CC BY-NC-SA 4.0) and expression of its samples: not ours to hand on.
+WITHHELD = {"maple": ("samples", "maps")}
 _KEYS = ["method", "organ", "metric"]
-_BESIDE = ["table", "label", "mean", "low", "high", "difference", "difference_low", "difference_high"]
 
 
-def path(profile: Profile) -> Path:
-    """The committed reference of a profile."""
-    return paths.PROJECT / "figures" / "reference" / profile.name / f"{RESULT}.csv"
+def _first_sections(maps: "pd.DataFrame") -> "pd.DataFrame":
+    return maps[maps["sample"].isin(maps.drop_duplicates("fold")["sample"])]
+
+
+def _by_epoch(curves: "pd.DataFrame") -> "pd.DataFrame":
+    keys = [column for column in curves if column not in ("step", "value")]
+    means = curves.groupby(keys, sort=False, dropna=False).agg(step=("step", "max"), value=("value", "mean"))
+    return means.reset_index()[list(curves)]
+
+
+def _two_methods(genes: "pd.DataFrame") -> "pd.DataFrame":
+    return genes[genes["kind"].isin(["encoder", "adapted"]) & (genes["metric"] == "pcc")]
+
+
+def _counts(samples: "pd.DataFrame") -> "pd.DataFrame":
+    counted = samples.groupby(["organ", "disease_state"]).agg(samples=("id", "size"), spots=("spots", "sum"))
+    return counted.reset_index()
+
+
+# What is kept of large tables, and of those that are not ours to hand on; what is drawn from them is the same.
+THINNED: dict[str, tuple[Callable[["pd.DataFrame"], "pd.DataFrame"], str]] = {
+    "maps": (_first_sections, "the first section of each fold, as E4 draws"),
+    "training_curves": (_by_epoch, "means over the steps of an epoch, as E5 draws"),
+    "patch_level_genes": (_two_methods, "the frozen encoder and SEAL, as T20 has"),
+    "hest_metadata": (_counts, "counts by organ and disease state, as F1 draws; no row of HEST-1k's table"),
+}
 
 
 def save(profile: Profile) -> Path:
-    """Take the profile's present results as the reference, rounded to four decimals."""
-    summary, ablations = results.read_result(profile, RESULT), results.read_result(profile, BESIDE)
-    tables = {
-        path(profile): summary[[*_KEYS, "mean", "difference"]],
-        path(profile).with_name(f"{BESIDE}.csv"): ablations.loc[ablations["organ"] == "all", _BESIDE],
-    }
-    for file, table in tables.items():
-        with atomic(file) as temporary:
-            table.round(4).to_csv(temporary, index=False)
-    return path(profile)
+    """Take the profile's present results as its reference; what was there before goes.
+
+    Returns
+    -------
+    The folder: a csv a table, and manifest.json, which says where each comes from and what is kept of it.
+
+    Raises
+    ------
+    SealError
+        There is no result, or one of them is damaged.
+    """
+    source, withheld = Source(profile), WITHHELD.get(profile.name, ())
+    names = [name for name in results.RESULTS if source.has(name) and name not in withheld]
+    if not names:
+        raise SealError(
+            f"{source.folder} holds no result", expected="its tidy tables", do=f"make figures PROFILE={profile.name}"
+        )
+    folder = Source(profile, committed=True).folder
+    whole = {"profile": profile.name, "data": profile.label, **results.commit()}  # before a file here changes that
+    with atomic(folder) as temporary:
+        temporary.mkdir()
+        tables = {name: _take(source, name, temporary / f"{name}.csv") for name in names}
+        write_json(temporary / "manifest.json", whole | {"tables": tables})
+    return folder
+
+
+def _take(source: Source, name: str, file: Path) -> dict[str, Any]:
+    """Write a table, rounded and thinned; its entry in the manifest."""
+    frame, stamp, kept = source.read(name), source.stamp(name), "all rows"
+    if name in THINNED:
+        thin, kept = THINNED[name]
+        frame = thin(frame)
+    _rounded(frame, PIXELS.get(name, [])).to_csv(file, index=False)
+    of = {"result": {"sha256": stamp.get("sha256"), "rows": stamp.get("rows")}, "kept": kept}
+    return stamp | of | {"sha256": sha256(file), "rows": len(frame), "runs": source.runs(name)}
+
+
+def _rounded(frame: "pd.DataFrame", whole: list[str]) -> "pd.DataFrame":
+    """Numbers to six decimals, small ones to six significant digits; the columns `whole` to integers."""
+    rounded = {name: frame[name].round().astype(int) for name in whole}
+    for name, column in frame.items():
+        if column.dtype.kind == "f" and name not in whole:
+            small = column.abs() < 0.1
+            rounded[name] = column.round(DECIMALS).mask(small, column.map(lambda v: float(f"{v:.{DECIMALS}g}")))
+    return frame.assign(**rounded)
 
 
 def verdict(profile: Profile) -> str:
@@ -43,13 +109,14 @@ def verdict(profile: Profile) -> str:
     """
     import pandas as pd
 
-    if not path(profile).is_file():
+    path = Source(profile, committed=True).path(RESULT)
+    if not path.is_file():
         return f"profile {profile.name} has no reference"
     new = results.read_result(profile, RESULT).set_index(_KEYS)["mean"]
-    old = pd.read_csv(path(profile)).set_index(_KEYS)["mean"]
+    old = pd.read_csv(path).set_index(_KEYS)["mean"]
     if odd := sorted(set(new.index) ^ set(old.index)):
         raise SealError(
-            f"{path(profile)} and the results differ in {odd[0]}",
+            f"{path} and the results differ in {odd[0]}",
             expected="the same methods and organs",
             do="if the change is meant, run make reference and say why in the commit",
         )

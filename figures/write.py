@@ -56,8 +56,9 @@ def write_table(
 
 
 def _text(stamp: dict[str, Any]) -> str:
-    """The stamp as it goes into files: without the time, so that equal inputs give equal files."""
-    return json.dumps({k: v for k, v in stamp.items() if k != "time"}, sort_keys=True)
+    """The stamp as it goes into files: of inputs the digest, and no time, so that equal inputs give equal files."""
+    inputs = {name: {"sha256": table["sha256"]} for name, table in stamp["inputs"].items()}
+    return json.dumps({k: v for k, v in stamp.items() if k != "time"} | {"inputs": inputs}, sort_keys=True)
 
 
 def _short(stamp: dict[str, Any]) -> str:
