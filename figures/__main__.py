@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from figures import draw, reference, trace
+from figures import draw, readme, reference, trace
 from figures.sources import Source
 from seal import profiles
 from seal.errors import run_command
@@ -17,12 +17,14 @@ def _parser() -> argparse.ArgumentParser:
     tracing = commands.add_parser("trace", help="the way from a figure or table to its results, runs and settings")
     status = commands.add_parser("status", help="which figures and tables are drawn, stale, or missing and why")
     taking = commands.add_parser("reference", help="take a profile's results as its reference, to be committed")
-    for command in commands.choices.values():
+    stating = commands.add_parser("readme", help="write the README's table of results from the references")
+    for command in (drawing, tracing, status, taking):
         command.add_argument("--profile", default="demo", help="demo (default), her2st or maple")
     drawing.add_argument("ids", nargs="*", metavar="ID", help="such as F3 T19; default: all that can be drawn")
     drawing.add_argument("--reference", action="store_true", help="from the committed results: nothing has to be run")
     tracing.add_argument("id", metavar="ID", help="such as F3 or T19")
-    for command, function in ((drawing, _draw), (tracing, _trace), (status, _status), (taking, _reference)):
+    functions = (_draw, _trace, _status, _reference, _readme)
+    for command, function in zip((drawing, tracing, status, taking, stating), functions, strict=True):
         command.set_defaults(run=function)
     return parser
 
@@ -47,6 +49,10 @@ def _reference(arguments: argparse.Namespace) -> None:
     profile = profiles.get(arguments.profile)
     print(reference.save(profile))
     print(draw.lacking_text(Source(profile, committed=True)), end="")
+
+
+def _readme(_: argparse.Namespace) -> None:
+    print(readme.write())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,67 @@
+"""The results that the README states: five rows, written from the committed reference, never typed."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from figures.markdown import interval_text, table_text
+from figures.reference import RESULT
+from figures.sources import Source
+from seal import paths, profiles
+from seal.errors import SealError
+from seal.files import atomic
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+README = paths.PROJECT / "README.md"
+BEGIN, END = "<!-- results: written by `python -m figures readme` -->\n", "<!-- end of results -->\n"
+METHODS = {
+    "frozen": "frozen encoder",
+    "seal": "SEAL",
+    "seal_shuffled": "SEAL on shuffled pairs",
+    "random": "random weights",
+    "oracle": "oracle, which knows the truth",
+}
+
+
+def results_table() -> str:
+    """Give the five methods with their intervals on simulated and on real tissue, as Markdown.
+
+    Raises
+    ------
+    SealError
+        A profile's reference holds no summary.
+    """
+    import pandas as pd
+
+    columns = {"": list(METHODS.values())}
+    for name in ("demo", "her2st"):
+        profile = profiles.get(name)
+        means = Source(profile, committed=True).read(RESULT)
+        means = means[(means["organ"] == "all") & (means["metric"] == "pcc")].set_index("method").reindex(METHODS)
+        columns[f"{name}, {profile.label}"] = _intervals(means[["mean", "low", "high"]], "")
+        differences = means[["difference", "difference_low", "difference_high"]]
+        columns[f"{name} minus frozen"] = _intervals(differences.drop("frozen").reindex(METHODS), "+")
+    return table_text(pd.DataFrame(columns))
+
+
+def _intervals(numbers: "pd.DataFrame", sign: str) -> list[str]:
+    rows = numbers.itertuples(index=False)
+    return ["" if value != value else interval_text(value, low, high, sign) for value, low, high in rows]
+
+
+def write(path: Path = README) -> Path:
+    """Put the table between the README's two marks.
+
+    Raises
+    ------
+    SealError
+        A mark is missing.
+    """
+    head, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not (begin and end):
+        raise SealError(f"{path} lacks a mark", expected=f"{BEGIN.strip()} and {END.strip()}", do="put both back")
+    with atomic(path) as temporary:
+        temporary.write_text(f"{head}{BEGIN}\n{results_table()}\n{END}{tail}", encoding="utf-8")
+    return path
