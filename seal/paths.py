@@ -1,4 +1,4 @@
-"""Where everything lives: all of it in one folder, `home()`, that SEAL_HOME names; never beside an installed package."""
+"""Where everything lives: all of it in one folder, `home()`, which SEAL_HOME names; never in site-packages."""
 
 import os
 from pathlib import Path
