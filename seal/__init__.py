@@ -4,7 +4,7 @@
     >>> profile = seal.profile("demo")
     >>> model, transform = seal.load("folder")  # a trained encoder, see seal.export.save
 
-Submodules load on demand: `seal.data`, `seal.models`, `seal.train.runs`, `seal.evaluate`, `figures.draw`.
+Submodules load on demand: `seal.data`, `seal.models`, `seal.train.runs`, `seal.embed`, `seal.evaluate`.
 """
 
 import os

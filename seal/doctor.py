@@ -86,7 +86,8 @@ def _list_missing_packages() -> list[str]:
     if not path.is_file():
         return []
     project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
-    lines = [*project["dependencies"], *project["optional-dependencies"]["notebooks"]]
+    extras = project["optional-dependencies"]
+    lines = [*project["dependencies"], *extras["data"], *extras["notebooks"]]
     names = [re.split(r"[^\w.-]", line)[0] for line in lines]
     return [name for name in names if not any(metadata.distributions(name=name))]
 

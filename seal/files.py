@@ -54,6 +54,7 @@ def atomic(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}.part{path.suffix}")
     try:
         yield temporary
+        _open_to_readers(temporary)
         swap(temporary, path)
     except OSError as error:
         # all else is of what the block reads (h5py and Pillow raise OSError for corrupt input): not ours to explain
@@ -63,6 +64,18 @@ def atomic(path: Path) -> Iterator[Path]:
         raise
     finally:
         _remove(temporary)
+
+
+def _open_to_readers(path: Path) -> None:
+    """Give files the mode that the umask gives: safetensors writes its own for the owner alone, whatever the umask."""
+    private = [file for file in (path, *path.rglob("*")) if file.is_file() and file.stat().st_mode & 0o777 == 0o600]
+    if private:
+        probe = path.with_name(f"{path.stem}.mode.part")
+        probe.touch()  # the umask itself can only be read by setting it, which other threads would feel
+        mode = probe.stat().st_mode & 0o777
+        probe.unlink()
+        for file in private:
+            file.chmod(mode)
 
 
 def _remove(path: Path) -> None:

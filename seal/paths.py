@@ -1,23 +1,29 @@
-"""Where everything lives: all of it under the project's root, or under SEAL_HOME; relative ones start at the root."""
+"""Where everything lives: all of it in one folder, `home()`, which SEAL_HOME names; never in site-packages."""
 
 import os
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
+CLONE = (PROJECT / "requirements.lock").is_file()  # else what lies above the package is the user's site-packages
+START = PROJECT if CLONE else Path.cwd()  # where relative places start; a later chdir moves nothing
 
 
 def home() -> Path:
-    """The folder that holds data/, runs/, results/ and figures/: SEAL_HOME, or the project's root."""
-    return (given("SEAL_HOME") or PROJECT).resolve()
+    """The folder that holds data/, runs/, results/ and figures/: SEAL_HOME.
+
+    Without it the project's root, or of an installed package seal_home/ in the folder where Python was started.
+    """
+    return (given("SEAL_HOME") or (START if CLONE else START / "seal_home")).resolve()
 
 
 def given(variable: str) -> Path | None:
     """Read a place that a variable of the environment names, None if it does not.
 
-    A relative one starts at the project's root, wherever the process runs: a shell, a notebook and make mean the same.
+    In a clone a relative one starts at the project's root, wherever the process runs: a shell, a notebook and make
+    mean the same.
     """
     text = os.environ.get(variable)
-    return PROJECT / Path(text).expanduser() if text else None
+    return START / Path(text).expanduser() if text else None
 
 
 def downloads() -> Path:

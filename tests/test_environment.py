@@ -122,6 +122,14 @@ def test_lock_satisfies_pyproject(python, platform):
         assert wanted.specifier.contains(pinned[name]), f"{wanted}, but the lock has {pinned[name]}: make lock"
 
 
+def test_installing_asks_for_ranges_and_reproducing_for_pins():
+    """A package that pins can be installed beside no other; each range has a lower bound, which was tried."""
+    for wanted in DECLARED:
+        operators = {specifier.operator for specifier in wanted.specifier}
+        assert ">=" in operators, str(wanted)
+        assert operators <= {">=", "<", "!="}, str(wanted)
+
+
 def test_lock_is_complete():
     """What the installed packages require is pinned too: the lock is installed without resolving anything."""
     pinned = {canonicalize_name(line.name) for line in LOCK}

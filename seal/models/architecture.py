@@ -26,11 +26,11 @@ def make_plain(spec: EncoderSpec, image_size: int, *, tiny: bool = False) -> nn.
     if spec.family == "transformers":
         from transformers import Dinov2Config, Dinov2Model, __version__
 
-        if int(__version__.split(".")[0]) < 5:
+        if tuple(map(int, __version__.split(".")[:2])) < (5, 18):
             raise SealError(
                 f"transformers {__version__} names the layers of {spec.label} otherwise",
-                expected="transformers 5 or newer",
-                do="pip install 'transformers>=5'; a model that seal.export saved opens in AutoModel of either",
+                expected="transformers 5.18 or newer",
+                do="pip install 'transformers>=5.18'; a model that seal.export saved opens in AutoModel of either",
             )
         return Dinov2Model(
             Dinov2Config(

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from seal import files
 from seal.errors import SealError
@@ -48,6 +50,26 @@ def test_folder_replaces_folder_as_a_whole(tmp_path):
         temporary.mkdir()
         (temporary / "new").touch()
     assert [p.name for p in folder.iterdir()] == ["new"]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o027, 0o077])
+def test_what_is_written_has_the_mode_that_the_umask_gives(tmp_path, umask):
+    """safetensors writes for the owner alone: a group could not read the weights that one of it trained."""
+    before = os.umask(umask)
+    try:
+        with atomic(tmp_path / "alone.safetensors") as temporary:
+            save_file({"w": torch.zeros(2)}, temporary)
+        with atomic(tmp_path / "folder") as temporary:
+            (temporary / "adapter").mkdir(parents=True)
+            save_file({"w": torch.zeros(2)}, temporary / "adapter" / "w.safetensors")
+            (temporary / "run.sh").touch(0o700)
+        write_json(tmp_path / "plain.json", 1)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*") if path.is_file()}
+    expected = 0o666 & ~umask
+    assert modes.pop("run.sh") == 0o700 & ~umask, "modes that a writer chose stay"
+    assert modes == dict.fromkeys(("alone.safetensors", "w.safetensors", "plain.json"), expected)
 
 
 def test_full_disk_names_the_file(tmp_path):
