@@ -44,9 +44,9 @@ class VisionEncoder(Shown, nn.Module):
         self._linears = [[names[module] for module in block.modules() if module in names] for block in self._blocks]
 
     def __str__(self) -> str:
-        trained, total = (sum(p.numel() for p in self.parameters() if p.requires_grad >= t) for t in (True, False))
+        total, trained = (sum(p.numel() for p in self.parameters() if p.requires_grad >= t) for t in (False, True))
         image = f"{self.spec.label}: image of {self.image_size} px -> {self.dim} numbers"
-        return f"{image}\n{self.spec.geometry}\n{trained:,} of {total:,} weights train"
+        return f"{image}\n{self.spec.geometry}\n{total:,} weights" + f", {trained:,} of them train" * (trained < total)
 
     @property
     def _vit(self) -> nn.Module:
