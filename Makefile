@@ -8,7 +8,7 @@ NOTEBOOKS := 00_overview 01_dataset 02_seal_omics 03_seal_vision 04_patch_level 
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help figures test check lint lab status lock notebooks reference clean FORCE
+.PHONY: help figures draw trace test check lint lab status lock notebooks reference clean FORCE
 
 # Notebooks run in their own folder: a path given relative to this one must hold there too.
 absolute = $(if $(filter /% ~%,$(firstword $(1))),$(1),$(CURDIR)/$(1))
@@ -36,6 +36,9 @@ export PYTHONWARNINGS := ignore::FutureWarning
 # The kernel of this environment, before any other "python3" that the user or a cluster registered.
 export JUPYTER_PREFER_ENV_PATH := 1
 unexport JUPYTER_PATH
+# A kernel logs errors only, not that it runs over unencrypted TCP; and it reads no startup files of the user's.
+export IPYTHONDIR := $(CURDIR)/build/ipython
+KERNELS := build/ipython/profile_default/ipython_kernel_config.py
 
 # ---- the environment -------------------------------------------------------------------------------------
 
@@ -68,8 +71,17 @@ help:  ## this page
 	@$(RIGHT_PYTHON)
 	@$(PYTHON) -m seal profiles
 
-figures: $(BUILD)/08_figures_and_tables.ipynb  ## train both stages, evaluate, draw: figures/PROFILE/
-	@echo "figures and tables: $(if $(SEAL_HOME),$(SEAL_HOME)/)figures/$(PROFILE)/; notebooks as run: $(BUILD)/"
+figures: $(BUILD)/.early $(BUILD)/08_figures_and_tables.ipynb  ## train both stages, evaluate, draw: figures/PROFILE/
+	@echo "done: figures and tables in $(HOME_)figures/$(PROFILE)/, the numbers they show in $(HOME_)results/$(PROFILE)/,"
+	@echo "  the notebooks as they ran in $(BUILD)/"
+	@echo "next: make lab reads and changes the notebooks; make trace ID=F3$(OF_PROFILE) says where a figure comes from"
+
+draw: | $(ENVIRONMENT)  ## every figure from the committed results, in a minute, without training
+	@$(DRAW) --profile $(PROFILE) --reference
+
+trace: | $(ENVIRONMENT)  ## from a figure or table back to what it was made of: make trace ID=F3
+	@$(if $(ID),$(PY) -m figures trace $(ID) --profile $(PROFILE),{ echo "trace needs the id of a figure or table"; \
+	echo "  expected: an id that make status lists"; echo "  what to do: for instance make trace ID=F3"; exit 2; } >&2)
 
 test: lint  ## lint, all tests, all notebooks in the demo profile
 	TQDM_DISABLE=1 $(PY) -m pytest notebooks --nbval-lax --nbval-current-env --nbval-cell-timeout=3000
@@ -85,9 +97,10 @@ lint: | $(ENVIRONMENT)
 	$(PY) -m ruff format --check .
 
 NEWS := @jupyterlab/apputils-extension:notification
-lab: | $(ENVIRONMENT)  ## the notebooks in JupyterLab
+lab: | $(ENVIRONMENT) $(KERNELS)  ## the notebooks in JupyterLab
 	@mkdir -p build/lab; echo '{"$(NEWS)": {"fetchNews": "false", "checkForUpdates": false}}' > build/lab/overrides.json
-	$(PY) -m jupyterlab --LabApp.app_settings_dir="$(CURDIR)/build/lab" $(LAB) notebooks/00_overview.ipynb
+	$(PY) -m jupyterlab --LabApp.app_settings_dir="$(CURDIR)/build/lab" \
+		--LabApp.default_url=/lab/tree/notebooks/00_overview.ipynb $(LAB)
 
 status: | $(ENVIRONMENT)  ## which figures and tables are drawn, stale, or missing and why
 	@$(PY) -m figures status --profile $(PROFILE)
@@ -155,7 +168,38 @@ $(STAMP):
 	@echo $(TORCH) > .venv/.torch
 	@echo '$(KEY)' > $@
 
-# ---- the notebooks ---------------------------------------------------------------------------------------
+# ---- what is said meanwhile ------------------------------------------------------------------------------
+
+HOME_ := $(if $(SEAL_HOME),$(SEAL_HOME)/)
+OF_PROFILE := $(if $(filter-out demo,$(PROFILE)), PROFILE=$(PROFILE))
+START := $(shell date +%s)
+TO_RUN := $(if $(filter figures,$(MAKECMDGOALS)),$(filter-out A1%,$(NOTEBOOKS)),$(NOTEBOOKS))
+# Seconds of a first run on two cores. Once a notebook has run here, build/PROFILE/.seconds says it better.
+TIMES_demo := 00_overview:15 01_dataset:60 02_seal_omics:60 03_seal_vision:150 04_patch_level:420 \
+  08_figures_and_tables:20 A1_simulated_atlas:160
+
+define PROGRESS
+function about(s) { return s < 100 ? s " s" : sprintf("%.0f min", s / 60) }
+BEGIN { n = split(times, pairs, " "); for (i = 1; i <= n; i++) { split(pairs[i], p, ":"); last[p[1]] = p[2] } }
+{ last[$$1] = $$2; ran[$$1] = 1 }
+END {
+  n = split(names, name, " ")
+  for (i = 1; i <= n; i++) {
+    if (name[i] == me) at = i
+    if (at && name[i] in last) left += last[name[i]]; else if (at) unknown = 1
+    if (at && !(name[i] in ran)) first = 1
+  }
+  rest = (unknown ? "more than " : "about ") about(left) " left, by " (first ? "times on two cores" : "the last run here")
+  if (!left) rest = "how long is not known: it has not run here yet in this profile"
+  printf "notebook %d of %d: %s%s; %s so far, %s\n", at, n, me, title ? " (" title ")" : "", about(passed), rest
+}
+endef
+export PROGRESS
+say = cat $(BUILD)/.seconds 2>/dev/null | awk -v me=$(1) -v names="$(TO_RUN)" -v times="$(TIMES_$(PROFILE))" \
+  -v passed=$$(($$(date +%s) - $(START))) \
+  -v title="$$(sed -n 's/^ *"\# [A-Z0-9]* · \(.*\)\\n",*$$/\1/p' notebooks/$(1).ipynb | head -n 1)" "$$PROGRESS"
+
+# ---- running them ----------------------------------------------------------------------------------------
 
 COPIES := $(NOTEBOOKS:%=$(BUILD)/%.ipynb)
 SOURCES := $(shell find seal seal_atlas figures \( -name '*.py' -o -name '*.csv' \) -not -path 'figures/*/*')
@@ -169,11 +213,22 @@ endif
 # A notebook is run again after a change of itself, of the package or of the places below. What takes long (pairs,
 # tokens, trained models) is kept by its own inputs and settings, so running again is quick.
 RUN ?= $(PY) -W ignore -m papermill
-$(COPIES): $(BUILD)/%.ipynb: notebooks/%.ipynb $(SOURCES) $(BUILD)/.places | $(ENVIRONMENT)
+$(COPIES): $(BUILD)/%.ipynb: notebooks/%.ipynb $(SOURCES) $(BUILD)/.places | $(ENVIRONMENT) $(KERNELS)
+	@$(call say,$*)
 	@start=$$(date +%s); rm -f $(@:.ipynb=.failed.ipynb); TQDM_DISABLE=1 $(RUN) notebooks/$*.ipynb $@ --cwd notebooks \
 		-p profile $(PROFILE) -k python3 --no-progress-bar --log-level ERROR || \
 		{ mv -f $@ $(@:.ipynb=.failed.ipynb); echo "$*: see $(@:.ipynb=.failed.ipynb), as far as it came" >&2; exit 2; }; \
-		echo "$*: $$(($$(date +%s) - start)) s"
+		took=$$(($$(date +%s) - start)); echo "  $* took $$took s"; echo "$* $$took" >> $(BUILD)/.seconds
+
+# What can be drawn before anything is trained is drawn then.
+EARLY := F1 T1 T2 T3 T4 T5 T6 T7 T8
+DRAW ?= $(PY) -m figures draw
+$(BUILD)/.early: $(BUILD)/00_overview.ipynb $(BUILD)/01_dataset.ipynb
+	@$(DRAW) $(EARLY) --profile $(PROFILE) > /dev/null
+	@touch $@; echo "drawn so far: F1, T1-T8, in $(HOME_)figures/$(PROFILE)/"
+
+$(KERNELS):
+	@mkdir -p $(@D); echo 'c.IPKernelApp.log_level = "ERROR"' > $@
 
 $(BUILD)/.places: FORCE
 	+@$(RIGHT_PYTHON)
@@ -188,3 +243,4 @@ $(BUILD)/03_seal_vision.ipynb: $(BUILD)/02_seal_omics.ipynb
 $(BUILD)/04_patch_level.ipynb: $(BUILD)/03_seal_vision.ipynb
 $(BUILD)/A1_simulated_atlas.ipynb: $(BUILD)/01_dataset.ipynb
 $(BUILD)/08_figures_and_tables.ipynb: $(BUILD)/00_overview.ipynb $(BUILD)/01_dataset.ipynb $(BUILD)/04_patch_level.ipynb
+$(BUILD)/08_figures_and_tables.ipynb: | $(BUILD)/.early

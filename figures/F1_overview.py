@@ -71,6 +71,14 @@ def pairs_figure(hest_metadata: "pd.DataFrame") -> "Figure":
     return figure
 
 
+@style()
+def stages_figure() -> "Figure":
+    """Draw F1's panel C alone."""
+    figure = new_figure(DOUBLE * 0.7, 76)
+    _draw_stages(figure.subplots(), "")
+    return figure
+
+
 # --- boxes and arrows, in a unit square -------------------------------------------------------------------
 
 
@@ -143,8 +151,8 @@ def _draw_bars(axes: "Axes", table: "pd.DataFrame", count: str, unit: str, origi
     panel_title(axes, "B", f"Pairs by organ and disease state ({origin})")
 
 
-def _draw_stages(axes: "Axes") -> None:
-    _canvas(axes, "C", "The two stages")
+def _draw_stages(axes: "Axes", letter: str = "C") -> None:
+    _canvas(axes, letter, "The two stages")
     axes.axhline(0.53, color=LIGHT, lw=0.8, ls=":")
     axes.text(0, 0.95, "Stage 1, SEAL-omics", weight="bold", color=GREEN, va="center")
     y = 0.70

@@ -33,6 +33,13 @@ def _set(default: Any, source: str = CHOICE, symbol: str = "", before: Any = REQ
     return field(default=default, metadata={"source": source, "symbol": symbol, "before": before, "limits": limits})
 
 
+class Shown:
+    """What a notebook shows as it prints, in a few lines; `repr` stays complete."""
+
+    def __init_subclass__(cls) -> None:  # IPython asks the class itself, not those it comes from
+        cls._repr_pretty_ = lambda self, printer, cycle: printer.text(str(self))
+
+
 class _Checked:
     """Settings that are what they may be: made of anything else, they raise.
 
@@ -212,7 +219,7 @@ class EvaluationSettings(_Checked):
 
 
 @dataclass(frozen=True)
-class Profile(_Checked):
+class Profile(_Checked, Shown):
     """One way through the project, from data to figures."""
 
     name: str
@@ -230,6 +237,10 @@ class Profile(_Checked):
     vision: VisionSettings = field(default_factory=VisionSettings)
     compute: ComputeSettings = field(default_factory=ComputeSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+
+    def __str__(self) -> str:
+        what = f"{self.panel.genes} genes, patches of {self.image_size} px at {self.um_per_px:g} µm"
+        return f"profile {self.name}: {self.label}\nencoder {self.encoder}, {what}\nneeds {self.needs}"
 
     @property
     def label(self) -> str:

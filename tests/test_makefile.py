@@ -33,6 +33,9 @@ if name.startswith("08"):
 print("-", name, file=log)
 """
 
+KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
+FORMAT = {"metadata": {"kernelspec": KERNEL}, "nbformat": 4, "nbformat_minor": 5}
+
 PYTHON = """#!/bin/sh
 echo "$*" >> log
 case "$*" in
@@ -66,10 +69,18 @@ class Project:
         for name in ("notebooks", "seal_atlas/tables", "figures"):
             (root / name).mkdir(parents=True)
         for name in NAMES:
-            cell = {"cell_type": "code", "metadata": {}, "outputs": [], "source": ["1 + 1"]}
-            notebook = {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
-            (root / "notebooks" / f"{name}.ipynb").write_text(json.dumps(notebook))
+            title = {
+                "cell_type": "markdown",
+                "id": "t",
+                "metadata": {},
+                "source": [f"# {name[:2]} · On {name[3:]}\n", "."],
+            }
+            code = {"cell_type": "code", "id": "c", "metadata": {}, "outputs": [], "source": ["1 + 1"]}
+            notebook = {"cells": [title, code | {"execution_count": None}], **FORMAT}
+            text = json.dumps(notebook, indent=1, ensure_ascii=False)
+            (root / "notebooks" / f"{name}.ipynb").write_text(text, encoding="utf-8")
         (root / "runner.py").write_text(RUNNER)
+        (root / "draw").write_text('echo "= $*" >> log\n')
         (root / "python").write_text(PYTHON)
         (root / "python").chmod(0o755)
 
@@ -86,7 +97,7 @@ class Project:
     def figures(self, *arguments: str, **environment: str) -> list[str]:
         """Names of the notebooks that `make figures` started, in order."""
         runner = f"{sys.executable} -S runner.py"
-        self.done = self.make("figures", *self.PYTHONS, f"RUN={runner}", *arguments, **environment)
+        self.done = self.make("figures", *self.PYTHONS, f"RUN={runner}", "DRAW=sh draw", *arguments, **environment)
         return [line[2:] for line in self.log() if line.startswith("+")]
 
 
@@ -220,6 +231,77 @@ def test_threads_spin_briefly_in_all_that_make_starts_unless_the_user_says(proje
     assert shown(project, *names, OMP_WAIT_POLICY="passive") == ["", ""]
     assert shown(project, *names, GOMP_SPINCOUNT="7", KMP_BLOCKTIME="0") == ["7", "0"]
     assert shown(project, *names) == ["3000", "1"]
+
+
+# --- what is said meanwhile ---------------------------------------------------------------------------------
+
+
+def test_says_what_runs_of_how_many_how_long_it_took_and_where_all_lies(built):
+    said = built.done.stdout.splitlines()
+    started = [line for line in said if line.startswith("notebook ")]
+    assert [line.split(";")[0] for line in started] == [
+        f"notebook {i} of 6: {name} (On {name[3:]})" for i, name in enumerate(NAMES, start=1)
+    ]
+    for name in NAMES:
+        assert any(line.startswith(f"  {name} took ") for line in said)
+    end = "\n".join(said[-3:])
+    for place in ("figures/demo/", "results/demo/", "build/demo/", "make lab", "make trace ID=F3"):
+        assert place in end
+
+
+def left(built, *arguments: str) -> list[str]:
+    """What each notebook's line says of the time that is left, with all notebooks run again."""
+    (built.root / "seal" / "losses.py").touch()
+    built.figures(*arguments)
+    lines = built.done.stdout.splitlines()
+    return [line.split(" so far, ")[1] for line in lines if line.startswith("notebook ")]
+
+
+def test_the_time_left_is_the_last_runs_or_the_tables_and_said_to_be(built):
+    assert "min left, by times on two cores" in built.done.stdout
+    (built.root / "build" / "demo" / ".seconds").write_text("".join(f"{name} 60\n" for name in ["04_x", *NAMES]))
+    times = left(built)
+    assert times[0] == "about 6 min left, by the last run here"
+    assert times[-1] == "about 60 s left, by the last run here"
+    last = (built.root / "build" / "demo" / ".seconds").read_text().splitlines()
+    assert [line.split()[0] for line in last[-6:]] == NAMES, "each notes its own time"
+
+
+def test_without_a_last_time_it_says_so(built):
+    times = left(built, "PROFILE=her2st")
+    assert times == ["how long is not known: it has not run here yet in this profile"] * 6
+    (built.root / "build" / "her2st" / ".seconds").write_text("08_figures_and_tables 60\n")
+    assert left(built, "PROFILE=her2st")[0] == "more than 60 s left, by times on two cores"
+
+
+def test_what_needs_no_training_is_drawn_before_training(built):
+    log = built.log()
+    drawn = "= F1 T1 T2 T3 T4 T5 T6 T7 T8 --profile demo"
+    assert log.index("- 01_dataset") < log.index(drawn) < log.index("+ 02_seal_omics")
+    assert built.figures() == []
+    assert built.log() == [], "and not again"
+
+
+@pytest.mark.slow
+def test_no_line_of_jupyters_and_all_of_an_error(project):
+    target = "build/demo/00_overview.ipynb"
+    done = project.make(target, *project.PYTHONS)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert len(done.stdout.splitlines()) == 2
+    edit(project.root / "notebooks" / "00_overview.ipynb", "1 + 1", "1 / 0")
+    done = project.make(target, *project.PYTHONS)
+    assert done.returncode == 2
+    assert "ZeroDivisionError" in done.stderr
+
+
+def test_trace_without_an_id_is_one_message(project):
+    done = project.make("trace", *project.PYTHONS)
+    assert done.returncode == 2
+    assert "make trace ID=F3" in done.stderr
+    told = project.make("-n", "trace", "draw", "ID=T19", "PROFILE=her2st", "PY=python").stdout
+    assert "python -m figures trace T19 --profile her2st" in told
+    assert "python -m figures draw --profile her2st --reference" in told
 
 
 # --- the environment ----------------------------------------------------------------------------------------

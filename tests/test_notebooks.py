@@ -18,6 +18,16 @@ FOUND = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 SECRET = re.compile(r"\b(hf_[A-Za-z0-9]{20,}|gh[opsu]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|AKIA[0-9A-Z]{16})\b")
 LOCAL = re.compile(r"(?<![\w./:<])(/(home|Users|root|tmp|work|mnt|private|workspace|opt)/|[A-Z]:\\\\?Users)")
 
+FORMULA = re.compile(r"\$\$.*?\$\$|\$[^$]*\$|`[^`]*`", re.DOTALL)
+ITALIC = re.compile(r"(?<![*\w])\*([A-Za-z][^*\n]*)\*(?!\*)")
+# What takes more than ten seconds in some profile, and what a cell should leave to the next.
+LONG = re.compile(
+    r"\b(assemble|batches\.build|train_runs|train_vision|train_omics|embed_all|umap2d|prepare_slides"
+    r"|section_statistics|embed_patches)\(|\.run\(\)"
+)
+DRAWING = re.compile(r"\bmark\(|_figure\(|\.style\b|\bdisplay\(")
+MOST_BYTES = 1_500_000
+
 
 def code(notebook) -> list:
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
@@ -54,6 +64,16 @@ def test_opens_with_a_title_and_a_question(committed):
     assert "?" in committed.cells[0].source
 
 
+def test_explained_words_stand_in_the_glossary(committed):
+    """Italics are for a word where a notebook explains it."""
+    overview = nbformat.read(PROJECT / "notebooks" / "00_overview.ipynb", as_version=nbformat.NO_CONVERT)
+    rows = [line for cell in overview.cells for line in cell.source.split("\n") if cell.id.startswith("00-03")]
+    terms = [term.strip().lower() for row in rows if row.startswith("| ") for term in row.split("|")[1].split(",")]
+    prose = "\n".join(FORMULA.sub("", cell.source) for cell in committed.cells if cell.cell_type == "markdown")
+    words = {word.strip().lower() for word in ITALIC.findall(prose)}
+    assert [w for w in words if not any(t.startswith((w, w.removesuffix("s"))) for t in terms if t)] == []
+
+
 def test_every_parameter_is_read(committed):
     (cell,) = [c for c in committed.cells if "parameters" in c.metadata.get("tags", [])]
     values = {}
@@ -68,6 +88,31 @@ def test_every_parameter_is_read(committed):
 def test_code_cells_are_short(committed):
     long = {c.source.split("\n")[0]: len(c.source.split("\n")) for c in code(committed)}
     assert max(long.values()) <= 20, long
+
+
+def test_is_small_enough_to_read_in_a_browser(committed):
+    assert len(nbformat.writes(committed)) < MOST_BYTES
+
+
+@pytest.mark.parametrize("path", FOUND, ids=lambda path: path.stem)
+def test_links_lead_to_files(path):
+    for source in (path, path.parent / "solutions" / path.name):
+        notebook = nbformat.read(source, as_version=nbformat.NO_CONVERT)
+        prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+        for target in re.findall(r"\]\(([^)#]+)\)", FORMULA.sub("", prose)):
+            assert target.startswith("https://") or (source.parent / target).is_file(), target
+
+
+def test_every_call_that_takes_long_stands_alone_and_says_how_long(committed):
+    said = ""
+    for cell in committed.cells:
+        if cell.cell_type == "markdown":
+            said += cell.source
+            continue
+        if LONG.search(cell.source):
+            assert re.search(r"second|minute|hour", said), cell.source
+            assert not DRAWING.search(cell.source), cell.source
+        said = ""
 
 
 def test_kernel_is_any_python3(committed):

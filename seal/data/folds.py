@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 
 from seal.errors import SealError
-from seal.profiles import EvaluationSettings
+from seal.profiles import EvaluationSettings, Shown
 
 # what can be left out -> the field of a section that names it
 UNITS = {"donor": "donor", "section": "sample", "study": "dataset", "organ": "organ"}
@@ -37,7 +37,7 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Fold:
+class Fold(Shown):
     """One split. `train` and `test` are rows with a patch, `omics` all training rows with expression.
 
     `share` is the part of the training rows that is left, see `part`.
@@ -48,6 +48,10 @@ class Fold:
     test: np.ndarray
     omics: np.ndarray
     share: float = 1.0
+
+    def __str__(self) -> str:
+        learned = f"{len(self.train):,} pairs to train on, stage 1 on {len(self.omics):,} spots"
+        return f"fold {self.name}\n{learned}\n{len(self.test):,} pairs left out, to test on"
 
     def part(self, share: float, seed: int) -> "Fold":
         """The fold with a random share of its training rows, the test rows untouched."""

@@ -33,7 +33,7 @@ from seal.data.panel import Panel
 from seal.data.store import RowFile
 from seal.errors import SealError, require_known
 from seal.files import digest, read_json
-from seal.profiles import Profile, difference
+from seal.profiles import Profile, Shown, difference
 
 # Of a profile, what its pairs depend on.
 SETTINGS = (
@@ -43,7 +43,7 @@ SETTINGS = (
 
 
 @dataclass(frozen=True)
-class Pairs:
+class Pairs(Shown):
     """The pairs of one profile, read from their folder; `genes`, if set, says how many genes of a panel are used."""
 
     folder: Path
@@ -53,6 +53,12 @@ class Pairs:
     n_spots: int
     sections: tuple[Section, ...]
     genes: int | None = None
+
+    def __str__(self) -> str:
+        donors, organs = ({getattr(section, field) for section in self.sections} for field in ("donor", "organ"))
+        count = f"{self.n_pairs:,} pairs, {self.n_spots:,} spots with expression"
+        where = f"{len(self.sections)} sections, {len(donors)} donors, {len(organs)} organs"
+        return f"pairs of profile {self.profile.name}: {self.profile.label}\n{count}\n{where}"
 
     def with_profile(self, profile: Profile, genes: int | None = None) -> "Pairs":
         """The same pairs under other training settings, with the first `genes` genes of each panel.

@@ -12,10 +12,11 @@ from seal.errors import SealError
 from seal.models import architecture, class_token
 from seal.models import weights as weight_files
 from seal.models.encoder_registry import EncoderSpec, find_spec
+from seal.profiles import Shown
 from seal.shapes import Float
 
 
-class VisionEncoder(nn.Module):
+class VisionEncoder(Shown, nn.Module):
     """An encoder cut in two: z = tail(trunk(images, n), n), whatever n, the number of blocks in the tail.
 
     While only the last n blocks have trainable weights, the trunk's tokens are a constant of the image: they
@@ -41,6 +42,11 @@ class VisionEncoder(nn.Module):
         # Taken now: once LoRA is inside, each linear is a wrapper with more linears in it.
         names = {module: name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
         self._linears = [[names[module] for module in block.modules() if module in names] for block in self._blocks]
+
+    def __str__(self) -> str:
+        total, trained = (sum(p.numel() for p in self.parameters() if p.requires_grad >= t) for t in (False, True))
+        image = f"{self.spec.label}: image of {self.image_size} px -> {self.dim} numbers"
+        return f"{image}\n{self.spec.geometry}\n{total:,} weights" + f", {trained:,} of them train" * (trained < total)
 
     @property
     def _vit(self) -> nn.Module:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from seal import losses
-from seal.profiles import OmicsSettings
+from seal.profiles import OmicsSettings, Shown
 from seal.shapes import Float, RowReader
 
 
@@ -116,7 +116,7 @@ def make_projection_head(kind: Literal["none", "linear", "mlp"], dim: int) -> nn
     return nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim))
 
 
-class SealOmics(nn.Module):
+class SealOmics(Shown, nn.Module):
     """SEAL-omics: x (spot expression) -> z_o (omics embedding) -> x_hat.
 
     Parameters
@@ -164,6 +164,10 @@ class SealOmics(nn.Module):
         self.projection_head = make_projection_head(settings.head, dim)
         self.register_buffer("gene_mean", mean.clone())
         self.register_buffer("gene_sd", sd.clone())
+
+    def __str__(self) -> str:
+        way = f"{len(self.gene_mean)} genes -> {self.fc_mu.out_features} numbers, z_o -> the same genes"
+        return f"SEAL-omics: {way}\nhidden layers {self.settings.hidden}, {len(self.flows)} planar flows"
 
     def encode(self, x: Float[Tensor, "batch genes"]) -> Latent:
         """Embed normalised log expression, genes in panel order.

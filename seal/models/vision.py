@@ -14,7 +14,7 @@ from seal.models.dropout import Dropout
 from seal.models.encoder_registry import REGISTRY
 from seal.models.encoders import VisionEncoder
 from seal.models.omics import SealOmics, make_projection_head, start_at_mean
-from seal.profiles import VisionSettings
+from seal.profiles import Shown, VisionSettings
 from seal.shapes import Float
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def add_adapter(encoder: VisionEncoder, settings: VisionSettings) -> PeftModel |
     return None
 
 
-class SealVision(nn.Module):
+class SealVision(Shown, nn.Module):
     """Stage 2: what is trained of the encoder, gene decoder and SEAL-omics, on the trunk's tokens.
 
     Parameters
@@ -149,6 +149,10 @@ class SealVision(nn.Module):
         self.projection_head = make_projection_head(settings.head, encoder.dim)
         start = torch.tensor(math.log(settings.temperature))
         self.log_temperature = nn.Parameter(start, requires_grad=settings.learn_temperature)
+
+    def __str__(self) -> str:
+        settings = f"adapter {self.settings.adapter}, last {self.settings.blocks} block(s) of the encoder"
+        return f"SEAL-vision: {settings}, {len(self.gene_mean)} genes\n{self.encoder}"
 
     @property
     def last_layers(self) -> list[nn.Linear]:

@@ -24,7 +24,7 @@ from seal.models.encoder_registry import find_spec
 from seal.models.omics import SealOmics, gene_statistics, in_gene_units
 from seal.models.vision import SealVision
 from seal.models.weights import differences
-from seal.profiles import Profile, difference, fitted, keyed
+from seal.profiles import Profile, Shown, difference, fitted, keyed
 from seal.train import parallel, tokens
 from seal.train.batches import TokenSource
 from seal.train.loop import Schedule, finish, fit
@@ -38,7 +38,7 @@ VISION = (*tokens.SETTINGS, *OMICS, "vision")
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Shown):
     """One training: the pairs under its settings, the fold that it learns from, its seed and method.
 
     The method "omics" is stage 1 alone; "seal_shuffled" is the control in which every patch gets the expression of
@@ -55,6 +55,11 @@ class Run:
     def __post_init__(self) -> None:
         require_known("method", self.method, ("omics", *METHODS))
         object.__setattr__(self, "seed", fitted("seed", self.seed, int))
+
+    def __str__(self) -> str:
+        what = f"run of {self.method}, fold {self.fold.name}, seed {self.seed}"
+        state = "finished" if self.record.is_file() else "not there yet"
+        return f"{what}\nprofile {self.pairs.profile.name}: {self.pairs.profile.label}\n{state}"
 
     @property
     def folder(self) -> Path:

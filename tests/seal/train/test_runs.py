@@ -45,6 +45,23 @@ def test_a_run_is_trained_once_and_read_back_to_the_bit(way, monkeypatch):
     assert set(log[0]) == {"epoch", "step", "lr", "info", "rec_omics", "rec_vision", "total"}
 
 
+def test_objects_show_themselves_in_a_few_lines_and_where_the_data_are_from(way):
+    pretty = pytest.importorskip("IPython.lib.pretty").pretty
+    pairs, fold, store = way
+    run = runs.Run(pairs, fold, 0)
+    assert pretty(run).endswith("\nnot there yet")
+    model = runs.train_vision(run, store)
+    for thing in (pairs.profile, pairs, fold, run, model.omics, model.encoder, model):
+        assert pretty(thing) == str(thing)
+        assert 2 <= len(str(thing).splitlines()) <= 4
+        assert len(repr(thing)) > len(str(thing)), "repr is complete"
+    assert all(pairs.profile.label in str(thing) for thing in (pairs.profile, pairs, run))
+    assert str(run).endswith("\nfinished")
+    trained = sum(p.numel() for p in model.encoder.parameters() if p.requires_grad)
+    assert f"{trained:,} of them train" in str(model)
+    assert f"{pairs.n_pairs:,} pairs" in str(pairs)
+
+
 def test_without_warm_up_stage_two_starts_from_random_weights(way):
     """As the release's configuration has it: stage 1 is there, untrained, and has no curve."""
     pairs, fold, store = way
