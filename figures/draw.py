@@ -18,7 +18,7 @@ from seal.errors import SealError
 from seal.files import digest, read_json, sha256, write_json
 from seal.profiles import PROFILES, Profile
 
-VERSION = 1  # of all drawing code: count it up where equal results shall give another figure or table
+VERSION = 2  # of all drawing code: count it up where equal results shall give another figure or table
 DRAWN, STALE, MISSING = "drawn", "stale", "not there yet"
 DRAWING_NOTEBOOK = "08_figures_and_tables"
 
@@ -32,6 +32,8 @@ class Artefact:
 
     Attributes
     ----------
+    caption
+        "A, ... | B, ... | ...": a part a panel, and parts without a letter for all of them.
     caption_source
         "paper" if the paper's caption is public (ours follows it in our words), else "our choice".
     notebook
@@ -40,6 +42,8 @@ class Artefact:
         Names of the tidy tables it is drawn from; the drawing function takes them by these names.
     instead
         A table that replaces all of `results` where it is there.
+    optional
+        Tables that are drawn too where they are there.
     profiles
         Profiles that can produce it.
     panels, drawn
@@ -59,6 +63,7 @@ class Artefact:
     notebook: str
     results: tuple[str, ...]
     instead: str
+    optional: tuple[str, ...]
     profiles: tuple[str, ...]
     panels: str
     drawn: str
@@ -70,6 +75,12 @@ class Artefact:
     def kind(self) -> str:
         """Either "figure" or "table"."""
         return "table" if self.id.startswith("T") else "figure"
+
+    @property
+    def drawn_caption(self) -> str:
+        """The caption of the panels that are drawn, of all if none is."""
+        shown = self.drawn or self.panels
+        return " ".join(part for part in self.caption.split(" | ") if part[1:3] != ", " or part[0] in shown)
 
     def function(self) -> Callable[..., Any]:
         """The function that draws it."""
@@ -92,7 +103,7 @@ def read_register(path: Path) -> dict[str, Artefact]:
                 "" if list(row) == [f.name for f in fields(Artefact)] and None not in row.values() else "its columns"
             )
             if not fault:
-                words = {name: tuple(row[name].split()) for name in ("results", "profiles", "options")}
+                words = {name: tuple(row[name].split()) for name in ("results", "optional", "profiles", "options")}
                 artefact = Artefact(**row | words)
                 fault = "its id, which is there already" if artefact.id in register else _fault(artefact)
                 register[artefact.id] = artefact
@@ -109,7 +120,8 @@ def _fault(artefact: Artefact) -> str:
     """What is wrong with an artefact; empty if nothing is."""
     faults = {
         "caption_source": artefact.caption_source in ("paper", "our choice"),
-        "results": {*artefact.results, artefact.instead} - {""} <= results.RESULTS.keys(),
+        "caption": artefact.panels == "".join(p[0] for p in artefact.caption.split(" | ") if p[1:3] == ", "),
+        "results": {*artefact.results, artefact.instead, *artefact.optional} - {""} <= results.RESULTS.keys(),
         "profiles": set(artefact.profiles) <= PROFILES.keys(),
         "drawn": set(artefact.drawn) <= set(artefact.panels),
         "draw": bool(artefact.draw) == bool(artefact.results),
@@ -140,10 +152,10 @@ def manifest(profile: Profile) -> dict[str, Any]:
 
 
 def _inputs(artefact: Artefact, profile: Profile) -> tuple[str, ...]:
-    """The results it is drawn from: the preferred one if it is there."""
+    """The results it is drawn from: the preferred one if it is there, and the optional ones that are."""
     if artefact.instead and results.result_path(profile, artefact.instead).is_file():
         return (artefact.instead,)
-    return artefact.results
+    return artefact.results + tuple(o for o in artefact.optional if results.result_path(profile, o).is_file())
 
 
 def _obstacle(artefact: Artefact, profile: Profile) -> str:
@@ -252,7 +264,7 @@ def draw(profile: Profile, ids: Iterable[str] | None = None) -> list[Path]:
         }
         drawn = artefact.function()(**frames, **dict(option.split("=") for option in artefact.options))
         write = write_figure if artefact.kind == "figure" else write_table
-        title, files = write(drawn, artefact.id, artefact.title, artefact.caption, stamp)
+        title, files = write(drawn, artefact.id, artefact.title, artefact.drawn_caption, stamp)
         _record(profile, artefact, title, files, stamp)
         written += files
     return written
@@ -276,7 +288,7 @@ def _record(profile: Profile, artefact: Artefact, title: str, files: list[Path],
     folder = paths.figures(profile.name)
     entry = {
         "title": title,
-        "caption": artefact.caption,
+        "caption": artefact.drawn_caption,
         "caption_source": artefact.caption_source,
         "panels": artefact.drawn,
         "files": {path.relative_to(folder).as_posix(): sha256(path) for path in files},

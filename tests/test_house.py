@@ -116,7 +116,7 @@ def test_no_public_class_name_twice_in_a_package(package):
 
 
 @pytest.mark.parametrize(
-    ("package", "lines"), [("seal", 12_500), ("figures", 2_300), ("seal_atlas", 5_400), ("tools", 650)]
+    ("package", "lines"), [("seal", 12_500), ("figures", 2_900), ("seal_atlas", 5_400), ("tools", 650)]
 )
 def test_packages_stay_small(package, lines):
     assert sum(count_lines(package).values()) <= lines
