@@ -1,10 +1,12 @@
 """E4: predicted against measured expression on the tissue."""
 
-from typing import TYPE_CHECKING
+from base64 import b64decode
+from io import BytesIO
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from figures.style import DOUBLE, GREY, Look, method_looks, new_figure, plain, style
+from figures.style import DOUBLE, GREY, Look, block_title, method_looks, new_figure, plain, style
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -13,11 +15,14 @@ if TYPE_CHECKING:
 
 SECTIONS = 2  # side by side: the first section of each of the first folds
 GENES = 3
+PAGE = 220.0  # mm, the maps of a long section are no higher together
 
 
 @style()
-def expression_maps_figure(maps: "pd.DataFrame", patch_level_summary: "pd.DataFrame") -> "Figure":
-    """Draw E4 A: measured and predicted expression maps of the first genes, first section of each of two folds.
+def expression_maps_figure(
+    maps: "pd.DataFrame", patch_level_summary: "pd.DataFrame", map_sections: "pd.DataFrame | None" = None
+) -> "Figure":
+    """Draw E4 A: H&E, measured and predicted expression maps of the first genes, first section of each of two folds.
 
     Parameters
     ----------
@@ -26,17 +31,22 @@ def expression_maps_figure(maps: "pd.DataFrame", patch_level_summary: "pd.DataFr
         order of the table decides which genes and sections are drawn, so none is picked for its looks.
     patch_level_summary
         Labels of the methods and their order.
+    map_sections
+        Of each section that is drawn: um_per_px of x and y; whether it is simulated; its H&E as a JPEG in base64, of
+        whose px one spans `span` px of x and y. Without it there is no H&E, and the scale bar is in px.
     """
+    known = {} if map_sections is None else {row.sample: row for row in map_sections.itertuples()}
     methods = {name: look for name, look in method_looks(patch_level_summary).items() if name in maps}
     samples = maps.drop_duplicates("fold")["sample"].tolist()[:SECTIONS]
     genes = max(min(GENES, maps[maps["sample"] == s]["gene"].nunique()) for s in samples)
     width = DOUBLE if len(samples) > 1 else DOUBLE * 0.62
     one = (width / len(samples) - 22) / (1 + len(methods))  # mm, the width of one map
     shape = max(_shape(maps[maps["sample"] == s]) for s in samples)
-    figure = new_figure(width, 16 + (min(one * shape, 60) + 9) * genes)
+    rows = genes + bool(known)
+    figure = new_figure(width, 16 + (min(one * shape, 60, PAGE / rows - 9) + 9) * rows)
     blocks = np.atleast_1d(figure.subfigures(1, len(samples), wspace=0.03))
-    for block, sample in zip(blocks, samples, strict=True):
-        _draw_section(block, maps[maps["sample"] == sample], genes, methods)
+    for letter, block, sample in zip(("A  ", ""), blocks, samples, strict=False):
+        _draw_section(block, letter, maps[maps["sample"] == sample], genes, methods, known)
     figure.draw_without_rendering()
     return figure
 
@@ -46,21 +56,52 @@ def _shape(section: "pd.DataFrame") -> float:
     return float(np.ptp(section["y"]) / max(np.ptp(section["x"]), 1.0))
 
 
-def _draw_section(block: "SubFigure", section: "pd.DataFrame", rows: int, methods: dict[str, Look]) -> None:
+def _draw_section(
+    block: "SubFigure",
+    letter: str,
+    section: "pd.DataFrame",
+    rows: int,
+    methods: dict[str, Look],
+    known: dict[str, "NamedTuple"],
+) -> None:
     first = section.iloc[0]
     own = first["sample"] in (first["fold"], first["donor"])  # a section that is left out alone, or all of its donor
     whose = "" if own else f"donor {first['donor']} "
-    block.suptitle(f"{first['sample']}, {whose}left out of training", fontsize=7, weight="bold")
-    panels = block.subplots(rows, 1 + len(methods), squeeze=False)
-    genes = section["gene"].unique()[:rows]
-    for line, gene in zip(panels, genes, strict=False):
-        _draw_gene(block, line, section[section["gene"] == gene], methods)
-    for axes in panels[len(genes) :].ravel():
+    block_title(block, f"{letter}{first['sample']}, {whose}left out of training")
+    top = 1 if known else 0  # rows of H&E
+    panels = block.subplots(top + rows, 1 + len(methods), squeeze=False)
+    genes, about = section["gene"].unique()[:rows], known.get(first["sample"])
+    counts = "simulated counts" if about and about.simulated else "expression"
+    for line, gene in zip(panels[top:], genes, strict=False):
+        _draw_gene(block, line, section[section["gene"] == gene], methods, counts)
+    for axes in [*panels[:top, 1:].ravel(), *panels[top + len(genes) :].ravel()]:
         axes.set_axis_off()
-    draw_scale(panels[0, 0], section["x"], "px")
+    if top:
+        _draw_tissue(panels[0, 0], panels[1, 0], about)
+    unit, per_px = ("µm", about.um_per_px) if about else ("px", 1.0)
+    draw_scale(panels[0, 0], section["x"], unit, per_px)
 
 
-def _draw_gene(block: "SubFigure", line: np.ndarray, spots: "pd.DataFrame", methods: dict[str, Look]) -> None:
+def _draw_tissue(axes: "Axes", below: "Axes", about: "NamedTuple | None") -> None:
+    """The H&E with the extent of the maps below it, or that there is none."""
+    axes.set(xlim=below.get_xlim(), ylim=below.get_ylim(), aspect="equal")
+    plain(axes)
+    if about:
+        from PIL import Image
+
+        image = np.asarray(Image.open(BytesIO(b64decode(about.jpeg))).convert("RGB"))
+        height, width = np.array(image.shape[:2]) * about.span
+        limits = axes.axis()
+        axes.imshow(image, extent=(0, width, height, 0), interpolation="antialiased")
+        axes.axis(limits)
+    else:
+        axes.text(0.5, 0.5, "the results hold\nno H&E", transform=axes.transAxes, ha="center", va="center", color=GREY)
+    axes.set_title("H&E", fontsize=6.5, weight="normal", loc="center", pad=2)
+
+
+def _draw_gene(
+    block: "SubFigure", line: np.ndarray, spots: "pd.DataFrame", methods: dict[str, Look], counts: str
+) -> None:
     """One gene: what was measured, then what each method predicts."""
     # One scale a row: a prediction that shrinks towards the mean has to look pale.
     low, high = np.quantile(spots["measured"], [0.02, 0.98])
@@ -73,7 +114,7 @@ def _draw_gene(block: "SubFigure", line: np.ndarray, spots: "pd.DataFrame", meth
     bar = block.colorbar(points, ax=line.tolist(), shrink=0.75, aspect=18, pad=0.01)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=6, length=2)
-    bar.set_label("log expression", fontsize=6)
+    bar.set_label(f"log {counts}", fontsize=6)
 
 
 def _title(spots: "pd.DataFrame", column: str, label: str) -> str:

@@ -20,6 +20,7 @@ GROUPS = {
     "T54": "Panel and pairs (T54)",
 }
 ROW = 4.3  # mm
+DECIMALS = 4  # variants differ by thousandths: with three, an interval would end at "-0.000"
 STAGES = {"omics": "Stage 1, SEAL-omics", "vision": "Stage 2, SEAL-vision"}
 TERMS = {
     "total": "total",
@@ -96,7 +97,7 @@ def _draw_row(axes: "Axes", y: int, row: "pd.Series") -> None:
     low, high = row["difference_low"], row["difference_high"]
     axes.plot([low, high], [y, y], color=colour, lw=1.2, solid_capstyle="butt")  # no longer than the interval
     axes.plot(row["difference"], y, "o", ms=3.6, mfc="white" if low <= 0 <= high else colour, mec=colour)
-    numbers = interval_text(row["difference"], low, high, "+").replace("-", "\N{MINUS SIGN}")
+    numbers = interval_text(row["difference"], low, high, "+", DECIMALS).replace("-", "\N{MINUS SIGN}")
     where = {"transform": axes.get_yaxis_transform(), "va": "center", "fontsize": 6}
     axes.text(1.01, y, numbers, color=GREY if low <= 0 <= high else BLACK, **where)
 

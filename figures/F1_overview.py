@@ -12,7 +12,6 @@ from figures.style import (
     GREY,
     LIGHT,
     ORANGE,
-    PURPLE,
     SKY,
     VERMILION,
     new_figure,
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 STATES = {
     "Cancer": VERMILION,
     "Tumor": ORANGE,
-    "Diseased": PURPLE,
+    "Diseased": BLUE,
     "Treated": SKY,
     "Healthy": GREEN,
 }
@@ -136,7 +135,7 @@ def _draw_bars(axes: "Axes", table: "pd.DataFrame", count: str, unit: str, origi
     for state in states:
         values = totals[state].to_numpy() / thousands
         label = f"{state}, {totals[state].sum() / everything:.1%}"
-        axes.barh(totals.index, values, left=left, color=STATES.get(state, LIGHT), label=label, height=0.74)
+        axes.barh(totals.index, values, left=left, color=STATES.get(state, LIGHT), ec="white", label=label, height=0.74)
         left += values
     axes.set_xlabel(f"{unit}, thousands" if thousands > 1 else unit)
     axes.tick_params(axis="y", length=0)

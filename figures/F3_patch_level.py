@@ -3,9 +3,13 @@
 Methods stand in the order of the results and look as their kind says; none is known here by name.
 """
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from figures.style import BLACK, DOUBLE, GREY, KINDS, Look, method_looks, new_figure, panel_title, style
+import numpy as np
+
+from figures.markdown import interval_text
+from figures.style import BLACK, DOUBLE, GREY, Look, method_looks, new_figure, panel_title, style
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -13,24 +17,38 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LARGEST = 100.0  # pt^2, the circle of the encoder with the most parameters
-SMALL = 24.0  # pt^2, the mark of every other method
+SMALL = 30.0  # pt^2, every other mark, and all of them where there is one encoder
 CROWDED = 6  # organs; of more, the names are slanted
+ZOOM = 1.6  # of the widest interval of an adapted encoder's differences: how far their axis reaches on both sides
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A paired difference of two methods, with its interval."""
+
+    label: str
+    method: str
+    difference: float
+    low: float
+    high: float
 
 
 @style()
 def patch_level_figure(
     patch_level: "pd.DataFrame", patch_level_summary: "pd.DataFrame", encoders: "pd.DataFrame"
 ) -> "Figure":
-    """Draw F3 A: every method's mean Pearson correlation, its difference to the frozen encoder, and by organ.
+    """Draw F3 A: every method's mean Pearson correlation, paired differences, and by organ.
 
     Parameters
     ----------
     patch_level
         Scores of single donors and seeds, drawn as ticks.
     patch_level_summary
-        Means and 95 % intervals; a method's difference is paired with the frozen encoder of the same name.
+        Means and 95 % intervals; a method's difference is paired with the frozen encoder of the same name. Where there
+        are columns control, control_difference, control_low and control_high, an adapted encoder's difference to the
+        method `control` is drawn too.
     encoders
-        Labels and parameters; a circle's area is the number of its encoder's parameters.
+        Labels and parameters; of several encoders, a circle's area is the number of parameters.
     """
     table = _named(patch_level_summary, encoders)
     scores = _named(patch_level, encoders).merge(table[["encoder", "method"]].drop_duplicates())
@@ -38,13 +56,14 @@ def patch_level_figure(
     truth, table = table[table["kind"] == "truth"], table[table["kind"] != "truth"]
     scores = scores[scores["kind"] != "truth"]
     overall, organs = table[table["organ"] == "all"], table[table["organ"] != "all"]
-    heights = [18 + 6.0 * len(overall), 62]
+    lines = _contrasts(overall)
+    heights = [18 + max(6.0 * len(overall), 4.8 * len(lines)), 62]
     figure = new_figure(DOUBLE, sum(heights) + 6)
     upper, lower = figure.subfigures(2, 1, height_ratios=heights)
-    left, right = upper.subplots(1, 2, width_ratios=[1.75, 1], sharey=True)
+    left, right = upper.subplots(1, 2, width_ratios=[1.35, 1])
     _draw_means(left, overall, scores, looks)
     _draw_truth(left, truth[truth["organ"] == "all"], looks)
-    _draw_differences(right, overall, looks)
+    _draw_contrasts(right, lines, looks)
     _draw_organs(lower.subplots(), organs, truth[truth["organ"] != "all"], scores, looks)
     lower.supxlabel(_key(overall, truth), x=0.005, ha="left", fontsize=6, color=GREY)
     figure.draw_without_rendering()
@@ -72,19 +91,18 @@ def _draw_ticks(axes: "Axes", rows: "pd.DataFrame", scores: "pd.DataFrame", look
 
 def _draw_means(axes: "Axes", table: "pd.DataFrame", scores: "pd.DataFrame", looks: dict[str, Look]) -> None:
     _draw_ticks(axes, table, scores, looks, x="value", y="row", order=list(table["row"]), marker="|")
-    largest = table["parameters"].max()
+    largest = table["parameters"].max() if len(table["encoder"].unique()) > 1 else None  # one size says nothing
     for y, row in enumerate(table.itertuples()):
         look = looks[row.method]
-        area = LARGEST * row.parameters / largest if look.kind in ("encoder", "adapted") else SMALL
+        area = LARGEST * row.parameters / largest if largest and look.kind in ("encoder", "adapted") else SMALL
         axes.scatter([row.mean], [y], s=area, marker=look.marker, fc=look.colour, ec="white", lw=0.6, zorder=3)
         axes.plot([row.low, row.high], [y, y], color=BLACK, lw=0.9, zorder=4)  # seen even inside the circle
     axes.set_ylim(len(table) - 0.4, -0.6)
-    axes.set(xlabel="mean PCC over the test genes", ylabel="")
+    first = table.iloc[0]
+    axes.set(xlabel=f"mean PCC over the test genes (donors {first['donors']}, seeds {table['seeds'].max()})", ylabel="")
     axes.grid(axis="x")
     axes.axvline(0, color=BLACK, lw=0.6)
-    first = table.iloc[0]
-    numbers = f"donors {first['donors']}, seeds {table['seeds'].max()}"
-    panel_title(axes, "A", f"Unseen tissue: {first['tested']} ({numbers})")
+    panel_title(axes, "A", f"Unseen tissue: {first['tested']}")
 
 
 def _draw_truth(axes: "Axes", truth: "pd.DataFrame", looks: dict[str, Look]) -> None:
@@ -99,25 +117,59 @@ def _draw_truth(axes: "Axes", truth: "pd.DataFrame", looks: dict[str, Look]) -> 
         axes.set_xlim(right=axes.get_xlim()[0] + 1.1 * (truth["mean"].max() - axes.get_xlim()[0]))
 
 
-def _draw_differences(axes: "Axes", table: "pd.DataFrame", looks: dict[str, Look]) -> None:
-    for y, row in enumerate(table.itertuples()):
-        look = looks[row.method]
-        if look.kind == "encoder":
+def _contrasts(table: "pd.DataFrame") -> list[str | Contrast]:
+    """What stands in the panel of differences from top to bottom: a title before each group of its rows."""
+    encoders = table["kind"] == "encoder"
+    lines: list[str | Contrast] = [f"minus the {table.loc[encoders, 'label'].iloc[0]}"]
+    names = ["row", "method", "difference", "difference_low", "difference_high"]
+    lines += [Contrast(*values) for values in table.loc[~encoders, names].itertuples(index=False)]
+    if "control" in table:
+        names = ["row", "method", "control_difference", "control_low", "control_high"]
+        for control, rows in table[table["kind"] == "adapted"].groupby("control", sort=False):
+            lines.append(f"minus {table.loc[table['method'] == control, 'label'].iloc[0]}")
+            lines += [Contrast(*values) for values in rows[names].itertuples(index=False)]
+    return lines
+
+
+def _reach(lines: list[str | Contrast], looks: dict[str, Look]) -> float:
+    """How far the axis goes to both sides: wide enough for what training gains, far below the distance of a control."""
+    rows = [line for line in lines if isinstance(line, Contrast)]
+    chosen = [row for row in rows if looks[row.method].kind == "adapted"] or rows
+    return ZOOM * max(float(np.nanmax(np.abs([row.difference, row.low, row.high]))) for row in chosen) or 1.0
+
+
+def _draw_contrasts(axes: "Axes", lines: list[str | Contrast], looks: dict[str, Look]) -> None:
+    reach = _reach(lines, looks)
+    across = axes.get_yaxis_transform()
+    for y, line in enumerate(lines):
+        if isinstance(line, str):
+            axes.text(-0.02, y, line, transform=across, ha="right", va="center", weight="bold")
             continue
-        axes.plot([row.difference_low, row.difference_high], [y, y], color=look.colour, lw=1.4)
-        axes.plot(row.difference, y, look.marker, ms=3, color=look.colour)
-        text = f"{row.difference:+.3f}".replace("-", "\N{MINUS SIGN}")
-        behind = {"fc": "white", "ec": "none", "pad": 0.4}
-        place = {"xytext": (0, 4), "textcoords": "offset points", "ha": "center"}
-        axes.annotate(text, (row.difference, y), fontsize=6, color=look.colour, bbox=behind, **place)
-    axes.axvline(0, color=KINDS["encoder"][0], lw=0.8, ls="--", zorder=0)
-    axes.tick_params(axis="y", length=0, labelleft=False)
-    axes.spines["left"].set_visible(False)
+        look = looks[line.method]
+        _draw_interval(axes, y, line, look, reach)
+        text = interval_text(line.difference, line.low, line.high, "+").replace("-", "\N{MINUS SIGN}")
+        axes.text(1.03, y, text, transform=across, va="center", fontsize=6)
+    rows = [(y, line.label) for y, line in enumerate(lines) if isinstance(line, Contrast)]
+    axes.set_yticks([y for y, _ in rows], [label for _, label in rows])
+    axes.tick_params(axis="y", length=0)
+    axes.axvline(0, color=BLACK, lw=0.8, ls="--", zorder=0)
     axes.grid(axis="x")
-    axes.set_xlabel("paired difference in PCC, 95 % interval")
-    axes.locator_params(axis="x", nbins=5)
-    axes.margins(x=0.12)
-    panel_title(axes, "", "Method minus frozen encoder")
+    axes.set(xlim=(-reach, reach), ylim=(len(lines) - 0.4, -0.6), xlabel="paired difference in mean PCC")
+    axes.locator_params(axis="x", nbins=4)
+    panel_title(axes, "", "Differences, with 95 % intervals")
+
+
+def _draw_interval(axes: "Axes", y: int, line: Contrast, look: Look, reach: float) -> None:
+    """An interval and its mark; an arrowhead at the edge where it lies beyond."""
+    axes.plot(np.clip([line.low, line.high], -reach, reach), [y, y], color=look.colour, lw=1.4, solid_capstyle="butt")
+    if abs(line.difference) <= reach:
+        axes.plot(line.difference, y, look.marker, ms=3.5, color=look.colour)
+    for edge, beyond in (
+        ("<", min(line.difference, line.low) < -reach),
+        (">", max(line.difference, line.high) > reach),
+    ):
+        if beyond:
+            axes.plot(-reach if edge == "<" else reach, y, edge, ms=3.5, color=look.colour, clip_on=False)
 
 
 def _draw_organs(
@@ -158,16 +210,19 @@ def _draw_organs(
 
 def _key(table: "pd.DataFrame", truth: "pd.DataFrame") -> str:
     encoders = table.drop_duplicates("encoder")
-    sizes = "; ".join(f"{row.encoder_label} {row.parameters / 1e6:.0f} M" for row in encoders.itertuples())
-    trained = "; ".join(f"{row.trainable / 1e6:.2g} M" for row in encoders.itertuples())
-    lines = [
+    sizes = "; ".join(
+        f"{row.encoder_label}, {row.parameters / 1e6:.0f} M parameters, SEAL trains {row.trainable / 1e6:.2g} M"
+        for row in encoders.itertuples()
+    )
+    one = len(encoders) == 1
+    words = [
         f"Lines: 95 % bootstrap intervals over {table['resample'].iloc[0]}. Ticks: single donors and seeds. "
-        "Grey: controls.",
-        f"Circle area above: the encoder's parameters ({sizes}); SEAL trains {trained} to adapt it.",
+        "Grey: controls. Arrowheads: beyond the axis.",
+        f"{'Encoder' if one else 'Encoders (circle area above: parameters)'}: {sizes}.",
     ]
     if len(truth):
-        lines.append(
+        words.append(
             "Dashed: oracle, from the true cells and visible programmes, without a picture; dotted: ceiling, from all "
             "but the drawing of counts."
         )
-    return "\n".join(lines)
+    return "\n".join(words)

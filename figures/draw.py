@@ -19,7 +19,7 @@ from seal.errors import SealError, suggest
 from seal.files import digest, read_json, sha256, write_json
 from seal.profiles import PROFILES, Profile
 
-VERSION = 1  # of all drawing code: count it up where equal results shall give another figure or table
+VERSION = 2  # of all drawing code: count it up where equal results shall give another figure or table
 DRAWN, STALE, MISSING = "drawn", "stale", "not there yet"
 DRAWING_NOTEBOOK = "08_figures_and_tables"
 
@@ -33,6 +33,8 @@ class Artefact:
 
     Attributes
     ----------
+    caption
+        "A, ... | B, ... | ...": a part a panel, and parts without a letter for all of them.
     caption_source
         "paper" if the paper's caption is public (ours follows it in our words), else "our choice".
     notebook
@@ -41,6 +43,8 @@ class Artefact:
         Names of the tidy tables it is drawn from; the drawing function takes them by these names.
     instead
         A table that replaces all of `results` where it is there.
+    optional
+        Tables that are drawn too where they are there.
     profiles
         Profiles that can produce it.
     panels, drawn
@@ -60,6 +64,7 @@ class Artefact:
     notebook: str
     results: tuple[str, ...]
     instead: str
+    optional: tuple[str, ...]
     profiles: tuple[str, ...]
     panels: str
     drawn: str
@@ -71,6 +76,12 @@ class Artefact:
     def kind(self) -> str:
         """Either "figure" or "table"."""
         return "table" if self.id.startswith("T") else "figure"
+
+    @property
+    def drawn_caption(self) -> str:
+        """The caption of the panels that are drawn, of all if none is."""
+        shown = self.drawn or self.panels
+        return " ".join(part for part in self.caption.split(" | ") if part[1:3] != ", " or part[0] in shown)
 
     def function(self) -> Callable[..., Any]:
         """The function that draws it."""
@@ -93,7 +104,7 @@ def read_register(path: Path) -> dict[str, Artefact]:
                 "" if list(row) == [f.name for f in fields(Artefact)] and None not in row.values() else "its columns"
             )
             if not fault:
-                words = {name: tuple(row[name].split()) for name in ("results", "profiles", "options")}
+                words = {name: tuple(row[name].split()) for name in ("results", "optional", "profiles", "options")}
                 artefact = Artefact(**row | words)
                 fault = "its id, which is there already" if artefact.id in register else _fault(artefact)
                 register[artefact.id] = artefact
@@ -110,7 +121,8 @@ def _fault(artefact: Artefact) -> str:
     """What is wrong with an artefact; empty if nothing is."""
     faults = {
         "caption_source": artefact.caption_source in ("paper", "our choice"),
-        "results": {*artefact.results, artefact.instead} - {""} <= results.RESULTS.keys(),
+        "caption": artefact.panels == "".join(p[0] for p in artefact.caption.split(" | ") if p[1:3] == ", "),
+        "results": {*artefact.results, artefact.instead, *artefact.optional} - {""} <= results.RESULTS.keys(),
         "profiles": set(artefact.profiles) <= PROFILES.keys(),
         "drawn": set(artefact.drawn) <= set(artefact.panels),
         "draw": bool(artefact.draw) == bool(artefact.results),
@@ -141,8 +153,10 @@ def manifest(profile: Profile) -> dict[str, Any]:
 
 
 def inputs_of(artefact: Artefact, source: Source) -> tuple[str, ...]:
-    """The tables it is drawn from: the preferred one if it is there."""
-    return (artefact.instead,) if artefact.instead and source.has(artefact.instead) else artefact.results
+    """The tables it is drawn from: the preferred one if it is there, and the optional ones that are."""
+    if artefact.instead and source.has(artefact.instead):
+        return (artefact.instead,)
+    return artefact.results + tuple(name for name in artefact.optional if source.has(name))
 
 
 def obstacle(artefact: Artefact, source: Source) -> str:
@@ -291,7 +305,7 @@ def draw(profile: Profile, ids: Iterable[str] | None = None, committed: bool = F
             stamp["reference"] = {key: source.manifest.get(key) for key in ("commit", "dirty")}
         drawn = artefact.function()(**frames, **dict(option.split("=") for option in artefact.options))
         write = write_figure if artefact.kind == "figure" else write_table
-        title, files = write(drawn, artefact.id, artefact.title, artefact.caption, stamp)
+        title, files = write(drawn, artefact.id, artefact.title, artefact.drawn_caption, stamp)
         _record(source, artefact, title, files, stamp)
         written += files
     return written
@@ -325,7 +339,7 @@ def _record(source: Source, artefact: Artefact, title: str, files: list[Path], s
     profile, folder = source.profile, paths.figures(source.profile.name)
     entry = {
         "title": title,
-        "caption": artefact.caption,
+        "caption": artefact.drawn_caption,
         "caption_source": artefact.caption_source,
         "panels": artefact.drawn,
         "function": f"figures.{artefact.draw}",

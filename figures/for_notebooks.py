@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 OTHERS = "others"
 MARKERS = ("o", "^", "s")
 WHOLE, HEAD = 8, 5  # rows: tables up to so many are shown whole, of longer ones the first
+LABELLED = 16  # groups whose names stand among their points; of more, they would hide them
 
 
 @style()
@@ -172,7 +173,41 @@ def umap_pair(embeddings: Mapping[str, np.ndarray], groups: Sequence[str], name:
     look = {"title_fontsize": 6.5, "ncols": 1 + len(names) // 16}
     panels[-1].legend(title=name, loc="center left", bbox_to_anchor=(1, 0.5), **look)
     figure.draw_without_rendering()
+    if len(names) <= LABELLED:
+        for axes, xy in zip(panels, embeddings.values(), strict=True):
+            _label_groups(axes, xy, groups, names)
     return figure
+
+
+def _label_groups(axes: "Axes", xy: np.ndarray, groups: np.ndarray, names: np.ndarray) -> None:
+    """Write each group's name where its points are densest; names that would overlap move apart, up and down."""
+    from matplotlib.patheffects import withStroke
+
+    size = np.ptp(xy, axis=0) / 20
+    centres = np.array([_densest(xy[groups == name], size) for name in names])
+    halo = [withStroke(linewidth=1.5, foreground="white")]
+    look = {"ha": "center", "va": "center", "fontsize": 6, "path_effects": halo, "zorder": 5}
+    texts = [axes.text(*centre, name, **look) for centre, name in zip(centres, names, strict=True)]
+    boxes = np.array([t.get_window_extent().padded(1).get_points().ravel() for t in texts])  # [names, x0 y0 x1 y1], px
+    boxes[:, [1, 3]] += 0.7 * (boxes[:, [3]] - boxes[:, [1]])  # above the points, not on them
+    edges = axes.get_window_extent().get_points()
+    for box in boxes:  # inside the panel
+        box[::2] += max(0, edges[0, 0] - box[0]) - max(0, box[2] - edges[1, 0])
+    order = np.argsort(boxes[:, 1])
+    for i, later in enumerate(order):  # from the lowest up, each above all that it would cover
+        for earlier in sorted(order[:i], key=lambda k: boxes[k, 1]):
+            apart = boxes[later, 0] >= boxes[earlier, 2] or boxes[later, 2] <= boxes[earlier, 0]
+            if not apart and boxes[earlier, 1] < boxes[later, 3] and boxes[later, 1] < boxes[earlier, 3]:
+                boxes[later, [1, 3]] += boxes[earlier, 3] - boxes[later, 1]
+    boxes[:, [1, 3]] -= max(0, boxes[:, 3].max() - edges[1, 1])
+    for text, box in zip(texts, boxes, strict=True):
+        text.set_position(axes.transData.inverted().transform([(box[0] + box[2]) / 2, (box[1] + box[3]) / 2]))
+
+
+def _densest(xy: np.ndarray, size: np.ndarray) -> np.ndarray:
+    """Mean of the points in the fullest cell of a grid whose cells have this size."""
+    _, which, counts = np.unique(np.floor(xy / np.maximum(size, 1e-9)), axis=0, return_inverse=True, return_counts=True)
+    return xy[which.ravel() == counts.argmax()].mean(axis=0)
 
 
 def _commonest(groups: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def interval_text(value: float, low: float, high: float, sign: str = "") -> str:
+def interval_text(value: float, low: float, high: float, sign: str = "", decimals: int = 3) -> str:
     """A value with its interval, "0.412 [0.380, 0.444]"; alone where there is none (NaN).
 
     Parameters
@@ -14,7 +14,7 @@ def interval_text(value: float, low: float, high: float, sign: str = "") -> str:
     sign
         "+" for differences.
     """
-    numbers = [f"{number:{sign}.3f}" for number in (value, low, high)]
+    numbers = [f"{number:{sign}.{decimals}f}" for number in (value, low, high)]
     return numbers[0] if low != low else f"{numbers[0]} [{numbers[1]}, {numbers[2]}]"
 
 

@@ -63,6 +63,7 @@ RESULTS = {
     "patch_level_summary": _result("04_patch_level", MEANS),
     "patch_level_genes": _result("04_patch_level", "gene organ method label kind fold donor seed metric value"),
     "maps": _result("04_patch_level", "fold donor sample barcode x y gene measured frozen seal"),
+    "map_sections": _result("04_patch_level", "sample um_per_px simulated span jpeg"),
     "ablations": _result("04_patch_level", f"table {MEANS}"),
     "ablation_shapes": _result(
         "04_patch_level",

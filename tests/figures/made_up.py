@@ -1,7 +1,11 @@
 """Made-up results, as the notebooks write them."""
 
+from base64 import b64encode
+from io import BytesIO
+
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 # method -> label, kind, level, whether it has a run a seed
 METHODS = {
@@ -44,6 +48,13 @@ def patch_tables(donors=SIX, encoders=("own",), dealt=0, methods=METHODS):
             row = {"encoder": encoder, "method": method, "label": label, "kind": kind, "organ": organ, "mean": mean}
             row |= {"low": mean - 0.01, "high": mean + 0.012, "difference": mean - frozen}
             row |= {"difference_low": mean - frozen - 0.005, "difference_high": mean - frozen + 0.005}
+            if kind == "adapted":
+                row |= {
+                    "control": "seal_shuffled",
+                    "control_difference": 0.05,
+                    "control_low": 0.03,
+                    "control_high": 0.06,
+                }
             summary.append(row | {f"{name}s": part[name].nunique() for name in ("fold", "donor", "seed")})
     table = pd.DataFrame(
         {"name": encoders, "label": [f"{e}-S" for e in encoders], "parameters": 21_600_000, "trainable": 73_728}
@@ -95,3 +106,11 @@ def map_table(samples=("B4", "C2"), genes=("ERBB2", "KRT19", "IGKC")) -> pd.Data
             frame = pd.DataFrame({**spots, "gene": gene, "measured": truth})
             frames.append(frame.assign(frozen=0.0, seal=0.5 * truth + 1))
     return pd.concat(frames, ignore_index=True)
+
+
+def section_table(samples=("B4", "C2"), simulated=True) -> pd.DataFrame:
+    """H&E of made-up sections: pink, 35 x 40 px, each spanning 100 px of the maps."""
+    file = BytesIO()
+    Image.new("RGB", (35, 40), (220, 120, 180)).save(file, "JPEG")
+    row = {"um_per_px": 0.5, "simulated": simulated, "span": 100.0, "jpeg": b64encode(file.getvalue()).decode()}
+    return pd.DataFrame([{"sample": sample, **row} for sample in samples])

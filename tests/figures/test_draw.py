@@ -18,7 +18,7 @@ from figures.draw import DRAWN, MISSING, REGISTER, STALE
 from seal import paths, profiles, results
 from seal.errors import SealError
 from seal.files import sha256
-from tests.figures.made_up import METHODS, ablation_table, curve_table, map_table, patch_tables
+from tests.figures.made_up import METHODS, ablation_table, curve_table, map_table, patch_tables, section_table
 
 DEMO, HER2ST, MAPLE = (profiles.get(name) for name in ("demo", "her2st", "maple"))
 
@@ -65,16 +65,22 @@ def test_every_entry_can_be_drawn_or_says_what_it_lacks(artefact):
     assert re.fullmatch(r"0\d_\w+", artefact.notebook)
     if artefact.draw:
         taken = inspect.signature(artefact.function()).parameters
-        assert {*artefact.results, artefact.instead} - {""} <= set(taken)
-        assert {option.partition("=")[0] for option in artefact.options} <= set(taken)
-        assert set(taken) <= {*artefact.results, artefact.instead, *(o.partition("=")[0] for o in artefact.options)}
+        assert {*artefact.results, *artefact.optional, artefact.instead} - {""} <= set(taken)
+        options = {option.partition("=")[0] for option in artefact.options}
+        assert options <= set(taken) <= {*artefact.results, *artefact.optional, artefact.instead, *options}
     else:
         assert artefact.lacks
         assert not artefact.drawn
 
 
-CELLS = {"id": "F1", "title": "x", "caption": "x", "caption_source": "paper", "notebook": "01_dataset"}
-CELLS |= {"results": "samples", "instead": "", "profiles": "demo", "panels": "AB", "drawn": "A"}
+CELLS = {
+    "id": "F1",
+    "title": "x",
+    "caption": "A, a. | B, b. | Both.",
+    "caption_source": "paper",
+    "notebook": "01_dataset",
+}
+CELLS |= {"results": "samples", "instead": "", "optional": "", "profiles": "demo", "panels": "AB", "drawn": "A"}
 CELLS |= {"draw": "F1_overview:overview_figure", "options": "", "lacks": ""}
 
 
@@ -87,7 +93,9 @@ def register(path: Path, *rows: dict[str, str]) -> Path:
     ("change", "column"),
     [
         ({"caption_source": "hearsay"}, "caption_source"),
+        ({"caption": "A, a. B, b."}, "caption"),
         ({"results": "sampels"}, "results"),
+        ({"optional": "sampels"}, "results"),
         ({"instead": "sampels"}, "results"),
         ({"profiles": "demo dmeo"}, "profiles"),
         ({"drawn": "C"}, "drawn"),
@@ -100,6 +108,16 @@ def test_a_wrong_row_of_the_register_is_named(tmp_path, change, column):
     assert draw.read_register(register(tmp_path / "right.csv", CELLS))["F1"].results == ("samples",)
     with pytest.raises(SealError, match=rf"row F1 is wrong in {column}"):
         draw.read_register(register(tmp_path / "wrong.csv", CELLS | change))
+
+
+def test_a_caption_speaks_of_the_drawn_panels_alone(tmp_path):
+    def caption(**change):
+        return draw.read_register(register(tmp_path / "r.csv", CELLS | change))["F1"].drawn_caption
+
+    assert caption() == "A, a. Both."
+    assert caption(drawn="AB") == "A, a. B, b. Both."
+    assert caption(panels="", drawn="", caption="A table, of all.") == "A table, of all."
+    assert not re.search(r"HEST-Bench|\|", REGISTER["F3"].drawn_caption), "F3 B is not drawn"
 
 
 def test_a_register_has_an_id_once_and_whole_rows(tmp_path):
@@ -170,6 +188,20 @@ def test_ablations_draw_e5_and_four_tables(home):
     text = (home / "figures/demo/tables/T54.md").read_text()
     assert "## T54 Ablation: panel size and number of pairs" in text
     assert "Our first rows: seeds 1" in text
+
+
+def test_an_optional_result_is_drawn_where_it_is_there(home):
+    results.write_result(DEMO, "patch_level_summary", patch_tables()[1], {})
+    results.write_result(DEMO, "maps", map_table(["B4"], ["ERBB2"]), {})
+    draw.draw(DEMO, ["E4"])
+    assert set(draw.manifest(DEMO)["E4"]["inputs"]) == {"maps", "patch_level_summary"}
+    first = draw.manifest(DEMO)["E4"]["files"]
+    assert "attention" not in draw.manifest(DEMO)["E4"]["caption"]
+    results.write_result(DEMO, "map_sections", section_table(["B4"]), {})
+    assert why(DEMO, "E4").startswith("map_sections.csv has changed")
+    draw.draw(DEMO, ["E4"])
+    assert "map_sections" in draw.manifest(DEMO)["E4"]["inputs"]
+    assert draw.manifest(DEMO)["E4"]["files"] != first
 
 
 def test_stamps_agree_in_manifest_png_pdf_and_markdown(home):

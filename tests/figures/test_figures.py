@@ -21,6 +21,7 @@ from tests.figures.made_up import (
     curve_table,
     map_table,
     patch_tables,
+    section_table,
 )
 
 MM = 25.4
@@ -45,6 +46,7 @@ FIGURES = {
     "patch level, baselines": lambda: patch_level_figure(*patch_tables(methods=METHODS | BASELINES | TRUTH)),
     "maps": lambda: expression_maps_figure(map_table(), SUMMARY),
     "maps, one section": lambda: expression_maps_figure(map_table(["B4"], ["ERBB2"]), SUMMARY),
+    "maps, H&E": lambda: expression_maps_figure(map_table(), SUMMARY, section_table()),
     "ablations": lambda: ablations_figure(curve_table(), ablation_table(), SUMMARY),
 }
 
@@ -119,7 +121,54 @@ def test_patch_level_draws_each_mean_at_its_value(drawn):
     assert labels == [label for label, *_ in METHODS.values()]
     circles = [c for c in axes.collections if c.get_zorder() == 3]
     np.testing.assert_allclose([c.get_offsets()[0] for c in circles], [(means[m], i) for i, m in enumerate(METHODS)])
-    assert circles[0].get_sizes() > circles[2].get_sizes(), "a control's mark is not an encoder's circle"
+    assert len({float(c.get_sizes()[0]) for c in circles}) == 1, "one encoder: its size says nothing"
+
+
+def test_circle_area_is_the_number_of_parameters_where_encoders_differ(drawn):
+    scores, summary, encoders = patch_tables(encoders=("own", "uni"))
+    figure = patch_level_figure(scores, summary, encoders.assign(parameters=[20_000_000, 80_000_000]))
+    sizes = [float(c.get_sizes()[0]) for c in panel(figure, "A").collections if c.get_zorder() == 3]
+    own, uni = sizes[: len(METHODS)], sizes[len(METHODS) :]
+    assert uni[0] == pytest.approx(4 * own[0])
+    assert (own[0], own[2]) == (own[1], uni[2]), "SEAL is as large as its encoder, a control never"
+    assert any("circle area" in t.get_text() for t in texts(figure))
+    assert not any("circle area" in t.get_text() for t in texts(drawn["patch level, 6 folds"]))
+
+
+def contrasts(axes):
+    """Row -> place, marks and printed numbers of the panel of differences."""
+    labels = dict(zip(axes.get_yticks(), (t.get_text() for t in axes.get_yticklabels()), strict=True))
+    printed = {t.get_position()[1]: t.get_text() for t in axes.texts if t.get_position()[0] > 1}
+    marks = {}
+    for line in axes.lines:
+        if len(line.get_xdata()) == 1:
+            marks.setdefault(line.get_ydata()[0], []).append((line.get_marker(), float(line.get_xdata()[0])))
+    return [(label, marks[y], printed[y]) for y, label in labels.items()]
+
+
+def test_differences_have_their_own_axis_and_printed_intervals(drawn):
+    axes = panel(drawn["patch level, 6 folds"], "Differences")
+    rows = contrasts(axes)
+    assert [label for label, *_ in rows] == [*(label for label, *_ in list(METHODS.values())[1:]), "SEAL"]
+    seal, shuffled, *_, mean, against = rows
+    low, high = axes.get_xlim()
+    assert -low == high < 0.1, "the mean predictor's distance does not set the axis"
+    assert seal[1] == [("o", pytest.approx(0.041))]
+    assert seal[2] == "+0.041 [+0.036, +0.046]"
+    assert shuffled[1] == [("s", pytest.approx(-0.009))]
+    assert mean[1] == [("<", low)], "an arrowhead for what lies beyond"
+    assert mean[2].startswith("\N{MINUS SIGN}0.325 [")
+    assert against[1:] == ([("o", 0.05)], "+0.050 [+0.030, +0.060]")
+    titles = [t.get_text() for t in axes.texts if t.get_weight() == "bold"]
+    assert titles == ["minus the frozen encoder", "minus SEAL, shuffled pairs"]
+
+
+def test_without_its_difference_to_the_control_seal_has_one_row():
+    scores, summary, encoders = patch_tables()
+    older = summary.drop(columns=["control", "control_difference", "control_low", "control_high"])
+    axes = panel(patch_level_figure(scores, older, encoders), "Differences")
+    assert [label for label, *_ in contrasts(axes)].count("SEAL") == 1
+    assert not any("minus SEAL" in t.get_text() for t in axes.texts)
 
 
 def test_patch_level_draws_single_scores(drawn):
@@ -163,7 +212,8 @@ def test_a_new_method_needs_no_change_here():
 def test_patch_level_says_what_was_left_out():
     scores, summary, encoders = patch_tables()
     figure = patch_level_figure(scores, summary.assign(tested="one section left out"), encoders)
-    assert any("one section left out (donors 6, seeds 3)" in t.get_text() for t in texts(figure))
+    assert panel(figure, "A").get_title(loc="left").endswith("one section left out")
+    assert panel(figure, "A").get_xlabel().endswith("(donors 6, seeds 3)")
 
 
 def test_truth_is_drawn_as_lines_and_told_from_encoders(drawn):
@@ -188,7 +238,8 @@ def test_truth_is_drawn_as_lines_and_told_from_encoders(drawn):
 
 def test_patch_level_says_what_was_resampled_and_dealt(drawn):
     words = " ".join(t.get_text() for t in texts(drawn["patch level, 14 organs"]))
-    assert "donors left out in 4 folds (donors 56, seeds 3)" in words
+    assert "donors left out in 4 folds" in words
+    assert "(donors 56, seeds 3)" in words
     assert "95 % bootstrap intervals over donors" in words
     words = " ".join(t.get_text() for t in texts(drawn["patch level, 6 folds"]))
     assert "95 % bootstrap intervals over spots. Ticks: single donors and seeds." in words
@@ -199,7 +250,7 @@ def test_maps_name_the_donor_of_a_numbered_fold():
     table = map_table(["B4"], ["ERBB2"]).assign(fold="1of4", donor="HER2ST-B")
     assert any("B4, donor HER2ST-B left out" in t.get_text() for t in texts(expression_maps_figure(table, SUMMARY)))
     alone = table.assign(fold="B4")  # a section that is left out alone
-    assert any(t.get_text().startswith("B4, left out") for t in texts(expression_maps_figure(alone, SUMMARY)))
+    assert any(t.get_text().startswith("A  B4, left out") for t in texts(expression_maps_figure(alone, SUMMARY)))
 
 
 def test_overview_says_whose_samples_it_counts(drawn):
@@ -227,6 +278,32 @@ def test_maps_share_a_scale_and_give_the_correlation():
     assert "SEAL\nPCC 1.00" in words
     assert "frozen encoder" in words  # constant: no correlation to give
     assert all(axes.get_aspect() == 1 for axes in figure.axes if axes.collections and axes.get_title())
+
+
+def test_maps_show_the_tissue_in_um_and_say_whose_counts_they_are(drawn):
+    figure = drawn["maps, H&E"]
+    tissue = [axes for axes in figure.axes if axes.get_title() == "H&E"]
+    below = next(axes for axes in figure.axes if axes.get_title() == "measured")
+    assert len(tissue) == 2
+    for axes in tissue:
+        (image,) = axes.images
+        assert image.get_extent() == [0, 3500, 4000, 0]
+        assert axes.axis() == below.axis()
+        np.testing.assert_allclose(image.get_array()[20, 20], [220, 120, 180], atol=3)
+        assert [t.get_text() for t in axes.texts] == ["200 µm"]
+        assert np.ptp(axes.lines[0].get_xdata()) == 400, "half a um is one px"
+    labels = {axes.get_ylabel() for axes in figure.axes}
+    assert "log simulated counts" in labels
+    real = expression_maps_figure(map_table(), SUMMARY, section_table(simulated=False))
+    assert "log expression" in {axes.get_ylabel() for axes in real.axes}
+
+
+def test_maps_without_tissue_have_no_empty_picture():
+    words = [t.get_text() for t in texts(expression_maps_figure(map_table(), SUMMARY))]
+    assert not any("H&E" in w or "µm" in w for w in words)
+    assert any(w.endswith(" px") for w in words)
+    one = expression_maps_figure(map_table(), SUMMARY, section_table(["B4"]))
+    assert sum("the results hold" in t.get_text() for t in texts(one)) == 1
 
 
 def test_maps_show_each_method_that_has_a_column():
@@ -262,7 +339,7 @@ def test_ablations_are_drawn_at_their_difference_and_open_where_it_may_be_none(d
     words = [t.get_text() for t in texts(drawn["ablations"])]
     assert any(w.startswith("difference in PCC to the full method") for w in words)
     assert any("one donor left out (folds 6, donors 6, seeds 1)" in w for w in words)
-    assert "\N{MINUS SIGN}0.050 [\N{MINUS SIGN}0.065, \N{MINUS SIGN}0.035]" in words
+    assert "\N{MINUS SIGN}0.0500 [\N{MINUS SIGN}0.0650, \N{MINUS SIGN}0.0350]" in words
 
 
 def test_a_variant_of_one_organ_is_not_drawn_twice():
@@ -313,6 +390,24 @@ def test_pictures_for_notebooks():
     assert second.get_title(loc="left") == "KL term, nats"
     maps = for_notebooks.spot_maps(spots, ["measured", "seal"], "log expression")
     assert len({a.collections[0].get_clim() for a in maps.axes[:2]}) == 1
+
+
+def test_clusters_are_named_on_the_plot():
+    rng = np.random.default_rng(0)
+    groups = np.repeat(ORGANS, 30)
+    apart = np.repeat(rng.uniform(-50, 50, (14, 2)), 30, axis=0) + rng.normal(size=(420, 2))
+    figure = for_notebooks.umap_pair({"apart": apart, "together": rng.normal(size=(420, 2))}, groups, "organ")
+    for axes in figure.axes:
+        assert {t.get_text() for t in axes.texts} == set(ORGANS)
+        boxes = [t.get_window_extent() for t in axes.texts]
+        assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+        edge = axes.get_window_extent()
+        assert all(box.x0 >= edge.x0 - 1 and box.x1 <= edge.x1 + 1 and box.y1 <= edge.y1 + 1 for box in boxes)
+    for text in figure.axes[0].texts:
+        centre = apart[groups == text.get_text()].mean(axis=0)
+        assert np.linalg.norm(np.array(text.get_position()) - centre) < 15, "beside its points"
+    many = for_notebooks.umap_pair({"z": rng.normal(size=(60, 2))}, [f"donor {i % 30}" for i in range(60)], "donor")
+    assert not many.axes[0].texts
 
 
 def test_the_waterfall_says_what_a_rule_takes_out():
