@@ -30,7 +30,7 @@ def uniformity(z: np.ndarray) -> float:
     Source: Wang and Isola 2020 (t 2).
     """
     unit = _unit(z)
-    near = np.exp(np.minimum(4 * unit @ unit.T - 4, 0))  # exp(-2 |z_i - z_j|^2), [n, n]
+    near = np.exp(np.minimum(4 * (unit @ unit.T) - 4, 0))  # exp(-2 |z_i - z_j|^2), [n, n]
     return float(np.log((near.sum() - np.trace(near)) / (len(near) * (len(near) - 1))))
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from seal import profiles
+from seal import paths, profiles
 from seal.data.assemble import assemble
 from seal.errors import SealError
 from seal.export import save as dropin
@@ -306,7 +306,7 @@ def test_a_projection_head_shares_stage_1_and_is_drawn_as_if_it_had_been_there(w
     assert run.stage_1.folder == plain.stage_1.folder
     assert [line.split(":")[1].split(" in ")[0] for line in capsys.readouterr().out.splitlines()] == [
         " made",
-        f" loaded from runs/demo/{fold.name}/seed0/omics",
+        f" loaded from {plain.stage_1.folder.relative_to(paths.home())}",
     ]
     x = runs.Expression(pairs.context(fold), fold.omics)
     with runs.parallel.own_random_state(runs._seed(0, "omics")):
