@@ -14,7 +14,7 @@ import torch
 
 from seal.errors import SealError
 from seal.export import load
-from seal.files import Made, contents, digest, remove_parts
+from seal.files import Made, contents, digest, progress, remove_parts
 from seal.models import encoders, weights
 from seal.models.encoder_registry import REGISTRY
 from seal.models.encoders import VisionEncoder
@@ -179,19 +179,19 @@ class _Task:
 
 def _embed_each(task: _Task, missing: dict[Path, Made]) -> dict[Path, SealError]:
     """Embed slides one after the other; those that cannot be, and why."""
-    from tqdm import tqdm
-
     encoder, failed = task.model.load(), {}
-    for slide, made in tqdm(missing.items(), desc="slides", unit="slide"):
-        try:
-            found = patching.extract(slide, task.settings, task.stated)
-            features = embed_patches(encoder, found.patches, task.precision)
-        except SealError as error:
-            failed[slide], old = error, task.file(slide)
-            if old.is_file() and _stamp(trident.attributes_of(old)).get("key") != made.key:
-                old.unlink(missing_ok=True)  # of what the slide was before
-        else:
-            _write(task, slide, made, found, features)
+    with progress("slides", len(missing), "slide") as advance:
+        for slide, made in missing.items():
+            try:
+                found = patching.extract(slide, task.settings, task.stated)
+                features = embed_patches(encoder, found.patches, task.precision)
+            except SealError as error:
+                failed[slide], old = error, task.file(slide)
+                if old.is_file() and _stamp(trident.attributes_of(old)).get("key") != made.key:
+                    old.unlink(missing_ok=True)  # of what the slide was before
+            else:
+                _write(task, slide, made, found, features)
+            advance()
     return failed
 
 
@@ -213,20 +213,18 @@ def embed_patches(encoder: VisionEncoder, patches: Patches | np.ndarray, precisi
 
     Shapes: uint8 [n, S, S, 3] -> float32 [n, d].
     """
-    from tqdm import tqdm
-
     encoder.to(parallel.device()).eval()
     size, parts = CHUNK[parallel.device().type], []
     if isinstance(patches, Patches):
         name, batches = patches.path.stem, patches.batches(size, threads=min(os.cpu_count() or 1, 16))
     else:
-        name, batches = None, (np.ascontiguousarray(patches[i : i + size]) for i in range(0, len(patches), size))
-    with tqdm(total=len(patches), desc=name, unit="patch", leave=False) as bar:
+        name, batches = "patches", (np.ascontiguousarray(patches[i : i + size]) for i in range(0, len(patches), size))
+    with progress(name, len(patches), "patch") as advance:
         for batch in batches:
             images = encoder.preprocess(torch.from_numpy(batch).to(parallel.device()))  # [B, 3, S, S]
             with parallel.autocast(precision):
                 parts.append(encoder(images).float().cpu().numpy())
-            bar.update(len(batch))
+            advance(len(batch))
     return np.concatenate(parts)
 
 
@@ -250,9 +248,8 @@ def _require_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise SealError(
-            f"{folder} cannot be written ({error.strerror})", expected="a folder for results", do="choose another --out"
-        ) from error
+        what = f"{folder} cannot be written ({error.strerror})"
+        raise SealError(what, expected="a folder for results", do="choose another --out") from error
 
 
 def _require_same_model(folder: Path, model: Model) -> None:

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and what was made from what (`Made`)."""
+"""Files that are whole or absent, what was made from what (`Made`), and how far a job is (`progress`)."""
 
 import errno
 import hashlib
@@ -10,8 +10,10 @@ import socket
 import sys
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -213,6 +215,50 @@ def require_room(path: Path, size: int, what: str) -> None:
         )
 
 
+# ---- how far a job is --------------------------------------------------------------------------------------
+
+FIRST = os.environ.get("RANK", "0") == "0"  # of the processes of a training
+_bars: list[Any] = []  # the one that is shown, once for each job that runs
+
+
+@contextmanager
+def progress(what: str, total: int, unit: str, begun: int = 0, shown: bool = True, **more: Any) -> Iterator[Callable]:
+    """Show how far a job is; what it gives is called with the units just done and a note.
+
+    A job inside another is named behind the other's bar. Of many processes the first shows one.
+    """
+    with warnings.catch_warnings(action="ignore"):  # Jupyter without ipywidgets: a bar of text does
+        from tqdm.auto import tqdm
+    off = not shown or not FIRST or os.environ.get("TQDM_DISABLE", "0") not in ("", "0")  # tqdm.notebook asks not
+    often = sys.stderr.isatty() or "ipykernel.zmqshell" in sys.modules  # a log gets a line every half minute
+    more |= {"initial": begun, "disable": off, "miniters": 0, "mininterval": 0.1 if often else 30}
+    inner, done = bool(_bars), begun
+    with nullcontext(_bars[0]) if inner else tqdm(total=total, desc=what, unit=unit, **more) as bar:
+
+        def advance(number: int = 1, note: str = "") -> None:
+            nonlocal done
+            done += number
+            bar.set_postfix_str(f"{what} {done}/{total} {note}".strip() if inner else note, refresh=False)
+            bar.update(0 if inner else number)
+
+        _bars.append(bar)
+        try:
+            yield advance
+        finally:
+            _bars.pop()
+
+
+def say_done(what: str, where: Path, began: float, found: int, made: int, verb: str = "made") -> None:
+    """Say in one line what was found and what was made since `began`; inside a larger job, that one says it."""
+    parts = {
+        f"loaded from {os.path.relpath(where, paths.home())}": found,
+        f"{verb} in {time.monotonic() - began:.0f} s": made,
+    }
+    words = [f"{number} {text}" if found and made else text for text, number in parts.items() if number]
+    if FIRST and not _bars:
+        print(f"{what}: {', '.join(words)}")
+
+
 # ---- what was made from what -------------------------------------------------------------------------------
 
 
@@ -222,8 +268,6 @@ def contents(files: Iterable[Path]) -> list[str]:
     So a copied or moved file is known again, and a file that was mended in place is noticed. What is known lies in
     data/.digests.json of SEAL_HOME.
     """
-    from tqdm.contrib.concurrent import thread_map
-
     files = [Path(path).absolute() for path in files]
     kept = paths.home() / "data" / ".digests.json"
     known: dict[str, list] = {}
@@ -234,9 +278,11 @@ def contents(files: Iterable[Path]) -> list[str]:
     new = [i for i, name in enumerate(names) if known.get(name, [])[:2] != facts[i]]
     if new:
         now = time.time_ns()
-        short = sum(facts[i][0] for i in new) < QUICK
-        found = thread_map(sha256, [files[i] for i in new], desc="digests", unit="file", disable=short)
-        known |= {names[i]: [*facts[i], own] for i, own in zip(new, found, strict=True)}
+        long = sum(facts[i][0] for i in new) >= QUICK
+        with ThreadPoolExecutor() as pool, progress("digests", len(new), "file", shown=long) as advance:
+            for i, own in zip(new, pool.map(sha256, [files[i] for i in new]), strict=True):
+                known[names[i]] = [*facts[i], own]
+                advance()
         settled = {name: entry for name, entry in known.items() if now - entry[1] > SETTLED}
         with suppress(SealError, OSError):  # a home that cannot be written is asked again next time, no more
             write_json(kept, settled)

@@ -1,6 +1,8 @@
 """Results: tidy tables, each with a stamp that says where it comes from."""
 
 import datetime
+import hashlib
+import json
 import platform
 import subprocess
 from collections.abc import Iterable
@@ -86,10 +88,18 @@ def commit() -> dict[str, Any]:
     top = _run("git", "rev-parse", "--show-toplevel")
     if top is None or Path(top).resolve() != paths.PROJECT:
         return {"commit": None, "dirty": None}
-    return {
-        "commit": _run("git", "rev-parse", "--verify", "--quiet", "HEAD"),
-        "dirty": bool(_run("git", "status", "--porcelain")),
-    }
+    changed = (_run("git", "status", "--porcelain=v2") or "").splitlines()
+    return {"commit": _run("git", "rev-parse", "--verify", "--quiet", "HEAD"), "dirty": any(map(_differs, changed))}
+
+
+def _differs(line: str) -> bool:
+    """Whether a line of git's status is more than a notebook that has been run: its cells say what they said."""
+    name = line.split(" ", 8)[-1]
+    cells = lambda text: [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(text)["cells"]]  # noqa: E731
+    with suppress(OSError, ValueError, LookupError, TypeError):  # it is new, gone, or no notebook
+        new = (paths.PROJECT / name).read_text(encoding="utf-8")
+        return cells(_run("git", "show", f"HEAD:{name}") or "") != cells(new)
+    return True
 
 
 def versions() -> dict[str, str]:
@@ -123,15 +133,15 @@ def result_path(profile: Profile, name: str) -> Path:
 def _check_columns(frame: "pd.DataFrame", name: str, origin: str) -> None:
     entry = RESULTS[require_known("result", name, RESULTS)]
     if missing := [column for column in entry.columns if column not in frame.columns]:
-        raise SealError(
-            f"{origin} lacks the columns {', '.join(missing)}",
-            expected=f"the columns {', '.join(entry.columns)}",
-            do=f"run notebook {entry.notebook} again",
-        )
+        what, expected = f"{origin} lacks the columns {', '.join(missing)}", f"the columns {', '.join(entry.columns)}"
+        raise SealError(what, expected=expected, do=f"run notebook {entry.notebook} again")
 
 
 def write_result(profile: Profile, name: str, frame: "pd.DataFrame", inputs: dict[str, Any]) -> Path:
     """Write a tidy table of `RESULTS` as results/PROFILE/NAME.csv with its stamp, NAME.csv.json, beside it.
+
+    Floats have 6 significant digits and at most 12 decimals: the order of a sum does not show. What is written already,
+    from the same inputs, stays as it is, its time too.
 
     Parameters
     ----------
@@ -149,10 +159,15 @@ def write_result(profile: Profile, name: str, frame: "pd.DataFrame", inputs: dic
     """
     path = result_path(profile, name)
     _check_columns(frame, name, f"the table {name!r}")
+    text = frame.round(12).to_csv(index=False, float_format="%.6g").encode()
+    entry = {"sha256": hashlib.sha256(text).hexdigest(), "rows": len(frame), **stamp(profile, inputs)}
+    entry = json.loads(json.dumps({**entry, "data": data_label(profile, [name])}, default=str))
+    old = read_stamp(profile, name) | {"time": entry["time"]}
+    if path.is_file() and old == entry and sha256(path) == old["sha256"]:
+        return path
     with atomic(path) as temporary:
-        frame.to_csv(temporary, index=False)
-    entry = {"sha256": sha256(path), "rows": len(frame), **stamp(profile, inputs)}
-    write_json(path.with_suffix(".csv.json"), {**entry, "data": data_label(profile, [name])})
+        temporary.write_bytes(text)
+    write_json(path.with_suffix(".csv.json"), entry)
     return path
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from seal.errors import SealError
+from seal.files import progress
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -77,14 +78,12 @@ def run_jobs(
 
     What a job raises comes through as it was, and the others are called off.
     """
-    from tqdm import tqdm
-
     futures = {executor.submit(function, job): size for job, size in zip(jobs, sizes, strict=True)}
-    with tqdm(total=sum(sizes), desc=label, unit="B", unit_scale=True) as bar:
+    with progress(label, sum(sizes), "B", unit_scale=True) as advance:
         try:
             for future in as_completed(futures):
                 future.result()
-                bar.update(futures[future])
+                advance(futures[future])
         finally:
             for future in futures:
                 future.cancel()

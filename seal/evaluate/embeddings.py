@@ -1,6 +1,7 @@
 """Embeddings of a profile's pairs, one h5 a section in TRIDENT's layout: made once, read by every evaluation."""
 
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +14,7 @@ from seal import paths
 from seal.data.pairs import Pairs, Section
 from seal.embed import embed_patches, is_current
 from seal.errors import SealError
-from seal.files import Made, lock, remove_parts
+from seal.files import Made, lock, progress, remove_parts, say_done
 from seal.models import encoders
 from seal.models.baselines import colour_statistics
 from seal.models.omics import SealOmics
@@ -101,41 +102,34 @@ class Embeddings:
         frame, profile = self.pairs.frame(), self.pairs.profile
         for name in made:
             remove_parts(self.folder(name))
-        for section, features in _by_section(self.pairs, pieces):
-            rows = slice(section.start, section.stop)
-            half = profile.image_size * profile.um_per_px / 2 / section.um_per_px  # full-resolution px
-            coords = np.rint(frame[["x", "y"]].to_numpy()[rows] - half)
-            for name, z in features.items():
-                tables = {"barcodes": np.array(frame["barcode"].iloc[rows], dtype="S")}
-                tables |= {"omics": omics[name](rows)} if name in omics else {}
-                path, attributes = self.folder(name) / f"{section.sample}.h5", {"made": json.dumps(made[name].stamp())}
-                trident.write_features(path, z, coords, name, attributes=attributes, tables=tables)
+        with progress("sections", sum(section.has_image for section in self.pairs.sections), "section") as advance:
+            for section, features in _by_section(self.pairs, pieces):
+                rows = slice(section.start, section.stop)
+                half = profile.image_size * profile.um_per_px / 2 / section.um_per_px  # full-resolution px
+                coords = np.rint(frame[["x", "y"]].to_numpy()[rows] - half)
+                for name, z in features.items():
+                    tables = {"barcodes": np.array(frame["barcode"].iloc[rows], dtype="S")}
+                    tables |= {"omics": omics[name](rows)} if name in omics else {}
+                    path, own = self.folder(name) / f"{section.sample}.h5", {"made": json.dumps(made[name].stamp())}
+                    trident.write_features(path, z, coords, name, attributes=own, tables=tables)
+                advance()
 
 
 def embed_all(pairs: Pairs, source: TokenSource) -> Embeddings:
-    """Embed the pairs in every way that is compared; what is there and follows from the same is left alone.
-
-    Raises
-    ------
-    SealError
-        A run is not trained yet.
-    """
+    """Embed the pairs in every way that is compared, the profile's runs, which must be trained, among them."""
     profile, store = pairs.profile, Embeddings(pairs)
     patches = {"patches": pairs.digest_of("patches.npy")}
     own = {"encoder": profile.encoder, "image_size": profile.image_size, "precision": profile.compute.precision}
     controls = {store.name("colour"): (patches, partial(colour_statistics, pairs.patches))}
     for seed in profile.evaluation.seeds[: profile.evaluation.random_encoders]:
         controls[store.name("random", seed=seed)] = patches | own | {"seed": seed}, partial(_embed_random, pairs, seed)
-    with lock(paths.embeddings(profile.name), "embeds the pairs in"):
-        for name, (parts, compute) in controls.items():
-            made = Made("embeddings", VERSION, parts)
-            if not store.is_current(name, made):
-                store.write({name: made}, [{name: compute()}], omics={})
-    return embed_runs(pairs, source, runs.list_runs(pairs))
+    return embed_runs(pairs, source, runs.list_runs(pairs), controls)
 
 
-def embed_runs(pairs: Pairs, source: TokenSource, chosen: Sequence[Run]) -> Embeddings:
-    """Embed the pairs with trained runs, and with the frozen encoder; what is there and current is left alone.
+def embed_runs(
+    pairs: Pairs, source: TokenSource, chosen: Sequence[Run], controls: Mapping[str, tuple] | None = None
+) -> Embeddings:
+    """Embed the pairs with trained runs, the frozen encoder and controls; what is there and current is left alone.
 
     The runs of a fold share one pass over the trunk's tokens.
 
@@ -144,12 +138,18 @@ def embed_runs(pairs: Pairs, source: TokenSource, chosen: Sequence[Run]) -> Embe
     SealError
         A run is not trained yet.
     """
-    store, own = Embeddings(pairs), {"tokens": source.key, "precision": pairs.profile.compute.precision}
-    with lock(paths.embeddings(pairs.profile.name), "embeds the pairs in"):
-        for fold in dict.fromkeys(run.fold.name for run in chosen):
+    store, began, controls = Embeddings(pairs), time.monotonic(), controls or {}
+    own = {"tokens": source.key, "precision": pairs.profile.compute.precision}
+    root, folds, new = paths.embeddings(pairs.profile.name), dict.fromkeys(run.fold.name for run in chosen), {}
+    with lock(root, "embeds the pairs in"), progress("embedding", len(controls) + len(folds), "pass") as advance:
+        for name, (parts, compute) in controls.items():
+            made = Made("embeddings", VERSION, parts)
+            if new.setdefault(name, not store.is_current(name, made)):
+                store.write({name: made}, [{name: compute()}], omics={})
+            advance()
+        for fold in folds:
             named = {store.name(r.variant or r.method, fold, r.seed): r for r in chosen if r.fold.name == fold}
-            parts = {name: own | {"run": run.key(source)} for name, run in named.items()}
-            parts = {store.name("frozen"): own, **parts}
+            parts = {store.name("frozen"): own} | {name: own | {"run": run.key(source)} for name, run in named.items()}
             made = {name: Made("embeddings", VERSION, each) for name, each in parts.items()}
             made = {name: each for name, each in made.items() if not store.is_current(name, each)}
             models = {name: runs.train_vision(run, source) for name, run in named.items() if name in made}
@@ -157,6 +157,9 @@ def embed_runs(pairs: Pairs, source: TokenSource, chosen: Sequence[Run]) -> Embe
             omics = {name: partial(_embed_expression, model.omics, named[name]) for name, model in models.items()}
             if made:
                 store.write(made, batches.embed_pieces(tails, source), omics)
+            new |= {name: new.get(name, False) or name in made for name in parts}
+            advance()
+    say_done(f"{len(new)} encoders' embeddings", root, began, len(new) - sum(new.values()), sum(new.values()))
     return store
 
 

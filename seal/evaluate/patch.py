@@ -7,6 +7,7 @@ import numpy as np
 from seal.data.pairs import Fold, Pairs
 from seal.evaluate.embeddings import Embeddings
 from seal.evaluate.methods import METHODS, Method
+from seal.files import progress
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,13 @@ class Evaluation:
 
     def run(self) -> "Evaluation":
         """Predict with every method, fold and seed."""
-        from tqdm import tqdm
-
         settings = self.pairs.profile.evaluation
         jobs = [(f, method, seed) for f in self.folds() for method in self.methods for seed in method.seeds(settings)]
-        for fold, method, seed in tqdm(jobs, desc="methods x folds x seeds", unit="run"):
-            embedding = method.embedding and self.embeddings.read(method.embedding, fold.name, seed)
-            self.predictions[method.name, fold.name, seed] = method.predict(self.pairs, fold, embedding)
+        with progress("predictions", len(jobs), "run") as advance:
+            for fold, method, seed in jobs:
+                embedding = method.embedding and self.embeddings.read(method.embedding, fold.name, seed)
+                self.predictions[method.name, fold.name, seed] = method.predict(self.pairs, fold, embedding)
+                advance(note=f"{method.name} {fold.name} seed {seed}")
         return self
 
     def runs(self, method: str, fold: str) -> list[tuple[int, np.ndarray]]:

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from seal.errors import SealError
-from seal.files import atomic, remove_parts, swap, write_json
+from seal.files import atomic, progress, remove_parts, swap, write_json
 from seal.shapes import Float, Int
 from seal.train import parallel
 
+AGAIN = "delete it; training starts again from the first step"
 CHECKPOINT_SECONDS = 60.0  # a checkpoint at the first step that ends this long after the last one
 
 
@@ -82,8 +83,6 @@ def fit(task: Task, schedule: Schedule, folder: Path, key: str, description: str
     SealError
         Fewer than two rows, or a loss that is not finite.
     """
-    from tqdm import tqdm
-
     model = task.model
     if task.n < 2:
         raise SealError(f"{description}: {task.n} training rows", expected="at least two", do="check split and data")
@@ -97,20 +96,17 @@ def fit(task: Task, schedule: Schedule, folder: Path, key: str, description: str
     batches = max(1, task.n // schedule.batch)
     steps = schedule.epochs * batches
     saved = time.monotonic()
-    bar = tqdm(total=steps, initial=first, desc=description, leave=False, disable=None if parallel.is_main() else True)
     model.train()
-    with parallel.own_random_state():
+    with parallel.own_random_state(), progress(description, steps, "step", first) as advance:
         for step, inputs in enumerate(task.stream(_plan(task.n, batches, first, steps, schedule.seed)), start=first):
             lr = schedule.lr * 0.5 * (1 + math.cos(math.pi * step / steps))
             epoch = step // batches
             terms = _step(task, inputs, optimiser, lr, f"{description}, epoch {epoch}, step {step}")
             log.append({"epoch": epoch, "step": step, "lr": lr, **terms})
-            bar.update()
-            bar.set_postfix(loss=f"{terms['total']:.3f}")
+            advance(note=f"loss {terms['total']:.3f}")
             if time.monotonic() - saved >= CHECKPOINT_SECONDS and parallel.is_main():
                 _save(checkpoint, key, model, optimiser, step + 1, log)
                 saved = time.monotonic()
-    bar.close()
     model.eval()
     return log
 
@@ -140,11 +136,8 @@ def _step(task: Task, inputs: Any, optimiser: torch.optim.AdamW, lr: float, wher
     optimiser.zero_grad(set_to_none=True)
     terms = {name: float(value.detach()) for name, value in task.backward(inputs).items()}
     if not all(math.isfinite(value) for value in terms.values()):
-        raise SealError(
-            f"{where}: the loss is not finite ({terms})",
-            expected="finite numbers",
-            do="look for NaN in the expression and the patches, or lower the learning rate",
-        )
+        do = "look for NaN in the expression and the patches, or lower the learning rate"
+        raise SealError(f"{where}: the loss is not finite ({terms})", expected="finite numbers", do=do)
     optimiser.step()
     return terms
 
@@ -168,19 +161,13 @@ def _resume(path: Path, key: str, model: nn.Module, optimiser: torch.optim.AdamW
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise SealError(
-            f"{path} cannot be read ({type(error).__name__})",
-            expected="a checkpoint this loop wrote",
-            do="delete it; training starts again from the first step",
-        ) from error
+        what = f"{path} cannot be read ({type(error).__name__})"
+        raise SealError(what, expected="a checkpoint this loop wrote", do=AGAIN) from error
     if state["key"] != key:  # settings, data or code have changed since: start again
         return 0, []
     if state["model"].keys() != trained_state(model).keys():
-        raise SealError(
-            f"{path} holds other weights than this model",
-            expected=f"{len(trained_state(model))} tensors named as the model's",
-            do="delete it; training starts again from the first step",
-        )
+        expected = f"{len(trained_state(model))} tensors named as the model's"
+        raise SealError(f"{path} holds other weights than this model", expected=expected, do=AGAIN)
     model.load_state_dict({**model.state_dict(), **state["model"]})
     optimiser.load_state_dict(state["optimiser"])
     return state["step"], state["log"]

@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
@@ -25,7 +26,7 @@ from torch import Tensor, nn
 
 from seal import profiles
 from seal.errors import SealError, require_known
-from seal.files import Made, lock
+from seal.files import Made, lock, say_done
 from seal.profiles import Profile
 
 # "float32" means float32: by default a GPU would round what its convolutions read (the patch embedding) to TF32.
@@ -134,12 +135,13 @@ def is_main() -> bool:
 @contextmanager
 def one_maker(made: Made, record: Path) -> Iterator[bool]:
     """Say to all processes of this run whether something is current; if not, keep other runs from making it inside."""
-    if _all_say(made.is_current(record)):
-        yield True
-        return
-    with lock(record.parent, "makes") if is_main() else nullcontext():
-        state().wait_for_everyone()
-        yield _all_say(made.is_current(record))
+    began, current = time.monotonic(), _all_say(made.is_current(record))
+    with lock(record.parent, "makes") if is_main() and not current else nullcontext():
+        if not current:
+            state().wait_for_everyone()
+            current = _all_say(made.is_current(record))
+        yield current
+    say_done(made.what, record.parent, began, found=current, made=not current)
 
 
 def _all_say(yes: bool) -> bool:

@@ -4,8 +4,9 @@ A run's folder holds, when it is whole, run.json (settings and the key of all it
 weights as safetensors and log.json. Stage 2 adds the adapter in PEFT's format.
 """
 
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,12 @@ from seal.data import pairs as stored_pairs
 from seal.data import panel as panels
 from seal.data.pairs import Fold, Pairs
 from seal.errors import SealError, require_known
-from seal.files import Made, atomic, digest, find_partial, read_json
+from seal.files import Made, atomic, digest, find_partial, progress, read_json, say_done
 from seal.models.encoder_registry import find_spec
 from seal.models.omics import SealOmics, gene_statistics, in_gene_units
 from seal.models.vision import SealVision
 from seal.models.weights import differences
-from seal.profiles import Profile, Shown, difference, fitted, keyed
+from seal.profiles import OmicsSettings, Profile, Shown, difference, fitted, keyed
 from seal.train import parallel, tokens
 from seal.train.batches import TokenSource
 from seal.train.loop import Schedule, finish, fit
@@ -33,8 +34,8 @@ from seal.train.steps import Expression, OmicsTask, VisionTask
 VERSION = 1  # counted up when the same inputs and settings give other weights
 METHODS = ("seal", "seal_shuffled")
 # Of a profile, what each stage depends on.
-OMICS = (*stored_pairs.SETTINGS, "encoder", "omics")
-VISION = (*tokens.SETTINGS, *OMICS, "vision")
+OMICS = (*stored_pairs.SETTINGS, "encoder", *(f"omics__{f.name}" for f in fields(OmicsSettings) if f.name != "head"))
+VISION = (*tokens.SETTINGS, *OMICS, "omics", "vision")
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,7 @@ def train_omics(run: Run, dim: int) -> SealOmics:
     """Stage 1 of a run, read if it is there: on the fold's training spots, those without a patch among them.
 
     Of many processes the first trains and the others wait: it takes seconds, or minutes on a whole atlas.
+    The projection head is drawn, never trained, so runs that differ in it share one stage 1.
 
     Parameters
     ----------
@@ -167,6 +169,7 @@ def train_omics(run: Run, dim: int) -> SealOmics:
         first = parallel.is_main() and not current
         with parallel.own_random_state(_seed(run.seed, "omics")):
             model = SealOmics(x.matrix.shape[1], dim, pairs.profile.omics, *_statistics(x, not first))
+        head, model.projection_head = model.projection_head, torch.nn.Identity()
         if first:
             _train(run, made, OmicsTask(model.to(parallel.device()), x))
         parallel.state().wait_for_everyone()
@@ -174,6 +177,7 @@ def train_omics(run: Run, dim: int) -> SealOmics:
             raise parallel.explain_other_disk(f"{run.folder} does not show what the first process has just written")
         if not first:
             _load(run, model)
+    model.projection_head = head
     return model.cpu().eval()
 
 
@@ -236,7 +240,7 @@ def _omics_made_from(run: Run, dim: int) -> Made:
         "rows": digest(run.fold.omics.tolist()),
         "seed": run.seed,
         "dim": dim,
-        "omics": keyed(run.pairs.profile.omics),
+        "omics": keyed(replace(run.pairs.profile.omics, head="none")),
     }
     return Made("SEAL-omics", VERSION, parts)
 
@@ -319,11 +323,13 @@ def list_runs(
 
 def train_runs(runs: Sequence[Run], source: TokenSource) -> None:
     """Train those of some runs that are not trained yet; what was cut off goes on from where it stopped."""
-    from tqdm import tqdm
-
-    for run in tqdm(runs, desc="training", unit="run"):
-        if not run.is_trained(source):
+    began, missing = time.monotonic(), [run for run in runs if not run.is_trained(source)]
+    with progress("training", len(missing), "run", shown=bool(missing)) as advance:
+        for run in missing:
             train_vision(run, source)
+            advance()
+    where, found = paths.runs(source.pairs.profile.name), len(runs) - len(missing)
+    say_done(f"{len(runs)} runs", where, began, found, len(missing), "trained")
 
 
 def tabulate_training(pairs: Pairs):

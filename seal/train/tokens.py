@@ -19,7 +19,7 @@ from torch import Tensor
 from seal.data.pairs import Pairs
 from seal.data.store import RowFile, create, read_layout
 from seal.errors import SealError
-from seal.files import Made, find_partial, require_room, swap, write_json
+from seal.files import Made, find_partial, progress, require_room, swap, write_json
 from seal.models import weights
 from seal.train import parallel
 
@@ -148,8 +148,6 @@ def _prepare(partial: Path, shape: tuple[int, ...], dtype: str, size: int) -> No
 
 def _fill(tokens: TokenFile, stream: Stream, size: int) -> None:
     """Make the parts that are not there yet: this process every k-th of them."""
-    from tqdm import tqdm
-
     done = np.load(tokens.folder / "done.npy", mmap_mode="r+")
     views, pairs = tokens.rows.shape[:2]
     blocks = [np.arange(start, min(start + size, pairs)) for start in range(0, pairs, size)]
@@ -158,13 +156,14 @@ def _fill(tokens: TokenFile, stream: Stream, size: int) -> None:
     parts = [part for part in mine if not done[part]]
     requests = [every[part] for part in parts]
     made, saved = [], time.monotonic()
-    bar = tqdm(requests, desc="trunk", unit="part", disable=None if parallel.is_main() else True)
-    for part, (view, rows), values in zip(parts, bar, stream(requests), strict=True):
-        tokens.write(int(view[0]), int(rows[0]), values)
-        made.append(part)
-        if time.monotonic() - saved > PERSIST_SECONDS:
-            _persist(tokens, done, made)
-            made, saved = [], time.monotonic()
+    with progress("trunk", len(parts), "part") as advance:
+        for part, (view, rows), values in zip(parts, requests, stream(requests), strict=True):
+            tokens.write(int(view[0]), int(rows[0]), values)
+            made.append(part)
+            advance()
+            if time.monotonic() - saved > PERSIST_SECONDS:
+                _persist(tokens, done, made)
+                made, saved = [], time.monotonic()
     _persist(tokens, done, made)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from seal import paths
 from seal.errors import SealError
-from seal.files import Made, remove_parts
+from seal.files import Made, progress, remove_parts
 from seal.profiles import Profile
 from seal_atlas import tables
 from seal_atlas.settings import AtlasSettings, folder_suffix, settings_of
@@ -71,8 +71,6 @@ def _donors(settings: AtlasSettings) -> Iterator[Donor]:
 
 
 def _prepare(root: Path, settings: AtlasSettings, donors: list[Donor]) -> Path:
-    from tqdm import tqdm
-
     from seal.data.sample_files import is_made, list_samples
 
     made = {donor.donor: _made_from(donor, settings) for donor in donors}
@@ -89,9 +87,12 @@ def _prepare(root: Path, settings: AtlasSettings, donors: list[Donor]) -> Path:
         sections.write_section(root, donor, settings.spots_per_section, settings.seed, made[donor.donor])
 
     # The compiled parts let go of Python's lock, so threads share the work without copying anything.
-    with ThreadPoolExecutor(count_threads()) as pool:
-        for _ in tqdm(pool.map(write, missing), total=len(missing), desc="simulated sections", unit="section"):
-            pass
+    with (
+        ThreadPoolExecutor(count_threads()) as pool,
+        progress("simulated sections", len(missing), "section") as advance,
+    ):
+        for _ in pool.map(write, missing):
+            advance()
     list_samples(root, list(made))
     return root
 

@@ -26,7 +26,7 @@ import numpy as np
 
 from seal import paths
 from seal.errors import SealError
-from seal.files import Made, atomic, read_json, remove_parts, write_json
+from seal.files import Made, atomic, progress, read_json, remove_parts, write_json
 from seal.profiles import Profile
 from seal_atlas import tables
 from seal_atlas.counting import transcripts
@@ -96,8 +96,6 @@ def make_cohorts(root: Path, settings: AtlasSettings) -> Path:
     SealError
         No patients, patches or slides are asked for, or none of the organs.
     """
-    from tqdm import tqdm
-
     root = Path(root)
     drawn, scanned = draw_cohorts(settings)
     jobs = _jobs(drawn, scanned, settings)
@@ -113,9 +111,10 @@ def make_cohorts(root: Path, settings: AtlasSettings) -> Path:
         slides.write_slide(root, job.patient, job.patches, settings.seed, job.made, job.every_scanner)
 
     if missing:
-        with ThreadPoolExecutor(atlas.count_threads()) as pool:
-            for _ in tqdm(pool.map(make, missing), total=len(missing), desc="simulated slides", unit="slide"):
-                pass
+        threads = ThreadPoolExecutor(atlas.count_threads())
+        with threads as pool, progress("simulated slides", len(missing), "slide") as advance:
+            for _ in pool.map(make, missing):
+                advance()
     _write_patients(drawn, root / "patients.csv")
     _write_slides(root, jobs)
     truth = _write_truth(root, drawn)

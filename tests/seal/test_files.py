@@ -5,6 +5,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -322,3 +323,126 @@ def test_advice_is_true(tmp_path, monkeypatch, number, advice):
         temporary.write_text("x")
     assert advice in caught.value.do
     assert ("free some space" in caught.value.do) == (number == errno.ENOSPC)
+
+
+# --- how far a job is ------------------------------------------------------------------------------------------
+
+
+class Bar:
+    """Stand in for tqdm: remember what it is told."""
+
+    made: list["Bar"]
+
+    def __init__(self, **options):
+        self.options, self.done, self.notes, self.closed = options, 0, [], False
+        Bar.made.append(self)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.closed = True
+
+    def set_postfix_str(self, text, refresh):
+        self.notes.append(text)
+
+    def update(self, number):
+        self.done += number
+
+
+@pytest.fixture
+def bars(monkeypatch):
+    monkeypatch.delenv("TQDM_DISABLE", raising=False)
+    monkeypatch.setattr("tqdm.auto.tqdm", Bar)
+    Bar.made = []
+    return Bar.made
+
+
+def test_jobs_inside_a_job_are_told_behind_its_bar(bars):
+    with files.progress("training", 2, "run") as advance:
+        for loss in (3, 2):
+            with files.progress("stage 1", 5, "step", begun=3) as step:
+                step(note=f"loss {loss}")
+                with files.progress("digests", 1, "file") as deeper:
+                    deeper()
+            advance()
+    (bar,) = bars
+    assert (bar.done, bar.closed, files._bars) == (2, True, [])
+    assert bar.notes[:3] == ["stage 1 4/5 loss 3", "digests 1/1", ""]
+    assert {name: bar.options[name] for name in ("desc", "total", "unit", "initial", "disable")} == {
+        **{"desc": "training", "total": 2, "unit": "run", "initial": 0, "disable": False}
+    }
+    with pytest.raises(KeyboardInterrupt), files.progress("x", 1, "y"):
+        raise KeyboardInterrupt
+    assert (bars[1].closed, files._bars) == (True, [])
+
+
+@pytest.mark.parametrize(("variable", "off"), [("1", True), ("0", False), ("", False)])
+def test_bars_can_be_turned_off(bars, monkeypatch, variable, off):
+    """tqdm.notebook does not ask for the variable, so it must be told."""
+    monkeypatch.setenv("TQDM_DISABLE", variable)
+    with files.progress("x", 1, "y"):
+        pass
+    monkeypatch.setattr(files, "FIRST", False)
+    with files.progress("x", 1, "y"):
+        pass
+    assert [bar.options["disable"] for bar in bars] == [off, True]
+
+
+def test_what_was_found_and_made_is_said_once(bars, capsys, home):
+    began = time.monotonic() - 214
+    files.say_done("12 runs", home / "runs" / "demo", began, 9, 3, "trained")
+    files.say_done("tokens", home / "data" / "tokens", began, 1, 0)
+    files.say_done("tokens", home / "data" / "tokens", began, 0, 1)
+    with files.progress("x", 1, "y"):
+        files.say_done("tokens", home, began, 0, 1)
+    assert capsys.readouterr().out.splitlines() == [
+        "12 runs: 9 loaded from runs/demo, 3 trained in 214 s",
+        "tokens: loaded from data/tokens",
+        "tokens: made in 214 s",
+    ]
+
+
+JUPYTER = """
+import sys, types
+import IPython
+sys.modules["ipykernel.zmqshell"] = types.ModuleType("zmqshell")
+sys.modules["ipywidgets"] = None
+from seal.files import progress
+with progress("x", 2, "y") as advance:
+    advance(2)
+"""
+
+
+@pytest.mark.slow
+def test_jupyter_without_ipywidgets_gets_a_bar_of_text_and_no_warning():
+    pytest.importorskip("IPython")
+    environment = {name: value for name, value in os.environ.items() if name != "TQDM_DISABLE"}
+    done = subprocess.run(
+        [sys.executable, "-W", "always", "-c", JUPYTER], capture_output=True, text=True, check=True, env=environment
+    )
+    assert "2/2" in done.stderr
+    assert "IProgress" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("disabled", ["", "1"])
+def test_a_cell_shows_one_widget_or_none(disabled, monkeypatch):
+    nbformat, client = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    pytest.importorskip("ipywidgets")
+    monkeypatch.setenv("TQDM_DISABLE", disabled)
+    code = """
+from seal.files import progress
+with progress("outer", 3, "run") as advance:
+    for _ in range(3):
+        with progress("inner", 5, "step") as step:
+            step(5)
+        advance()
+"""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    client.NotebookClient(notebook, kernel_name="python3").execute()
+    outputs = notebook.cells[0].outputs
+    assert [output.output_type for output in outputs] == ([] if disabled else ["display_data"])
+    if not disabled:
+        assert "outer" in outputs[0].data["text/plain"]
+        assert "application/vnd.jupyter.widget-view+json" in outputs[0].data

@@ -91,3 +91,68 @@ def test_commit_is_none_outside_of_a_repository_of_its_own(tmp_path, monkeypatch
 def test_no_git_at_all(monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert results.commit() == {"commit": None, "dirty": None}
+
+
+def test_a_notebook_that_was_run_is_no_change_a_changed_cell_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "PROJECT", tmp_path)
+
+    def git(*words):
+        identity = ("-c", "user.name=n", "-c", "user.email=e@example.org")
+        subprocess.run(["git", *identity, *words], cwd=tmp_path, check=True)
+
+    def notebook(source, outputs=(), kind="code"):
+        cell = {"cell_type": kind, "id": "a", "metadata": {}, "source": source, "outputs": list(outputs)}
+        return json.dumps({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
+
+    path = tmp_path / "notebooks" / "a b.ipynb"
+    path.parent.mkdir()
+    path.write_text(notebook(["x = 1\n", "x"]))
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "first")
+    assert results.commit()["dirty"] is False
+    path.write_text(notebook("x = 1\nx", [{"output_type": "stream", "name": "stdout", "text": "1"}]))
+    assert results.commit()["dirty"] is False, "only its output is another"
+    git("add", ".")
+    assert results.commit()["dirty"] is False, "staged or not"
+    for other in (notebook("x = 2\nx"), notebook("x = 1\nx", kind="markdown"), "[]", "{"):
+        path.write_text(other)
+        assert results.commit()["dirty"] is True
+    path.unlink()
+    assert results.commit()["dirty"] is True
+    git("checkout", "HEAD", ".")
+    assert results.commit()["dirty"] is False
+    (path.parent / "new.ipynb").write_text(notebook("x"))
+    assert results.commit()["dirty"] is True
+
+
+def test_a_result_written_again_from_the_same_keeps_its_file_and_its_stamp(home):
+    table = panel(rank=[0.1 + 0.2, 1e-17])
+    path = results.write_result(DEMO, "panel", table, {"pairs": ("abc",)})
+    stamp = path.with_suffix(".csv.json")
+    stamp.write_text(stamp.read_text().replace('"time": "2', '"time": "1'))  # long ago
+    assert [line.split(",")[1] for line in path.read_text().splitlines()] == ["rank", "0.3", "0"]
+    before = [(file.read_bytes(), file.stat().st_mtime_ns) for file in (path, stamp)]
+    results.write_result(DEMO, "panel", panel(rank=[0.3, 0.0]), {"pairs": ("abc",)})  # summed in another order
+    assert [(file.read_bytes(), file.stat().st_mtime_ns) for file in (path, stamp)] == before
+    results.write_result(DEMO, "panel", table, {"pairs": "other"})
+    assert path.read_bytes() == before[0][0]
+    assert stamp.read_bytes() != before[1][0], "what it was made from is said anew"
+    results.write_result(DEMO, "panel", panel(rank=[0.300001, 0.0]), {"pairs": "other"})
+    assert results.read_result(DEMO, "panel")["rank"].tolist() == [0.300001, 0]
+
+
+def test_a_damaged_result_is_written_anew(home):
+    path = results.write_result(DEMO, "panel", panel(), {})
+    whole = path.read_bytes()
+    path.write_bytes(whole[:20])
+    results.write_result(DEMO, "panel", panel(), {})
+    assert path.read_bytes() == whole
+
+
+def test_six_digits_of_any_size(home):
+    values = [123456789.0, -1.23456789e-7, 0.123456789, 12345.6789]
+    path = results.write_result(DEMO, "panel", pd.concat([panel(), panel()]).assign(rank=values), {})
+    assert [line.split(",")[1] for line in path.read_text().splitlines()[1:]] == [
+        *("1.23457e+08", "-1.23457e-07", "0.123457", "12345.7")
+    ]

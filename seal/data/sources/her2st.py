@@ -19,7 +19,7 @@ from seal.data.sample_files import check_counts, is_made, list_samples, write_fi
 from seal.data.samples import FIELD
 from seal.data.sources import refuse_settings
 from seal.errors import SealError
-from seal.files import Made, atomic, contents, sha256
+from seal.files import Made, atomic, contents, progress, sha256
 from seal.profiles import Profile
 from seal.slides.image import SlideImage
 
@@ -287,14 +287,14 @@ def prepare(profile: Profile) -> Path:
     SealError
         No copy and no network, a damaged file, or `source_settings`: there are none.
     """
-    from tqdm import tqdm
-
     refuse_settings(profile)
     local = paths.given("SEAL_HER2ST")
     sections = local_sections(local or fetch())
     root = paths.samples("her2st")
-    for section in tqdm(sections, desc="her2st sections", unit="section"):
-        convert(section, root)
+    with progress("her2st sections", len(sections), "section") as advance:
+        for section in sections:
+            convert(section, root)
+            advance(note=section.sample)
     # samples of an earlier, larger copy are not listed, so that results follow from this copy alone
     list_samples(root, [section.sample for section in sections])
     return root

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
@@ -21,7 +22,7 @@ from seal.models import encoders
 from seal.train import batches
 from seal.train import runs as stages
 
-OWN_STAGE_1 = {"heads", "no_flows", "masking", "mse", "third_panel", "half_pairs"}  # the others take the full method's
+OWN_STAGE_1 = {"no_flows", "masking", "mse", "third_panel", "half_pairs"}  # the others take the full method's
 
 
 def times(folder):
@@ -43,8 +44,10 @@ def ran(small_home, small_profile, tiny_build, tmp_path_factory):
         pairs = assemble(profile)
         (fold,), source, folder = pairs.folds(), batches.build(pairs), home / "runs" / "demo"
         stages.train_vision(stages.Run(pairs, fold, 0), source)
-        before = times(folder)
-        stages.train_runs(ablation.list_runs(pairs), source)
+        before, fit, trained = times(folder), stages.fit, []
+        with pytest.MonkeyPatch.context() as counted:
+            counted.setattr(stages, "fit", lambda task, *more: trained.append(type(task).__name__) or fit(task, *more))
+            stages.train_runs(ablation.list_runs(pairs), source)
         after = times(folder)
         with pytest.MonkeyPatch.context() as never:
             never.setattr(stages, "train_vision", lambda *_: pytest.fail("trained again"))
@@ -67,7 +70,12 @@ def ran(small_home, small_profile, tiny_build, tmp_path_factory):
             **{"pairs": pairs, "fold": fold, "source": source, "runs": runs, "models": models, "third": third},
             **{"stage_1": {name: both["omics"].relative_to(folder) for name, both in folders.items()}},
             **{"records": records, "places": {both["seal"] for both in folders.values()}},
-            **{"before": before, "after": after, "again": stages.train_vision(runs["masking"], source)},
+            **{
+                "trained": Counter(trained),
+                "before": before,
+                "after": after,
+                "again": stages.train_vision(runs["masking"], source),
+            },
             **{"written": written, "rewritten": times(home / "data" / "embeddings")},
             **{"predictions": evaluated.predictions, "table": ablation.table(evaluated)},
             **{"shapes": ablation.shapes(evaluated), "curves": stages.tabulate_training(pairs)},
@@ -87,6 +95,10 @@ def test_a_variant_changes_what_it_says_and_nothing_else(ran, name):
     assert run.pairs.genes == (10 if variant.genes < 1 else None)
     assert run.fold.share == variant.pairs
     assert changed or variant.genes < 1 or variant.pairs < 1
+
+
+def test_stage_1_is_trained_once_for_all_that_share_it(ran):
+    assert ran.trained == {"OmicsTask": len(OWN_STAGE_1), "VisionTask": len(VARIANTS)}
 
 
 @pytest.mark.parametrize("name", VARIANTS)

@@ -38,3 +38,12 @@ def test_recall_of_perfect_random_and_constant_embeddings(z):
     unrelated = np.random.default_rng(2).normal(size=z.shape)
     assert geometry.recall(z, unrelated, 40) == pytest.approx(0.1, abs=0.05)
     assert geometry.recall(z, np.ones_like(z), 10) == 0  # a constant finds nothing
+
+
+def test_they_are_what_their_formulas_say(z):
+    distances = ((geometry._unit(z)[:, None] - geometry._unit(z)[None]) ** 2).sum(axis=2)[np.triu_indices(400, k=1)]
+    assert geometry.uniformity(z) == pytest.approx(np.log(np.exp(-2 * distances).mean()), rel=1e-12)
+    for wide in (z * np.linspace(1e-5, 1, 64), z[:40] * np.linspace(1e-5, 1, 64)):  # more rows than columns, and fewer
+        s = np.linalg.svd(wide - wide.mean(axis=0), compute_uv=False)
+        p = s[s > 1e-12 * s[0]] / s.sum()
+        assert geometry.effective_rank(wide) == pytest.approx(np.exp(-(p * np.log(p)).sum()), rel=1e-6)

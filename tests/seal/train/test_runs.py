@@ -1,6 +1,7 @@
 """Both stages on disk: trained once, read back to the bit, strict about what is loaded, merged exactly."""
 
 import dataclasses
+import re
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from seal import profiles
+from seal import paths, profiles
 from seal.data.assemble import assemble
 from seal.errors import SealError
 from seal.export import save as dropin
@@ -310,6 +311,51 @@ def test_ranks_4_and_16_are_two_runs(way, small):
         state = load_file(run.folder / "adapter" / "adapter_model.safetensors")
         assert {value.shape[0] for name, value in state.items() if "lora_A" in name} == {rank}
         assert run.is_trained(source)
+
+
+@pytest.mark.parametrize("head", ["linear", "mlp"])
+def test_a_projection_head_shares_stage_1_and_is_drawn_as_if_it_had_been_there(way, head, capsys):
+    """To the bit what training stage 1 with the head in place gives: it has no gradient there."""
+    pairs, fold, _ = way
+    plain, run = runs.Run(pairs, fold, 0), runs.Run(pairs.with_profile(changed(pairs, head)), fold, 0)
+    first = runs.train_omics(plain, 8).state_dict()
+    found = runs.train_omics(run, 8)
+    assert run.stage_1.folder == plain.stage_1.folder
+    assert [line.split(":")[1].split(" in ")[0] for line in capsys.readouterr().out.splitlines()] == [
+        " made",
+        f" loaded from {plain.stage_1.folder.relative_to(paths.home())}",
+    ]
+    x = runs.Expression(pairs.context(fold), fold.omics)
+    with runs.parallel.own_random_state(runs._seed(0, "omics")):
+        whole = runs.SealOmics(x.matrix.shape[1], 8, run.pairs.profile.omics, *runs.gene_statistics(x))
+    drawn = {name: value for name, value in whole.state_dict().items() if name.startswith("projection_head")}
+    assert len(drawn) == (2 if head == "linear" else 4)
+    schedule = loop.Schedule(2, 16, run.pairs.profile.omics.lr, run.pairs.profile.omics.weight_decay, 0)
+    schedule = dataclasses.replace(schedule, seed=runs._seed(0, "omics loop"))
+    with runs.in_gene_units([whole.decoder[-1]], whole.gene_mean, whole.gene_sd):
+        loop.fit(runs.OmicsTask(whole, x), schedule, run.folder / "apart", "key", "stage 1 with its head")
+    state = found.state_dict()
+    assert state.keys() == whole.state_dict().keys()
+    assert all(torch.equal(value, state[name]) for name, value in whole.state_dict().items())
+    assert all(torch.equal(value, state[name]) for name, value in {**first, **drawn}.items())
+
+
+def changed(pairs, head):
+    return profiles.changed(pairs.profile, omics__head=head, vision__head=head)
+
+
+def test_what_was_there_and_what_was_trained_is_one_line(way, capsys, monkeypatch):
+    pairs, fold, source = way
+    both = runs.list_runs(pairs, folds=[fold], seeds=[0])
+    runs.train_runs(both[:1], source)
+    runs.train_runs(both, source)
+    runs.train_runs(both, source)
+    lines = [re.sub(r"in \d+ s", "in N s", line) for line in capsys.readouterr().out.splitlines()]
+    assert lines == [
+        "1 runs: trained in N s",
+        "2 runs: 1 loaded from runs/demo, 1 trained in N s",
+        "2 runs: loaded from runs/demo",
+    ]
 
 
 @pytest.mark.parametrize("answer", ["keep", "anew", None])

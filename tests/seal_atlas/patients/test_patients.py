@@ -367,7 +367,7 @@ def test_nothing_is_made_again_and_no_bar_appears(made, monkeypatch):
     def bar(*args, **kwargs):
         raise AssertionError("a progress bar with nothing to do")
 
-    monkeypatch.setattr("tqdm.tqdm", bar)
+    monkeypatch.setattr("tqdm.auto.tqdm", bar)
     before = {path: path.stat().st_mtime_ns for path in made.rglob("*") if path.is_file()}
     cohorts.make_cohorts(made, SMALL)
     assert {path: path.stat().st_mtime_ns for path in made.rglob("*") if path.is_file()} == before
