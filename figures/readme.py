@@ -1,11 +1,13 @@
-"""The results that the README states: five rows, written from the committed reference, never typed."""
+"""What the README shows of the results: five rows and two figures, made from the committed reference, never typed."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from figures.draw import REGISTER, inputs_of
 from figures.markdown import interval_text, table_text
 from figures.reference import RESULT
-from figures.sources import Source
+from figures.sources import REFERENCE, Source
+from figures.style import mark, style
 from seal import paths, profiles
 from seal.errors import SealError
 from seal.files import atomic
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
 README = paths.PROJECT / "README.md"
 BEGIN, END = "<!-- results: written by `python -m figures readme` -->\n", "<!-- end of results -->\n"
+PICTURES = [REFERENCE / f"{id}.png" for id in ("F1", "F3")]  # of the demo
 METHODS = {
     "frozen": "frozen encoder",
     "seal": "SEAL",
@@ -48,6 +51,18 @@ def results_table() -> str:
 def _intervals(numbers: "pd.DataFrame", sign: str) -> list[str]:
     rows = numbers.itertuples(index=False)
     return ["" if value != value else interval_text(value, low, high, sign) for value, low, high in rows]
+
+
+def draw_pictures() -> list[Path]:
+    """Draw the two figures that the README opens with, of the demo, small enough to be committed."""
+    source = Source(profiles.get("demo"), committed=True)
+    for path in PICTURES:
+        artefact = REGISTER[path.stem]
+        figure = artefact.function()(**{name: source.read(name) for name in inputs_of(artefact, source)})
+        mark(figure, f"{source.profile.label} ({source.profile.name})")
+        with style(), atomic(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=200, metadata={"Title": f"{artefact.id} {artefact.title}"})
+    return PICTURES
 
 
 def write(path: Path = README) -> Path:

@@ -12,6 +12,8 @@ from seal.evaluate.patch import Evaluation, Part, parts
 from seal.profiles import EvaluationSettings
 
 BOOTSTRAP_SEED = 0
+CONTROL = "seal_shuffled"  # what SEAL gains is owed to the pairs only as far as it exceeds this
+PICTURE = 400  # px, the longer side of a section's H&E
 
 
 def _labels(method: Method) -> dict[str, str]:
@@ -132,7 +134,8 @@ def summary(evaluation: Evaluation):
     -------
     DataFrame with task, encoder, method, label, kind, organ, metric, mean, low, high, difference, difference_low,
     difference_high, folds, donors, seeds, split, dealt (0: each left out in turn; K: dealt into K folds), resample,
-    tested (what was left out of training, in words).
+    tested (what was left out of training, in words); for adapted encoders control, the method they are compared with
+    besides, and control_difference, control_low, control_high.
     """
     import pandas as pd
 
@@ -149,6 +152,11 @@ def summary(evaluation: Evaluation):
                 | {"seeds": len(evaluation.runs(method.name, means.parts[chosen[0]].fold)), "split": settings.split}
                 | {"dealt": settings.folds, "resample": settings.resample, "tested": _tested(settings, len(folds))}
             )
+            if method.kind == "adapted" and CONTROL in means.point:
+                own = means.row(method.name, chosen, CONTROL)
+                names = {"difference": "control_difference", "difference_low": "control_low"}
+                names |= {"difference_high": "control_high"}
+                rows[-1] |= {"control": CONTROL} | {new: own[old] for old, new in names.items()}
     return pd.DataFrame(rows)
 
 
@@ -173,7 +181,7 @@ def verdicts(evaluation: Evaluation) -> list[str]:
     names = [method.name for method in evaluation.methods]
     contrasts = [(name, reference) for name in names if name != reference]
     lines = [f"paired differences, 95 % intervals over {evaluation.pairs.profile.evaluation.resample}"]
-    for method, against in [*contrasts, ("seal", "seal_shuffled")]:
+    for method, against in [*contrasts, ("seal", CONTROL)]:
         row = means.row(method, everything, against)
         low, high = row["difference_low"], row["difference_high"]
         word = "better than" if low > 0 else "worse than" if high < 0 else "not told apart from"
@@ -212,3 +220,30 @@ def maps(evaluation: Evaluation, genes: int = 3):
                 frames.append(where.assign(fold=fold.name, gene=names[column], **values))
     columns = ["fold", "donor", "sample", "barcode", "x", "y", "gene", *shown]
     return pd.concat(frames, ignore_index=True)[columns]
+
+
+def map_sections(evaluation: Evaluation, maps):
+    """Give the H&E of the sections that figure E4 shows, each fold's first in `maps`, for two folds.
+
+    Returns
+    -------
+    DataFrame with sample, um_per_px (of x and y in `maps`), simulated, span (px of x and y that one px of the picture
+    spans), jpeg (the patches laid out where they were cut, base64).
+    """
+    from base64 import b64encode
+    from io import BytesIO
+
+    import pandas as pd
+    from PIL import Image
+
+    pairs, rows = evaluation.pairs, []
+    sections = {section.sample: section for section in pairs.sections}
+    for sample in maps.drop_duplicates("fold")["sample"].tolist()[:2]:
+        image, span = pairs.tissue(sections[sample])
+        picture, file = Image.fromarray(image), BytesIO()
+        picture.thumbnail((PICTURE, PICTURE))
+        picture.save(file, "JPEG", quality=85)
+        row = {"sample": sample, "um_per_px": sections[sample].um_per_px, "simulated": pairs.profile.simulated}
+        row |= {"span": span * image.shape[1] / picture.width, "jpeg": b64encode(file.getvalue()).decode()}
+        rows.append(row)
+    return pd.DataFrame(rows)

@@ -19,6 +19,18 @@ def test_the_table_has_five_rows_with_intervals_and_says_whose_data():
     assert all("[" in row for row in rows)
 
 
+def test_its_figures_are_there_and_small():
+    text = readme.README.read_text(encoding="utf-8")
+    for path in readme.PICTURES:
+        assert f"(figures/reference/{path.name})" in text
+        assert path.stat().st_size < 300_000
+
+
+def test_its_figures_are_drawn_from_the_reference(tmp_path, monkeypatch):
+    monkeypatch.setattr(readme, "PICTURES", [tmp_path / "F3.png"])
+    assert [path.read_bytes()[:4] for path in readme.draw_pictures()] == [b"\x89PNG"]
+
+
 def test_a_mark_that_is_missing_is_named_and_the_file_stays(tmp_path):
     page = tmp_path / "README.md"
     page.write_text("no marks")

@@ -1,13 +1,16 @@
 """Scores of single donors, their intervals, and the truth beside them, on made-up samples with a known truth."""
 
 import sys
+from base64 import b64decode
 from functools import partial
+from io import BytesIO
 from types import SimpleNamespace
 
 import anndata
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from scipy.sparse import csr_matrix
 
 from figures import T01_T08_data
@@ -205,7 +208,8 @@ def test_truth_comes_out_on_top_and_is_said_to(evaluated):
     evaluation = evaluated()
     assert [method.name for method in evaluation.methods] == [*(m.name for m in METHODS), "oracle", "ceiling"]
     table = scoring.summary(evaluation)
-    assert set(table.columns) == set(results.RESULTS["patch_level_summary"].columns)
+    beside = {"control", "control_difference", "control_low", "control_high"}
+    assert set(table.columns) == {*results.RESULTS["patch_level_summary"].columns, *beside}
     overall = table[table["organ"] == "all"].set_index("method")
     order = ["random", "colour", "seal", "oracle", "ceiling"]
     assert overall.loc[order, "mean"].is_monotonic_increasing
@@ -215,6 +219,9 @@ def test_truth_comes_out_on_top_and_is_said_to(evaluated):
     assert [line.split(":")[0] for line in lines[1:-2]] == [m.name for m in evaluation.methods if m.name != "frozen"]
     gain = overall.loc["seal", "mean"] - overall.loc["seal_shuffled", "mean"]
     assert lines[-2].startswith(f"seal: better than seal_shuffled ({gain:+.3f}, +")
+    own = overall.loc["seal", ["control_difference", "control_low", "control_high"]]
+    assert lines[-2].endswith("({:+.3f}, {:+.3f} to {:+.3f})".format(*own))
+    assert overall["control"].dropna().to_dict() == {"seal": "seal_shuffled"}
     assert next(line for line in lines if line.startswith("random:")).startswith("random: worse than frozen (-")
     share = overall.loc["seal", "mean"] / overall.loc["oracle", "mean"]
     assert lines[-1].startswith(f"SEAL reaches {100 * share:.0f} % of the oracle's PCC")
@@ -314,6 +321,20 @@ def test_maps_show_each_donors_own_first_genes(evaluated):
         genes = evaluation.pairs.panel(fold).test["Lung"][:2]
         part = maps[(maps["fold"] == fold.name) & maps["sample"].str.startswith("Lung")]
         assert part["gene"].unique().tolist() == list(genes)
+
+
+def test_the_maps_sections_have_their_tissue(evaluated):
+    evaluation = evaluated()
+    table = scoring.map_sections(evaluation, scoring.maps(evaluation, genes=1))
+    assert set(table.columns) == set(results.RESULTS["map_sections"].columns)
+    assert len(table) == min(2, len(evaluation.folds()))
+    row = table.iloc[0]
+    section = next(s for s in evaluation.pairs.sections if s.sample == row["sample"])
+    image, span = evaluation.pairs.tissue(section)
+    picture = Image.open(BytesIO(b64decode(row["jpeg"])))
+    assert max(picture.size) <= 400
+    assert picture.width * row["span"] == pytest.approx(image.shape[1] * span)
+    assert row["um_per_px"] == section.um_per_px
 
 
 def test_rows_carry_each_methods_label_and_kind_in_the_order_of_the_list(evaluated):
