@@ -18,7 +18,7 @@ def _parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="which figures and tables are drawn, stale, or missing and why")
     taking = commands.add_parser("reference", help="take a profile's results as its reference, to be committed")
     stating = commands.add_parser(
-        "readme", help="make the README's table of results and its figures from the references"
+        "readme", help="make the table and figures of README.md from the references"
     )
     for command in (drawing, tracing, status, taking):
         command.add_argument("--profile", default="demo", help="demo (default), her2st or maple")
