@@ -17,9 +17,7 @@ def _parser() -> argparse.ArgumentParser:
     tracing = commands.add_parser("trace", help="the way from a figure or table to its results, runs and settings")
     status = commands.add_parser("status", help="which figures and tables are drawn, stale, or missing and why")
     taking = commands.add_parser("reference", help="take a profile's results as its reference, to be committed")
-    stating = commands.add_parser(
-        "readme", help="make the table and figures of README.md from the references"
-    )
+    stating = commands.add_parser("readme", help="make the table and figures of README.md from the references")
     for command in (drawing, tracing, status, taking):
         command.add_argument("--profile", default="demo", help="demo (default), her2st or maple")
     drawing.add_argument("ids", nargs="*", metavar="ID", help="such as F3 T19; default: all that can be drawn")

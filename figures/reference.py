@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 RESULT = "patch_level_summary"
 # In mean PCC. CPUs differ in the last bits of a sum, training multiplies such differences: our choice.
 TOLERANCE = 0.03
-DECIMALS = 6  # of numbers below 0.1, as many significant digits: tables show three, and rounding twice would show
+DIGITS = "%.6g"  # as results have: tables show three decimals, and rounding twice would show
 PIXELS = {"maps": ["x", "y"]}  # places, in whole pixels
 # Rows of HEST-1k's table (CC BY-NC-SA 4.0) and expression of its samples: not ours to hand on.
 WITHHELD = {"maple": ("samples", "maps", "map_sections")}
@@ -84,19 +84,10 @@ def _take(source: Source, name: str, file: Path) -> dict[str, Any]:
     if name in THINNED:
         thin, kept = THINNED[name]
         frame = thin(frame)
-    _rounded(frame, PIXELS.get(name, [])).to_csv(file, index=False)
+    whole = {column: frame[column].round().astype(int) for column in PIXELS.get(name, ())}
+    frame.assign(**whole).to_csv(file, index=False, float_format=DIGITS)
     of = {"result": {"sha256": stamp.get("sha256"), "rows": stamp.get("rows")}, "kept": kept}
     return stamp | of | {"sha256": sha256(file), "rows": len(frame), "runs": source.runs(name)}
-
-
-def _rounded(frame: "pd.DataFrame", whole: list[str]) -> "pd.DataFrame":
-    """Numbers to six decimals, small ones to six significant digits; the columns `whole` to integers."""
-    rounded = {name: frame[name].round().astype(int) for name in whole}
-    for name, column in frame.items():
-        if column.dtype.kind == "f" and name not in whole:
-            small = column.abs() < 0.1
-            rounded[name] = column.round(DECIMALS).mask(small, column.map(lambda v: float(f"{v:.{DECIMALS}g}")))
-    return frame.assign(**rounded)
 
 
 def verdict(profile: Profile) -> str:

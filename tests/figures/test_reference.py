@@ -1,6 +1,7 @@
 """The reference: what is kept of results, agreement within the tolerance, drawing from it where nothing was run."""
 
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -72,24 +73,17 @@ def test_other_methods_are_refused(saved):
 # --- what is kept -------------------------------------------------------------------------------------------
 
 
-def test_a_table_comes_back_rounded_with_its_stamp(place):
+def test_a_table_comes_back_as_it_is_with_its_stamp(place):
     write_all()
     reference.save(DEMO)
     run, committed = Source(DEMO), Source(DEMO, committed=True)
     for name in ("patch_level", "patch_level_summary", "ablations", "encoders"):
-        pd.testing.assert_frame_equal(committed.read(name), run.read(name), atol=6e-7)
+        assert committed.path(name).read_bytes() == run.path(name).read_bytes()
         assert committed.stamp(name)["result"]["sha256"] == run.stamp(name)["sha256"]
     stamp = committed.stamp("patch_level")
     assert (stamp["data"], stamp["inputs"]["pairs"], stamp["kept"]) == ("simulated data", "p" * 64, "all rows")
     assert committed.manifest["profile"] == "demo"
     assert {"commit", "dirty", "data"} <= committed.manifest.keys()
-
-
-def test_small_numbers_keep_their_digits(place):
-    write({"frozen": 1 / 3, "seal": 1 / 30_000, "random": 123.45678949})
-    reference.save(DEMO)
-    means = Source(DEMO, committed=True).read(reference.RESULT)["mean"].tolist()
-    assert means == [0.333333, 3.33333e-05, 123.456789]
 
 
 def test_large_tables_keep_what_is_drawn(place):
@@ -109,7 +103,7 @@ def test_large_tables_keep_what_is_drawn(place):
     reference.save(DEMO)
     means = Source(DEMO, committed=True).read("training_curves")
     assert len(means) == len(curve_table())
-    assert means["value"].to_numpy() == pytest.approx(curve_table()["value"].to_numpy() + 0.5, abs=1e-6)
+    assert means["value"].to_numpy() == pytest.approx(curve_table()["value"].to_numpy() + 0.5, rel=1e-5)
     assert means["step"].min() == 9
 
 
@@ -218,7 +212,7 @@ def test_the_committed_reference_holds_every_method():
 
 
 def test_the_committed_references_are_whole_and_small():
-    for folder in sources.REFERENCE.iterdir():
+    for folder in filter(Path.is_dir, sources.REFERENCE.iterdir()):
         source = Source(profiles.get(folder.name), committed=True)
         tables = source.manifest.get("tables", {})
         assert all(len(source.read(name)) == entry["rows"] for name, entry in tables.items())
