@@ -217,6 +217,7 @@ def require_room(path: Path, size: int, what: str) -> None:
 
 # ---- how far a job is --------------------------------------------------------------------------------------
 
+KERNEL = "ipykernel.zmqshell"  # a module of Jupyter's processes
 FIRST = os.environ.get("RANK", "0") == "0"  # of the processes of a training
 _bars: list[Any] = []  # the one that is shown, once for each job that runs
 
@@ -230,7 +231,7 @@ def progress(what: str, total: int, unit: str, begun: int = 0, shown: bool = Tru
     with warnings.catch_warnings(action="ignore"):  # Jupyter without ipywidgets: a bar of text does
         from tqdm.auto import tqdm
     off = not shown or not FIRST or os.environ.get("TQDM_DISABLE", "0") not in ("", "0")  # tqdm.notebook asks not
-    often = sys.stderr.isatty() or "ipykernel.zmqshell" in sys.modules  # a log gets a line every half minute
+    often = sys.stderr.isatty() or KERNEL in sys.modules  # a log gets a line every half minute
     more |= {"initial": begun, "disable": off, "miniters": 0, "mininterval": 0.1 if often else 30}
     inner, done = bool(_bars), begun
     with nullcontext(_bars[0]) if inner else tqdm(total=total, desc=what, unit=unit, **more) as bar:
@@ -256,7 +257,7 @@ def say_done(what: str, where: Path, began: float, found: int, made: int, verb: 
     }
     words = [f"{number} {text}" if found and made else text for text, number in parts.items() if number]
     if FIRST and not _bars:
-        print(f"{what}: {', '.join(words)}")
+        print(f"{what}: {', '.join(words)}", file=sys.stdout if KERNEL in sys.modules else sys.stderr)
 
 
 # ---- what was made from what -------------------------------------------------------------------------------

@@ -396,7 +396,9 @@ def test_what_was_found_and_made_is_said_once(bars, capsys, home):
     files.say_done("tokens", home / "data" / "tokens", began, 0, 1)
     with files.progress("x", 1, "y"):
         files.say_done("tokens", home, began, 0, 1)
-    assert capsys.readouterr().out.splitlines() == [
+    written = capsys.readouterr()
+    assert written.out == "", "a command's own output is left alone"
+    assert written.err.splitlines() == [
         "12 runs: 9 loaded from runs/demo, 3 trained in 214 s",
         "tokens: loaded from data/tokens",
         "tokens: made in 214 s",

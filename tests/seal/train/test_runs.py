@@ -321,7 +321,7 @@ def test_a_projection_head_shares_stage_1_and_is_drawn_as_if_it_had_been_there(w
     first = runs.train_omics(plain, 8).state_dict()
     found = runs.train_omics(run, 8)
     assert run.stage_1.folder == plain.stage_1.folder
-    assert [line.split(":")[1].split(" in ")[0] for line in capsys.readouterr().out.splitlines()] == [
+    assert [line.split(":")[1].split(" in ")[0] for line in capsys.readouterr().err.splitlines()] == [
         " made",
         f" loaded from {plain.stage_1.folder.relative_to(paths.home())}",
     ]
@@ -350,7 +350,7 @@ def test_what_was_there_and_what_was_trained_is_one_line(way, capsys, monkeypatc
     runs.train_runs(both[:1], source)
     runs.train_runs(both, source)
     runs.train_runs(both, source)
-    lines = [re.sub(r"in \d+ s", "in N s", line) for line in capsys.readouterr().out.splitlines()]
+    lines = [re.sub(r"in \d+ s", "in N s", line) for line in capsys.readouterr().err.splitlines()]
     assert lines == [
         "1 runs: trained in N s",
         "2 runs: 1 loaded from runs/demo, 1 trained in N s",
