@@ -125,7 +125,7 @@ def test_packages_stay_small(package, lines):
 def test_seal_stays_small_before_its_benchmarks():
     """11,000 lines, and what the checks of real files, habits and peers take (faults.md)."""
     counts = count_lines("seal")
-    assert sum(counts.values()) - sum(counts[name] for name in OF_BENCHMARKS) <= 11_000 + 700
+    assert sum(counts.values()) - sum(counts[name] for name in OF_BENCHMARKS) <= 11_000 + 740
 
 
 def count_lines(package: str) -> dict[str, int]:
