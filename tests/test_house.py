@@ -125,7 +125,7 @@ def test_packages_stay_small(package, lines):
 def test_seal_stays_small_before_its_benchmarks():
     """11,000 lines, and what the checks of real files and peers (faults.md) and a first day without stumbles take."""
     counts = count_lines("seal")
-    assert sum(counts.values()) - sum(counts[name] for name in OF_BENCHMARKS) <= 11_000 + 855
+    assert sum(counts.values()) - sum(counts[name] for name in OF_BENCHMARKS) <= 11_000 + 856
 
 
 def count_lines(package: str) -> dict[str, int]:
