@@ -303,6 +303,25 @@ def test_a_difference_is_what_a_method_gains_and_the_verdict_has_its_sign():
     assert (back["difference"], back["difference_low"]) == pytest.approx((-0.15, -0.2))
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "words"),
+    [
+        (0.01, 0.2, "better than"),
+        (-0.2, -0.01, "worse than"),
+        (-0.01, 0.2, "not told apart from"),
+        (-0.2, 0.01, "not told apart from"),
+        (np.nan, np.nan, "no interval against"),
+    ],
+)
+def test_a_verdict_is_what_its_interval_says(monkeypatch, small_profile, low, high, words):
+    row = {"difference": 0.1, "difference_low": low, "difference_high": high}
+    means = SimpleNamespace(organs=lambda: {"all": [0]}, row=lambda *_: row)
+    monkeypatch.setattr(scoring, "_means", lambda _: means)
+    methods = [SimpleNamespace(name=name) for name in ("frozen", "seal", "seal_shuffled")]
+    evaluation = SimpleNamespace(reference="frozen", methods=methods, pairs=SimpleNamespace(profile=small_profile))
+    assert f"seal: {words} frozen (+0.100, {low:+.3f} to {high:+.3f})" in scoring.verdicts(evaluation)
+
+
 def test_settings_of_controls_and_ablations(evaluated):
     evaluation = evaluated(random_encoders=1, ablation_folds=1)
     assert [seed for seed, _ in evaluation.runs("random", "1of2")] == [0]
