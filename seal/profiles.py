@@ -292,7 +292,7 @@ HER2ST = Profile(
     "no token",
     panel=PanelSettings(genes=500, **SMALL_PANEL),
     omics=OmicsSettings(hidden=(256, 128), batch=128, **SMALL_OMICS),
-    # few pairs, so many epochs: 160 to 320 steps a fold; set after a trial inside patient C had been seen (README)
+    # few pairs, so many epochs: 160 to 320 steps a fold; set after a trial inside patient C (figures/reference/README)
     vision=VisionSettings(decoder_hidden=256, lr=1e-3, batch=128, epochs=80, **SMALL_VISION),
 )
 
