@@ -288,7 +288,7 @@ HER2ST = Profile(
     encoder="dinov2s_derived",
     image_size=112,
     um_per_px=1.0,
-    needs="about 20 min on 2 CPU cores for four sections, 9 GB disk with the environment, 6 GB memory, no GPU, "
+    needs="about 35 min on 2 CPU cores for four sections, 9 GB disk with the environment, 6 GB memory, no GPU, "
     "no token",
     panel=PanelSettings(genes=500, **SMALL_PANEL),
     omics=OmicsSettings(hidden=(256, 128), batch=128, **SMALL_OMICS),
