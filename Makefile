@@ -112,6 +112,7 @@ notebooks:  ## run the demo where needed and put its outputs into notebooks/, fo
 
 reference: build/demo/04_patch_level.ipynb  ## take the demo's results as the reference, then as make notebooks
 	@$(PY) -m figures reference --profile demo
+	@$(PY) -m figures readme
 	@rm -f build/demo/08_figures_and_tables.ipynb
 	@$(MAKE) --no-print-directory notebooks
 

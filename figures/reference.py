@@ -1,4 +1,4 @@
-"""The reference: a profile's results as they were last committed, rounded; how far another machine may be from it."""
+"""The reference: a profile's results as they were last committed; how far another machine may be from it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -79,7 +79,7 @@ def save(profile: Profile) -> Path:
 
 
 def _take(source: Source, name: str, file: Path) -> dict[str, Any]:
-    """Write a table, rounded and thinned; its entry in the manifest."""
+    """Write a table, thinned; its entry in the manifest."""
     frame, stamp, kept = source.read(name), source.stamp(name), "all rows"
     if name in THINNED:
         thin, kept = THINNED[name]
