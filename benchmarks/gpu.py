@@ -187,7 +187,7 @@ def loader(setup: Setup) -> dict:
     torch.set_num_threads(threads)
     size = max(1, setup.batch // 8)  # small, so that no worker is idle for long at the end
     requests = [(np.ones(len(part), int), part) for part in np.array_split(rows, len(rows) // size)]
-    with mock.patch.object(batches.RecomputedTokens, "trunk", lambda _, images: images[:, 0, 0, 0]):
+    with mock.patch.object(batches.RecomputedTokens, "trunks", lambda _, images, after: [images[:, 0, 0, 0]]):
         start, counts, first = time.perf_counter(), [], None
         for batch in setup.recomputed().stream(requests):
             first = first or time.perf_counter()
@@ -207,7 +207,7 @@ def streamed(setup: Setup) -> dict:
     forget(setup.patches.path)
     busy, n = Busy(), setup.pairs
     with (
-        mock.patch.object(batches.RecomputedTokens, "trunk", busy.wrap(batches.RecomputedTokens.trunk)),
+        mock.patch.object(batches.RecomputedTokens, "trunks", busy.wrap(batches.RecomputedTokens.trunks)),
         mock.patch.object(VisionTask, "backward", busy.wrap(VisionTask.backward)),
         watched() as seen,
     ):

@@ -97,11 +97,11 @@ def compare(images: Tensor, x: Tensor, batch: int, blocks: int, pooling: str, pr
         def stream(requests):
             for _, part in requests:
                 with torch.no_grad(), parallel.autocast(precision):
-                    yield model.encoder.trunk(model.encoder.preprocess(images[part]), blocks)
+                    yield [model.encoder.trunk(model.encoder.preprocess(images[part]), blocks)]
 
-        made, token_shape = Made("tokens", 1, {}), lambda: model.encoder.token_shape
-        file = tokens.write_tokens(folder, made, (1, len(images)), token_shape, dtype, stream)
-        return time.perf_counter() - start, file
+        wanted = [tokens.Wanted(folder, Made("tokens", 1, {}), lambda: model.encoder.token_shape)]
+        tokens.write_tokens(wanted, (1, len(images)), dtype, lambda _: stream)
+        return time.perf_counter() - start, tokens.TokenFile(folder, dtype)
 
     with tempfile.TemporaryDirectory() as folder:
         plain = build(size, blocks, pooling, dropout=False, tiny=tiny)

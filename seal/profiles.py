@@ -87,9 +87,10 @@ def _fitted(value: Any, kind: Any, limits: Mapping[str, float]) -> Any:
             raise ValueError("settings by name")
         return {name: tuple(item) if isinstance(item, list) else item for name, item in value.items()}
     elif origin is tuple:
-        if not isinstance(value, (tuple, list)) or not value:
-            raise ValueError("a tuple of one value or more")
-        return tuple(_fitted(item, inner[0], limits) for item in value)
+        of_each = {name: limit for name, limit in limits.items() if name != "fewest"}
+        if not isinstance(value, (tuple, list)) or len(value) < limits.get("fewest", 1):
+            raise ValueError("a tuple" if "fewest" in limits else "a tuple of one value or more")
+        return tuple(_fitted(item, inner[0], of_each) for item in value)
     else:
         value = float(value) if kind is float and type(value) is int else value
         if type(value) is not kind:
@@ -230,6 +231,8 @@ class Profile(_Checked, Shown):
     # of the patch as the encoder sees it; image_size x um_per_px is the field of view
     um_per_px: float = _set(REQUIRED, above=0)
     needs: str  # time, disk, memory, GPU, tokens: shown by `make help` and the README
+    # compared with it: frozen, after SEAL and after shuffled pairs, with the first seed, see `for_encoder`
+    further_encoders: tuple[str, ...] = _set((), CHOICE, fewest=0)
     source_settings: Mapping[str, Any] = field(default_factory=dict)  # handed to the source, which checks them
     selection: SelectionSettings = field(default_factory=SelectionSettings)
     panel: PanelSettings = field(default_factory=PanelSettings)
@@ -271,6 +274,7 @@ DEMO = Profile(
     source="seal_atlas",
     simulated=True,
     encoder="dinov2s_derived",
+    further_encoders=("dinov2s_derived_b9", "dinov2s_derived_b6"),
     image_size=112,
     um_per_px=1.0,
     needs="about 12 min on 2 CPU cores, 9 GB disk with the environment, 4 GB memory, no GPU, no token",
@@ -286,6 +290,7 @@ HER2ST = Profile(
     source="seal.data.sources.her2st",
     simulated=False,
     encoder="dinov2s_derived",
+    further_encoders=("dinov2s_derived_b9", "dinov2s_derived_b6"),
     image_size=112,
     um_per_px=1.0,
     needs="about 35 min on 2 CPU cores for four sections, 9 GB disk with the environment, 6 GB memory, no GPU, "
@@ -301,6 +306,7 @@ MAPLE = Profile(
     source="seal.data.sources.hest",
     simulated=False,
     encoder="uni2_h",
+    further_encoders=("conch", "h0_mini", "phikon_v2", "virchow2"),
     image_size=224,
     um_per_px=0.5,
     needs="HEST-1k (gated; 336 samples, about 140 GB to fetch and 140 GB of pairs) and UNI2-h (gated): a Hugging Face "
@@ -358,6 +364,16 @@ def changed(profile: Profile, **changes: Any) -> Profile:
             change = {key: value}
         profile = dataclasses.replace(profile, **change)
     return profile
+
+
+def for_encoder(profile: Profile, name: str, blocks: int | None) -> Profile:
+    """Change a profile to one of its further encoders, with the first seed and no random weights beside it.
+
+    `blocks`: how many of that encoder's last blocks are adapted; None: as many as of the profile's own.
+    """
+    blocks = {} if blocks is None else {"vision__blocks": blocks}
+    own = {"evaluation__seeds": profile.evaluation.seeds[:1], "evaluation__random_encoders": 0}
+    return changed(profile, encoder=name, further_encoders=(), **own, **blocks)
 
 
 def difference(profile: Profile, fields: Iterable[str]) -> str:

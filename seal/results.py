@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # What results follow from: no prose, and of what is computed how nothing but the precision.
-SETTINGS = "source_settings encoder image_size um_per_px selection panel omics vision evaluation compute__precision"
+SETTINGS = (
+    "source_settings encoder further_encoders image_size um_per_px selection panel omics vision evaluation "
+    "compute__precision"
+)
 PACKAGES = "torch torchvision timm peft safetensors h5py numpy scipy pandas scikit-learn anndata scanpy matplotlib"
 MEANS = (
     "task encoder method label kind organ metric mean low high difference difference_low difference_high "

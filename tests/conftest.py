@@ -46,6 +46,7 @@ SMALL = profiles.get(
     "demo",
     image_size=56,
     um_per_px=2.0,
+    further_encoders=(),
     source_settings={"organs": ("Breast", "Kidney"), "donors_per_organ": 2, "spots_per_section": 12},
     panel=dataclasses.replace(profiles.DEMO.panel, genes=30, test_genes=8),
     omics=dataclasses.replace(profiles.DEMO.omics, hidden=(16, 8), batch=16, epochs=2),

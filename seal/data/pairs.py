@@ -33,7 +33,8 @@ from seal.data.panel import Panel
 from seal.data.store import RowFile
 from seal.errors import SealError, require_known
 from seal.files import digest, read_json
-from seal.profiles import Profile, Shown, difference
+from seal.models.encoder_registry import find_spec
+from seal.profiles import Profile, Shown, difference, for_encoder
 
 # Of a profile, what its pairs depend on.
 SETTINGS = (
@@ -53,6 +54,7 @@ class Pairs(Shown):
     n_spots: int
     sections: tuple[Section, ...]
     genes: int | None = None
+    further: bool = False  # under the profile of a further encoder, see `by_encoder`
 
     def __str__(self) -> str:
         donors, organs = ({getattr(section, field) for section in self.sections} for field in ("donor", "organ"))
@@ -75,6 +77,12 @@ class Pairs(Shown):
                 do="assemble its own pairs: seal.data.assemble.assemble(profile)",
             )
         return replace(self, profile=profile, genes=genes)
+
+    def by_encoder(self) -> "tuple[Pairs, ...]":
+        """The same pairs for the profile's encoder and for each further one, see `profiles.for_encoder`."""
+        further = (find_spec(name) for name in self.profile.further_encoders)
+        profiles = [for_encoder(self.profile, spec.name, spec.adapted_blocks) for spec in further]
+        return (self, *(replace(self, profile=profile, further=True) for profile in profiles))
 
     @cached_property
     def patches(self) -> RowFile:

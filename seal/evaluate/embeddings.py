@@ -120,7 +120,8 @@ def embed_all(pairs: Pairs, source: TokenSource) -> Embeddings:
     profile, store = pairs.profile, Embeddings(pairs)
     patches = {"patches": pairs.digest_of("patches.npy")}
     own = {"encoder": profile.encoder, "image_size": profile.image_size, "precision": profile.compute.precision}
-    controls = {store.name("colour"): (patches, partial(colour_statistics, pairs.patches))}
+    colour = (patches, partial(colour_statistics, pairs.patches))
+    controls = {} if pairs.further else {store.name("colour"): colour}
     for seed in profile.evaluation.seeds[: profile.evaluation.random_encoders]:
         controls[store.name("random", seed=seed)] = patches | own | {"seed": seed}, partial(_embed_random, pairs, seed)
     return embed_runs(pairs, source, runs.list_runs(pairs), controls)

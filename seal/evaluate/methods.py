@@ -87,10 +87,17 @@ METHODS = (
 )
 
 
+EVERY_ENCODER = ("frozen", "seal", "seal_shuffled")  # what further encoders are compared by
+
+
 def find_methods(pairs: Pairs) -> tuple[Method, ...]:
     """`METHODS`, and what the pairs' source knows beyond them: a simulator knows the truth behind its counts.
 
+    Of a further encoder those of `EVERY_ENCODER` alone.
+
     A source's module may offer ``methods(pairs) -> tuple[Method, ...]``, of kind "truth".
     """
+    if pairs.further:
+        return tuple(method for method in METHODS if method.name in EVERY_ENCODER)
     offered = getattr(importlib.import_module(pairs.profile.source), "methods", None)
     return METHODS if offered is None else (*METHODS, *offered(pairs))

@@ -1,4 +1,4 @@
-"""The encoders: the five of the paper, two DINOv2-S for runs without gated weights. Data only."""
+"""The encoders: the five of the paper, two DINOv2-S for runs without gated weights, one of them cut. Data only."""
 
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -59,6 +59,13 @@ class EncoderSpec:
     mean: tuple[float, float, float] = IMAGENET_MEAN  # of RGB in [0, 1]
     std: tuple[float, float, float] = IMAGENET_STD
     resample: tuple[str, bool] = ("bicubic", True)  # of position embeddings: mode, antialias; timm's default
+    adapted_blocks: int | None = None  # N of its released SEAL, where one is; None: the profile's
+    whole: str = ""  # the encoder whose first blocks and last norm it is, if it is cut
+
+    @property
+    def file_name(self) -> str:
+        """Whose weights it has: its own, or of the encoder that it is cut from."""
+        return self.whole or self.name
 
     @property
     def access(self) -> str:
@@ -81,6 +88,7 @@ CONCH = EncoderSpec(
     licence="CC-BY-NC-ND-4.0",
     mean=CLIP_MEAN,
     std=CLIP_STD,
+    adapted_blocks=1,
 )
 
 H0_MINI = EncoderSpec(
@@ -149,6 +157,7 @@ UNI2_H = EncoderSpec(
     precision="bfloat16",
     gated=True,
     licence="CC-BY-NC-ND-4.0",
+    adapted_blocks=3,
 )
 
 VIRCHOW2 = EncoderSpec(
@@ -201,7 +210,19 @@ DINOV2_S_DERIVED = replace(
     resample=("bicubic", False),  # as the graph it comes from does
 )
 
-REGISTRY = {spec.name: spec for spec in (CONCH, H0_MINI, PHIKON_V2, UNI2_H, VIRCHOW2, DINOV2_S, DINOV2_S_DERIVED)}
+
+def cut(spec: EncoderSpec, blocks: int) -> EncoderSpec:
+    """Read an encoder after so many of its blocks: z = class token of norm(block_b(...)), norm its last one.
+
+    Source: our choice; DINOv2's own features of inner layers take the last norm too.
+    """
+    geometry, label = replace(spec.geometry, depth=blocks), f"{spec.label} after {blocks} of {spec.geometry.depth}"
+    return replace(spec, name=f"{spec.name}_b{blocks}", label=f"{label} blocks", geometry=geometry, whole=spec.name)
+
+
+READ_AFTER = (6, 9)  # blocks of twelve, beside all
+_ALL = (CONCH, H0_MINI, PHIKON_V2, UNI2_H, VIRCHOW2, DINOV2_S, DINOV2_S_DERIVED)
+REGISTRY = {spec.name: spec for spec in (*_ALL, *(cut(DINOV2_S_DERIVED, blocks) for blocks in READ_AFTER))}
 
 
 def find_spec(name: str) -> EncoderSpec:

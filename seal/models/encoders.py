@@ -1,6 +1,7 @@
 """Vision encoders behind one face: a frozen trunk, a tail that may be trained, one embedding an image."""
 
 import copy
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -93,14 +94,22 @@ class VisionEncoder(Shown, nn.Module):
     def trunk(self, images: Float[Tensor, "batch 3 side side"], blocks: int) -> Float[Tensor, "batch tokens width"]:
         """Compute the tokens that enter the last blocks: class token, registers, patches."""
         self._check(blocks)
+        return self.trunks(images, (self.depth - blocks,))[0]
+
+    def trunks(
+        self, images: Float[Tensor, "batch 3 side side"], after: Sequence[int]
+    ) -> list[Float[Tensor, "batch tokens width"]]:
+        """Compute the tokens after so many blocks, for several such numbers in one pass."""
         vit = self._vit
         if self.spec.family == "transformers":
             tokens = vit.embeddings(images)  # [B, T, D]
         else:
             tokens = vit.norm_pre(vit.patch_drop(vit._pos_embed(vit.patch_embed(images))))  # [B, T, D]
-        for block in self._blocks[: self.depth - blocks]:
-            tokens = block(tokens)  # [B, T, D]
-        return tokens
+        found = {0: tokens}
+        for number, block in enumerate(self._blocks[: max(after)], start=1):
+            found[number] = tokens = block(tokens)  # [B, T, D]
+            found = {n: kept for n, kept in found.items() if n in after or n == number}
+        return [found[number] for number in after]
 
     def tail(self, tokens: Float[Tensor, "batch tokens width"], blocks: int) -> Float[Tensor, "batch dim"]:
         """Pass a trunk's tokens through the last blocks, the last norm and the pooling.

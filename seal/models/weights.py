@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from seal.errors import SealError, explain_hub_error, explain_unreadable
 from seal.files import contents
 from seal.models import dinov2s
-from seal.models.encoder_registry import EncoderSpec
+from seal.models.encoder_registry import EncoderSpec, find_spec
 
 SUFFIXES = (".safetensors", ".bin", ".pth")
 POSITIONS = {"timm": "pos_embed", "conch": "trunk.pos_embed", "transformers": "embeddings.position_embeddings"}
@@ -43,14 +43,14 @@ def find_weights(spec: EncoderSpec) -> Path:
             expected=f"a folder with files such as {spec.name}.safetensors",
             do="correct SEAL_WEIGHTS or unset it",
         )
-    if own := find_own(spec.name):
+    if own := find_own(spec.file_name):
         return own
     return dinov2s.fetch_weights() if spec.hub is None else _download(spec)
 
 
 def fingerprint(name: str) -> str:
     """What tells one file of weights in SEAL_WEIGHTS from another: its SHA-256; empty without such a file."""
-    own = find_own(name)
+    own = find_own(find_spec(name).file_name)
     return contents([own])[0] if own else ""
 
 
@@ -138,8 +138,11 @@ def load_weights(model: nn.Module, spec: EncoderSpec, path: Path) -> None:
 def convert_state(state: dict[str, Tensor], spec: EncoderSpec, shapes: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
     """Bring a file's tensors to the names and the image size of a model, whose shapes are given by name.
 
-    CONCH's text towers are dropped, transformers' renaming is followed.
+    CONCH's text towers are dropped, and the last blocks of what is cut; transformers' renaming is followed.
     """
+    if spec.whole:
+        over = range(spec.geometry.depth, find_spec(spec.whole).geometry.depth)
+        state = {n: v for n, v in state.items() if not n.startswith(tuple(f"blocks.{i}." for i in over))}
     if spec.family == "conch":
         state = {name.removeprefix("module."): value for name, value in state.items()}
         if any(name.startswith("visual.") for name in state):

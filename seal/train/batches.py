@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -25,10 +26,22 @@ from seal.data.augment import augmented
 from seal.data.pairs import Pairs
 from seal.files import read_json
 from seal.models import encoders
+from seal.models.encoder_registry import find_spec
 from seal.models.encoders import VisionEncoder
-from seal.profiles import difference
+from seal.profiles import Profile, difference
 from seal.train import parallel
-from seal.train.tokens import AUGMENTATION_SEED, CHUNK, DTYPES, SETTINGS, Request, TokenFile, made_from, write_tokens
+from seal.train.tokens import (
+    AUGMENTATION_SEED,
+    CHUNK,
+    DTYPES,
+    SETTINGS,
+    Request,
+    Stream,
+    TokenFile,
+    Wanted,
+    made_from,
+    write_tokens,
+)
 
 
 class TokenSource(ABC):
@@ -90,29 +103,36 @@ class RecomputedTokens(TokenSource):
 
     def stream(self, requests: Sequence[Request]) -> Iterator[Tensor]:
         """Augment each request's patches (in other processes if the profile says so) and run the trunk."""
+        after = self.encoder.depth - self.pairs.profile.vision.blocks
+        return (tokens for (tokens,) in self.stream_several(requests, (after,)))
+
+    def stream_several(self, requests: Sequence[Request], after: Sequence[int]) -> Iterator[list[Tensor]]:
+        """Give the tokens after several numbers of blocks, as `stream` does after its own."""
         from torch.utils.data import DataLoader
 
         compute = self.pairs.profile.compute
         more = {"prefetch_factor": 2, "pin_memory": parallel.device().type == "cuda"} if compute.workers else {}
         patches = _Patches(self.pairs, requests)
-        yield from map(self.trunk, DataLoader(patches, batch_size=None, num_workers=compute.workers, **more))
+        loader = DataLoader(patches, batch_size=None, num_workers=compute.workers, **more)
+        yield from (self.trunks(images, after) for images in loader)
 
     @torch.no_grad()
-    def trunk(self, images: Tensor) -> Tensor:
+    def trunks(self, images: Tensor, after: Sequence[int]) -> list[Tensor]:
         """Tokens of uint8 images, [B, T, D], rounded as keeping them does, in the dtype that the tail computes in."""
         compute, parts = self.pairs.profile.compute, []
         self.encoder.eval()
         for part in images.split(CHUNK[parallel.device().type]):
             with parallel.autocast(compute.precision):
                 part = self.encoder.preprocess(part.to(parallel.device(), non_blocking=True))  # [B, 3, S, S]
-                tokens = self._run(part, self.pairs.profile.vision.blocks)
-            parts.append(tokens.to(DTYPES[compute.token_dtype]).to(parallel.PRECISIONS[compute.precision]))
-        return torch.cat(parts)
+                tokens = self._run(part, after)
+            kept = [each.to(DTYPES[compute.token_dtype]) for each in tokens]
+            parts.append([each.to(parallel.PRECISIONS[compute.precision]) for each in kept])
+        return [torch.cat(each) for each in zip(*parts, strict=True)]
 
     @cached_property
-    def _run(self) -> Callable[[Tensor, int], Tensor]:
+    def _run(self) -> Callable[[Tensor, Sequence[int]], list[Tensor]]:
         """The encoder's trunk, compiled if the profile says so."""
-        return torch.compile(self.encoder.trunk) if self.pairs.profile.compute.compile else self.encoder.trunk
+        return torch.compile(self.encoder.trunks) if self.pairs.profile.compute.compile else self.encoder.trunks
 
 
 class _Patches(torch.utils.data.Dataset):
@@ -136,23 +156,49 @@ class _Patches(torch.utils.data.Dataset):
 def build(pairs: Pairs) -> TokenSource:
     """Give a profile's tokens: made now, read if they are there and current, or recomputed on the way.
 
+    Where tokens are made, those of the profile's further encoders that share its trunk are made in the same pass.
+
     Raises
     ------
     SealError
         Tokens that overflow their dtype; a full disk.
     """
-    profile, made = pairs.profile, made_from(pairs)
-    maker, kind = RecomputedTokens(pairs, made.key), choose(pairs)
+    maker, kind = RecomputedTokens(pairs, made_from(pairs).key), choose(pairs)
     if kind == "recompute":
         return maker
-    folder = paths.tokens(profile.name, difference(profile, SETTINGS))
-    shape = (1 + profile.vision.views, pairs.n_pairs)
-    token_shape = lambda: maker.encoder.token_shape  # noqa: E731 - asked only if something must be made
-    file = write_tokens(folder, made, shape, token_shape, profile.compute.token_dtype, maker.stream)
-    source = StoredTokens(pairs, read_json(folder / "tokens.json")["key"], file, held=kind == "memory")
+    _keep_tokens([maker, *_find_relatives(pairs)])
+    folder, dtype = _folder(pairs.profile), pairs.profile.compute.token_dtype
+    key = read_json(folder / "tokens.json")["key"]
+    source = StoredTokens(pairs, key, TokenFile(folder, dtype), held=kind == "memory")
     if "encoder" in maker.__dict__:
         source.encoder = maker.encoder
     return source
+
+
+def _find_relatives(pairs: Pairs) -> list[RecomputedTokens]:
+    """What makes the tokens of the further encoders that are cut from the same as the profile's own."""
+    own, further = find_spec(pairs.profile.encoder).file_name, pairs.profile.further_encoders
+    shared = [name for name in further if find_spec(name).file_name == own]
+    others = [other for other in pairs.by_encoder() if other.profile.encoder in shared] if shared else []
+    return [RecomputedTokens(other, made_from(other).key) for other in others if choose(other) != "recompute"]
+
+
+def _folder(profile: Profile) -> Path:
+    return paths.tokens(profile.name, difference(profile, SETTINGS))
+
+
+def _keep_tokens(makers: Sequence["RecomputedTokens"]) -> None:
+    """Write the tokens of encoders that share a trunk, in one pass of the deepest whose tokens are lacking."""
+    profile = makers[0].pairs.profile
+    wanted = [Wanted(_folder(m.pairs.profile), made_from(m.pairs), lambda m=m: m.encoder.token_shape) for m in makers]
+
+    def make(missing: Sequence[int]) -> Stream:
+        cuts = {i: makers[i].encoder.depth - makers[i].pairs.profile.vision.blocks for i in missing}
+        deepest = makers[max(cuts, key=cuts.get)]
+        return lambda requests: deepest.stream_several(requests, tuple(cuts.values()))
+
+    shape = (1 + profile.vision.views, makers[0].pairs.n_pairs)
+    write_tokens(wanted, shape, profile.compute.token_dtype, make)
 
 
 def choose(pairs: Pairs) -> str:

@@ -8,6 +8,7 @@ there. `seal.train.batches` says what is written here, and reads it.
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -36,7 +37,7 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 PERSIST_SECONDS = 30.0  # how often what is done is made sure of on disk
 
 Request = tuple[np.ndarray, np.ndarray]  # views and rows, int64 [B] each; what comes back is [B, T, D]
-Stream = Callable[[Sequence[Request]], Iterator[Tensor]]
+Stream = Callable[[Sequence[Request]], Iterator[Sequence[Tensor]]]  # of each request one result a file
 
 
 def made_from(pairs: Pairs) -> Made:
@@ -101,40 +102,45 @@ def _numpy_dtype(dtype: str) -> np.dtype:
     return np.dtype(np.uint16 if dtype == "bfloat16" else dtype)
 
 
-def write_tokens(
-    folder: Path,
-    made: Made,
-    shape: tuple[int, int],
-    token_shape: Callable[[], tuple[int, int]],
-    dtype: str,
-    stream: Stream,
-) -> TokenFile:
-    """Write what `stream` makes unless it is there and current; goes on where a killed run stopped.
+@dataclass(frozen=True)
+class Wanted:
+    """Tokens that shall lie in a folder: made from what, and what gives T and D, asked only if they must be made."""
+
+    folder: Path
+    made: Made
+    token_shape: Callable[[], tuple[int, int]]
+
+
+def write_tokens(wanted: Sequence[Wanted], shape: tuple[int, int], dtype: str, make: Callable[..., Stream]) -> None:
+    """Write what is not there and current, all of it in one pass; goes on where a killed run stopped.
 
     Parameters
     ----------
-    shape, token_shape
-        Views (the plain one among them) and pairs; what gives T and D, asked only if something must be written.
+    shape
+        Views, the plain one among them, and pairs.
+    make
+        Gives the stream of some of `wanted`, by their positions: of each request one tensor for each of these.
     """
-    with parallel.one_maker(made, folder / "tokens.json") as current:
-        if current:
-            return TokenFile(folder, dtype)
-        size = CHUNK[parallel.device().type]
+    with ExitStack() as stack:
+        current = [stack.enter_context(parallel.one_maker(w.made, w.folder / "tokens.json")) for w in wanted]
+        missing = [i for i, there in enumerate(current) if not there]
+        if not missing:
+            return
+        size, own = CHUNK[parallel.device().type], [wanted[i] for i in missing]
         with parallel.main_first() as main:
-            partial, made = find_partial(folder, made, f".{size}")
-            if main:
-                _prepare(partial, (*shape, *token_shape()), dtype, size)
-        if partial.is_dir():  # it is not where a process sees another disk
-            _fill(TokenFile(partial, dtype), stream, size)
+            found = [find_partial(w.folder, w.made, f".{size}") for w in own]
+            for w, (partial, _) in zip(own, found, strict=True) if main else ():
+                _prepare(partial, (*shape, *w.token_shape()), dtype, size)
+        if all(partial.is_dir() for partial, _ in found):  # they are not where a process sees another disk
+            _fill([TokenFile(partial, dtype) for partial, _ in found], make(missing), size)
         parallel.state().wait_for_everyone()
-        if main:
+        for w, (partial, made) in zip(own, found, strict=True) if main else ():
             if left := int((np.load(partial / "done.npy") == 0).sum()):
                 raise parallel.explain_other_disk(f"{left} parts of {partial} were not made by any process")
             write_json(partial / "tokens.json", made.stamp() | {"dtype": dtype})
-            swap(partial, folder)
-            (folder / "done.npy").unlink()
+            swap(partial, w.folder)
+            (w.folder / "done.npy").unlink()
         parallel.state().wait_for_everyone()
-    return TokenFile(folder, dtype)
 
 
 def _prepare(partial: Path, shape: tuple[int, ...], dtype: str, size: int) -> None:
@@ -146,29 +152,31 @@ def _prepare(partial: Path, shape: tuple[int, ...], dtype: str, size: int) -> No
     create(partial / "done.npy", np.uint8, (shape[0] * -(-shape[1] // size),))
 
 
-def _fill(tokens: TokenFile, stream: Stream, size: int) -> None:
-    """Make the parts that are not there yet: this process every k-th of them."""
-    done = np.load(tokens.folder / "done.npy", mmap_mode="r+")
-    views, pairs = tokens.rows.shape[:2]
+def _fill(files: Sequence[TokenFile], stream: Stream, size: int) -> None:
+    """Make the parts that are not there in every file: this process every k-th of them."""
+    done = [np.load(tokens.folder / "done.npy", mmap_mode="r+") for tokens in files]
+    views, pairs = files[0].rows.shape[:2]
     blocks = [np.arange(start, min(start + size, pairs)) for start in range(0, pairs, size)]
     every = [(np.full(len(rows), view), rows) for view in range(views) for rows in blocks]
     mine = range(parallel.state().process_index, len(every), parallel.state().num_processes)
-    parts = [part for part in mine if not done[part]]
+    parts = [part for part in mine if not all(each[part] for each in done)]
     requests = [every[part] for part in parts]
     made, saved = [], time.monotonic()
     with progress("trunk", len(parts), "part") as advance:
         for part, (view, rows), values in zip(parts, requests, stream(requests), strict=True):
-            tokens.write(int(view[0]), int(rows[0]), values)
+            for tokens, value in zip(files, values, strict=True):
+                tokens.write(int(view[0]), int(rows[0]), value)
             made.append(part)
             advance()
             if time.monotonic() - saved > PERSIST_SECONDS:
-                _persist(tokens, done, made)
+                _persist(files, done, made)
                 made, saved = [], time.monotonic()
-    _persist(tokens, done, made)
+    _persist(files, done, made)
 
 
-def _persist(tokens: TokenFile, done: np.ndarray, made: list[int]) -> None:
+def _persist(files: Sequence[TokenFile], done: Sequence[np.ndarray], made: list[int]) -> None:
     """First the tokens, then the word that they are there."""
-    tokens.rows.sync()
-    done[made] = 1
-    done.flush()
+    for tokens, of_file in zip(files, done, strict=True):
+        tokens.rows.sync()
+        of_file[made] = 1
+        of_file.flush()

@@ -155,11 +155,30 @@ def test_as_many_parameters_as_published(name):
 
 
 def test_embedding_sizes_are_those_of_the_facts():
-    sizes = {name: spec.dim for name, spec in REGISTRY.items()}
+    sizes = {name: spec.dim for name, spec in REGISTRY.items() if not spec.whole}
     assert sizes == {"conch": 512, "h0_mini": 1536, "phikon_v2": 1024, "uni2_h": 1536, "virchow2": 2560,
                      "dinov2_s": 384, "dinov2s_derived": 384}  # fmt: skip
     assert REGISTRY["dinov2s_derived"].label == "DINOv2-S-derived"
     assert [name for name, spec in REGISTRY.items() if spec.gated] == ["conch", "h0_mini", "uni2_h", "virchow2"]
+
+
+def test_what_is_cut_is_the_whole_encoder_read_after_some_blocks():
+    whole = build("dinov2s_derived", image_size=56)
+    for blocks in (6, 9):
+        cut = build(f"dinov2s_derived_b{blocks}", image_size=56)
+        assert (cut.depth, cut.dim) == (blocks, 384)
+        with torch.no_grad():
+            expected = whole._norm(whole.trunks(images(whole), (blocks,))[0])[:, 0]
+            torch.testing.assert_close(cut(images(cut)), expected, atol=1e-5, rtol=1e-5)
+        assert f"after {blocks} of 12 blocks" in cut.spec.label
+
+
+def test_several_trunks_in_one_pass_are_those_of_one_pass_each():
+    encoder = tiny("dinov2_s")
+    with torch.no_grad():
+        together = encoder.trunks(images(encoder), (3, 0, 2))
+        for blocks, tokens in zip((1, 4, 2), together, strict=True):
+            torch.testing.assert_close(tokens, encoder.trunk(images(encoder), blocks), atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("name", REGISTRY)

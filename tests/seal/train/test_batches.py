@@ -1,12 +1,13 @@
 """Tokens: kept on disk, held in memory or recomputed, they are the same numbers, and those of the whole encoder."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
 import torch
 
-from seal import profiles
+from seal import paths, profiles
 from seal.data.assemble import assemble
 from seal.data.augment import augmented
 from seal.embed import embed_patches
@@ -85,8 +86,57 @@ def test_built_once_and_anew_when_views_change(pairs, small):
     assert source.file.rows.shape[0] == 1
 
 
+@pytest.fixture
+def cut(small, monkeypatch):
+    """The small profile with two further encoders: the same tiny one, read after one and two of its four blocks."""
+    build, depth = encoders.build, {"dinov2s_derived_b6": 1, "dinov2s_derived_b9": 2}
+
+    def build_cut(name, **settings):
+        encoder = build("dinov2s_derived", **settings)
+        encoder.model.blocks = encoder.model.blocks[: depth.get(name, 4)]
+        return encoder
+
+    monkeypatch.setattr(encoders, "build", build_cut)
+    return assemble(profiles.changed(small, further_encoders=tuple(depth)))
+
+
+def count_passes(monkeypatch) -> list[int]:
+    """How many parts each pass over the patches asks for."""
+    passes, several = [], batches.RecomputedTokens.stream_several
+    counted = lambda self, requests, after: passes.append(len(requests)) or several(self, requests, after)  # noqa: E731
+    monkeypatch.setattr(batches.RecomputedTokens, "stream_several", counted)
+    return passes
+
+
+def test_one_pass_makes_the_tokens_of_all_that_are_cut_from_the_same(cut, monkeypatch):
+    own, *further = cut.by_encoder()
+    assert [p.profile.encoder for p in further] == ["dinov2s_derived_b6", "dinov2s_derived_b9"]
+    assert all(p.further and p.profile.evaluation.seeds == (0,) and not p.profile.further_encoders for p in further)
+    shutil.rmtree(paths.tokens("demo", "").parent)
+    passes = count_passes(monkeypatch)
+    for pairs in (own, *further):
+        source = batches.build(pairs)
+        (kept,) = source.plain(np.arange(5))
+        (alone,) = batches.RecomputedTokens(pairs, source.key).plain(np.arange(5))
+        torch.testing.assert_close(kept, alone, atol=1e-5, rtol=1e-5)
+        z = batches.embed({"": source.encoder}, source)[""]
+        np.testing.assert_allclose(z, embed_patches(source.encoder, pairs.patches), atol=1e-5)
+    assert len(passes) == 1 + 3 + 0  # one that writes, and one of each comparison
+
+
+def test_only_what_is_lacking_is_made_as_deep_as_it_needs(cut, monkeypatch):
+    deepest, trunks = [], encoders.VisionEncoder.trunks
+    spied = lambda self, x, after: deepest.append(max(after)) or trunks(self, x, after)  # noqa: E731
+    monkeypatch.setattr(encoders.VisionEncoder, "trunks", spied)
+    batches.build(cut)  # its own tokens are there already
+    assert set(deepest) == {1}
+    deepest.clear()
+    batches.build(cut)
+    assert deepest == []
+
+
 def test_tokens_that_overflow_are_named(small, monkeypatch):
-    monkeypatch.setattr(encoders.VisionEncoder, "trunk", lambda self, x, n: torch.full((len(x), 17, 48), 1e6))
+    monkeypatch.setattr(encoders.VisionEncoder, "trunks", lambda self, x, after: [torch.full((len(x), 17, 48), 1e6)])
     with pytest.raises(SealError, match=r"token of .*does not fit float16"):
         batches.build(changed(small, token_dtype="float16"))
 

@@ -34,7 +34,9 @@ class Maker:
 
 def make(folder, maker, dtype="float32", key="key", shape=SHAPE):
     made = Made("tokens", 1, {"key": key})
-    return tokens.write_tokens(folder, made, shape, lambda: TOKENS, dtype, maker.stream)
+    wanted = [tokens.Wanted(folder, made, lambda: TOKENS)]
+    tokens.write_tokens(wanted, shape, dtype, lambda _: lambda requests: ([x] for x in maker.stream(requests)))
+    return tokens.TokenFile(folder, dtype)
 
 
 @pytest.fixture(autouse=True)
