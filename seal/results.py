@@ -66,10 +66,15 @@ RESULTS = {
     "training_curves": _result("04_patch_level", "stage method fold seed epoch step term value"),
     "patch_level": _result("04_patch_level", "task encoder method label kind organ fold donor seed metric value"),
     "patch_level_summary": _result("04_patch_level", MEANS),
-    "patch_level_genes": _result("04_patch_level", "gene organ method label kind fold donor seed metric value"),
+    "patch_level_genes": _result("04_patch_level", "gene organ encoder method label kind fold donor seed metric value"),
     "maps": _result("04_patch_level", "fold donor sample barcode x y gene measured frozen seal"),
     "map_sections": _result("04_patch_level", "sample um_per_px simulated span jpeg"),
     "ablations": _result("04_patch_level", f"table {MEANS}"),
+    "ledger": _result(
+        "08_figures_and_tables",
+        "claim text said figure result comparisons supported contradicted value low high p least resample verdict "
+        "profile data reason",
+    ),
     "ablation_shapes": _result(
         "04_patch_level",
         "method label fold effective_rank_train uniformity_train alignment_train recall10_train chance10_train "

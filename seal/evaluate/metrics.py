@@ -77,3 +77,30 @@ def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
     tail = (1 - level) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def two_sided(values: np.ndarray) -> float:
+    """Achieved significance of a difference: how often bootstrap values [B] lie on the other side of zero.
+
+    p = min(1, 2 (1 + min(#{d <= 0}, #{d >= 0})) / (B + 1)),  NaN where a value is
+
+    Source: Davison and Hinkley 1997, 4.2 (with the added one, so that B draws never claim less than 2 / (B + 1)).
+    """
+    if not np.isfinite(values).all():
+        return float("nan")
+    beyond = min(np.count_nonzero(values <= 0), np.count_nonzero(values >= 0))
+    return min(1.0, 2 * (1 + beyond) / (len(values) + 1))
+
+
+def holm(p: np.ndarray) -> np.ndarray:
+    """Adjust the p-values of a family of comparisons: the chance of one false claim or more stays below the level.
+
+    p'_(i) = max_{j <= i} min(1, (m - j + 1) p_(j)),  p_(1) <= ... <= p_(m);  NaN stays NaN and counts in m
+
+    Source: Holm 1979.
+    """
+    p = np.asarray(p, dtype=np.float64)
+    order = np.argsort(p)  # NaN last
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.maximum.accumulate(np.minimum(1.0, np.arange(len(p), 0, -1) * p[order]))
+    return adjusted

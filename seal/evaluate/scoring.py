@@ -7,12 +7,13 @@ import numpy as np
 
 from seal.data.pairs import Fold
 from seal.evaluate.methods import Method
-from seal.evaluate.metrics import cluster_means, interval, mean_pearson, pearson, resamples
+from seal.evaluate.metrics import cluster_means, interval, mean_pearson, pearson, resamples, two_sided
 from seal.evaluate.patch import Evaluation, Part, parts
 from seal.profiles import EvaluationSettings
 
 BOOTSTRAP_SEED = 0
 CONTROL = "seal_shuffled"  # what SEAL gains is owed to the pairs only as far as it exceeds this
+BESIDE = {"adapted": CONTROL, "baseline": "seal"}  # kind -> what its methods are compared with besides
 PICTURE = 400  # px, the longer side of a section's H&E
 
 
@@ -61,14 +62,15 @@ def gene_scores(evaluation: Evaluation):
 
     Returns
     -------
-    DataFrame with gene, organ, method, label, kind, fold, donor, seed, metric ("pcc"), value.
+    DataFrame with gene, organ, encoder, method, label, kind, fold, donor, seed, metric ("pcc"), value.
     """
     import pandas as pd
 
     frames = []
     for fold, method, part, predictions, truth in _score_inputs(evaluation):
         genes = np.array(evaluation.pairs.panel(fold).test_genes)[part.columns]
-        frame = pd.DataFrame({"gene": genes, "organ": part.organ, **_labels(method)})
+        encoder = evaluation.pairs.profile.encoder
+        frame = pd.DataFrame({"gene": genes, "organ": part.organ, "encoder": encoder, **_labels(method)})
         frame = frame.assign(fold=fold.name, donor=part.donor)
         for seed, prediction in predictions.items():
             frames.append(frame.assign(seed=seed, metric="pcc", value=pearson(prediction, truth)))
@@ -106,7 +108,8 @@ class _Means:
         values = {"mean": self.mean(method, chosen)}
         values |= zip(("low", "high"), interval(drawn), strict=True)
         values["difference"] = values["mean"] - self.mean(against, chosen)
-        return values | dict(zip(("difference_low", "difference_high"), interval(drawn - other), strict=True))
+        values |= zip(("difference_low", "difference_high"), interval(drawn - other), strict=True)
+        return values | {"difference_p": two_sided(drawn - other)}
 
 
 def _means(evaluation: Evaluation) -> _Means:
@@ -133,9 +136,10 @@ def summary(evaluation: Evaluation):
     Returns
     -------
     DataFrame with task, encoder, method, label, kind, organ, metric, mean, low, high, difference, difference_low,
-    difference_high, folds, donors, seeds, split, dealt (0: each left out in turn; K: dealt into K folds), resample,
-    tested (what was left out of training, in words); for adapted encoders control, the method they are compared with
-    besides, and control_difference, control_low, control_high.
+    difference_high, difference_p (see `metrics.two_sided`), folds, donors, seeds, split, dealt (0: each left out in
+    turn; K: dealt into K folds), resample, tested (what was left out of training, in words); for adapted encoders and
+    baselines control, the method they are compared with besides, and control_difference, control_low, control_high,
+    control_p.
     """
     import pandas as pd
 
@@ -152,11 +156,11 @@ def summary(evaluation: Evaluation):
                 | {"seeds": len(evaluation.runs(method.name, means.parts[chosen[0]].fold)), "split": settings.split}
                 | {"dealt": settings.folds, "resample": settings.resample, "tested": _tested(settings, len(folds))}
             )
-            if method.kind == "adapted" and CONTROL in means.point:
-                own = means.row(method.name, chosen, CONTROL)
+            if (beside := BESIDE.get(method.kind)) in means.point:
+                own = means.row(method.name, chosen, beside)
                 names = {"difference": "control_difference", "difference_low": "control_low"}
-                names |= {"difference_high": "control_high"}
-                rows[-1] |= {"control": CONTROL} | {new: own[old] for old, new in names.items()}
+                names |= {"difference_high": "control_high", "difference_p": "control_p"}
+                rows[-1] |= {"control": beside} | {new: own[old] for old, new in names.items()}
     return pd.DataFrame(rows)
 
 

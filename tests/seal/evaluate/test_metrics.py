@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from seal.evaluate.metrics import cluster_means, interval, mean_pearson, pearson, resamples
+from seal.evaluate.metrics import cluster_means, holm, interval, mean_pearson, pearson, resamples, two_sided
 
 
 @pytest.fixture
@@ -61,3 +61,20 @@ def test_cluster_bootstrap_equals_drawing_donors_one_by_one():
 
 def test_one_donor_gives_no_interval():
     assert np.isnan(cluster_means(np.ones(3), np.array(["a"] * 3), 5, seed=0)).all()
+
+
+def test_holm_by_hand():
+    adjusted = holm(np.array([0.01, 0.04, 0.03, 0.005]))
+    np.testing.assert_allclose(adjusted, [0.03, 0.06, 0.06, 0.02])
+    np.testing.assert_allclose(holm(np.array([0.6, 0.7])), [1.0, 1.0])
+    adjusted = holm(np.array([np.nan, 0.02, 0.5]))
+    np.testing.assert_allclose(adjusted[1:], [0.06, 1.0])
+    assert np.isnan(adjusted[0])
+
+
+def test_significance_counts_the_other_side():
+    assert two_sided(np.arange(1, 100)) == 2 / 100
+    assert two_sided(np.array([-1.0, 1, 2, 3, 4, 5, 6, 7, 8])) == 2 * 2 / 10
+    assert two_sided(-np.array([-1.0, 1, 2, 3, 4, 5, 6, 7, 8])) == 2 * 2 / 10
+    assert two_sided(np.zeros(9)) == 1
+    assert np.isnan(two_sided(np.array([np.nan, 1.0])))

@@ -208,7 +208,7 @@ def test_truth_comes_out_on_top_and_is_said_to(evaluated):
     evaluation = evaluated()
     assert [method.name for method in evaluation.methods] == [*(m.name for m in METHODS), "oracle", "ceiling"]
     table = scoring.summary(evaluation)
-    beside = {"control", "control_difference", "control_low", "control_high"}
+    beside = {"difference_p", "control", "control_difference", "control_low", "control_high", "control_p"}
     assert set(table.columns) == {*results.RESULTS["patch_level_summary"].columns, *beside}
     overall = table[table["organ"] == "all"].set_index("method")
     order = ["random", "colour", "seal", "oracle", "ceiling"]
