@@ -1,8 +1,9 @@
-"""F3 A: correlation of predicted with measured expression, overall and by organ.
+"""F3: correlation of predicted with measured expression, of encoders, by organ, and of the baselines.
 
 Methods stand in the order of the results and look as their kind says; none is known here by name.
 """
 
+import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from figures.style import BLACK, DOUBLE, GREY, Look, method_looks, new_figure, p
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
 
 LARGEST = 100.0  # pt^2, the circle of the encoder with the most parameters
 SMALL = 30.0  # pt^2, every other mark, and all of them where there is one encoder
@@ -37,7 +38,7 @@ class Contrast:
 def patch_level_figure(
     patch_level: "pd.DataFrame", patch_level_summary: "pd.DataFrame", encoders: "pd.DataFrame"
 ) -> "Figure":
-    """Draw F3 A: every method's mean Pearson correlation, paired differences, and by organ.
+    """Draw F3: A, encoders with their controls, paired differences, and by organ; C, the baselines beside SEAL.
 
     Parameters
     ----------
@@ -46,26 +47,39 @@ def patch_level_figure(
     patch_level_summary
         Means and 95 % intervals; a method's difference is paired with the frozen encoder of the same name. Where there
         are columns control, control_difference, control_low and control_high, an adapted encoder's difference to the
-        method `control` is drawn too.
+        method `control` is drawn too, and a baseline's in its place. The first encoder is the main one: the organs and
+        the baselines are its.
     encoders
         Labels and parameters; of several encoders, a circle's area is the number of parameters.
     """
     table = _named(patch_level_summary, encoders)
     scores = _named(patch_level, encoders).merge(table[["encoder", "method"]].drop_duplicates())
     looks = method_looks(table)
-    truth, table = table[table["kind"] == "truth"], table[table["kind"] != "truth"]
-    scores = scores[scores["kind"] != "truth"]
-    overall, organs = table[table["organ"] == "all"], table[table["organ"] != "all"]
+    is_main, is_truth, is_baseline = (
+        table["encoder"] == table["encoder"].iloc[0],
+        table["kind"] == "truth",
+        table["kind"] == "baseline",
+    )
+    truth, baselines = table[is_truth], table[is_baseline & (table["organ"] == "all")]
+    overall = table[(table["organ"] == "all") & ~is_truth & ~is_baseline]
+    organs = table[is_main & ~is_truth & ~is_baseline & (table["organ"] != "all")]
     lines = _contrasts(overall)
-    heights = [18 + max(6.0 * len(overall), 4.8 * len(lines)), 62]
+    heights = [18 + max(4.7 * len(_grouped(overall)), 4.3 * len(lines)), 52]
+    heights += [18 + 4.4 * (len(baselines) + 2)] if len(baselines) else []
     figure = new_figure(DOUBLE, sum(heights) + 6)
-    upper, lower = figure.subfigures(2, 1, height_ratios=heights)
+    upper, middle, *lower = figure.subfigures(len(heights), 1, height_ratios=heights)
     left, right = upper.subplots(1, 2, width_ratios=[1.35, 1])
     _draw_means(left, overall, scores, looks)
+    panel_title(left, "A", f"Unseen tissue: {overall['tested'].iloc[0]}")
     _draw_truth(left, truth[truth["organ"] == "all"], looks)
     _draw_contrasts(right, lines, looks)
-    _draw_organs(lower.subplots(), organs, truth[truth["organ"] != "all"], scores, looks)
-    lower.supxlabel(_key(overall, truth), x=0.005, ha="left", fontsize=6, color=GREY)
+    panel_title(right, "", "Differences, with 95 % intervals")
+    of_main = scores[scores["encoder"] == table["encoder"].iloc[0]]
+    short = [rows.assign(row=rows["label"]) for rows in (organs, truth[truth["organ"] != "all"], of_main)]
+    _draw_organs(middle.subplots(), *short, looks)
+    if len(baselines):
+        _draw_baselines(lower[0], overall, baselines, scores, looks)
+    (lower[0] if lower else middle).supxlabel(_key(overall, truth), x=0.005, ha="left", fontsize=6, color=GREY)
     figure.draw_without_rendering()
     return figure
 
@@ -76,8 +90,20 @@ def _named(table: "pd.DataFrame", encoders: "pd.DataFrame") -> "pd.DataFrame":
         columns={"name": "encoder", "label": "encoder_label"}
     )
     table = table[table["metric"] == "pcc"].merge(known, on="encoder", how="left")
-    several = len(table["encoder"].unique()) > 1
-    return table.assign(row=table["encoder_label"] + ": " + table["label"] if several else table["label"])
+    return table.assign(row=table["encoder_label"] + ": " + table["label"])
+
+
+def _are_several(table: "pd.DataFrame") -> bool:
+    return len(table["encoder"].unique()) > 1
+
+
+def _grouped(table: "pd.DataFrame") -> list["str | pd.Series"]:
+    """Rows of means from top to bottom; of several encoders a title, its label, before each one's."""
+    lines: list[str | pd.Series] = []
+    for label, rows in table.groupby("encoder_label", sort=False):
+        lines += [label] if _are_several(table) else []
+        lines += [row for _, row in rows.iterrows()]
+    return lines
 
 
 def _draw_ticks(axes: "Axes", rows: "pd.DataFrame", scores: "pd.DataFrame", looks: dict[str, Look], **where) -> None:
@@ -90,19 +116,25 @@ def _draw_ticks(axes: "Axes", rows: "pd.DataFrame", scores: "pd.DataFrame", look
 
 
 def _draw_means(axes: "Axes", table: "pd.DataFrame", scores: "pd.DataFrame", looks: dict[str, Look]) -> None:
-    _draw_ticks(axes, table, scores, looks, x="value", y="row", order=list(table["row"]), marker="|")
-    largest = table["parameters"].max() if len(table["encoder"].unique()) > 1 else None  # one size says nothing
-    for y, row in enumerate(table.itertuples()):
-        look = looks[row.method]
-        area = LARGEST * row.parameters / largest if largest and look.kind in ("encoder", "adapted") else SMALL
-        axes.scatter([row.mean], [y], s=area, marker=look.marker, fc=look.colour, ec="white", lw=0.6, zorder=3)
-        axes.plot([row.low, row.high], [y, y], color=BLACK, lw=0.9, zorder=4)  # seen even inside the circle
-    axes.set_ylim(len(table) - 0.4, -0.6)
+    lines = _grouped(table)
+    order = [line if isinstance(line, str) else line["row"] for line in lines]
+    _draw_ticks(axes, table, scores, looks, x="value", y="row", order=order, marker="|")
+    largest = table["parameters"].max() if _are_several(table) else None  # one size says nothing
+    for y, row in enumerate(lines):
+        if isinstance(row, str):
+            continue
+        look = looks[row["method"]]
+        area = LARGEST * row["parameters"] / largest if largest and look.kind in ("encoder", "adapted") else SMALL
+        axes.scatter([row["mean"]], [y], s=area, marker=look.marker, fc=look.colour, ec="white", lw=0.6, zorder=3)
+        axes.plot([row["low"], row["high"]], [y, y], color=BLACK, lw=0.9, zorder=4)  # seen even inside the circle
+    axes.set_yticks(range(len(lines)), [line if isinstance(line, str) else line["label"] for line in lines])
+    for line, label in zip(lines, axes.get_yticklabels(), strict=True):
+        label.set_weight("bold" if isinstance(line, str) else "normal")
+    axes.set_ylim(len(lines) - 0.4, -0.6)
     first = table.iloc[0]
     axes.set(xlabel=f"mean PCC over the test genes (donors {first['donors']}, seeds {table['seeds'].max()})", ylabel="")
     axes.grid(axis="x")
     axes.axvline(0, color=BLACK, lw=0.6)
-    panel_title(axes, "A", f"Unseen tissue: {first['tested']}")
 
 
 def _draw_truth(axes: "Axes", truth: "pd.DataFrame", looks: dict[str, Look]) -> None:
@@ -117,24 +149,49 @@ def _draw_truth(axes: "Axes", truth: "pd.DataFrame", looks: dict[str, Look]) -> 
         axes.set_xlim(right=axes.get_xlim()[0] + 1.1 * (truth["mean"].max() - axes.get_xlim()[0]))
 
 
+NAMES = ["difference", "difference_low", "difference_high"]
+BESIDE = ["control_difference", "control_low", "control_high"]
+
+
 def _contrasts(table: "pd.DataFrame") -> list[str | Contrast]:
     """What stands in the panel of differences from top to bottom: a title before each group of its rows."""
-    encoders = table["kind"] == "encoder"
-    lines: list[str | Contrast] = [f"minus the {table.loc[encoders, 'label'].iloc[0]}"]
-    names = ["row", "method", "difference", "difference_low", "difference_high"]
-    lines += [Contrast(*values) for values in table.loc[~encoders, names].itertuples(index=False)]
+    lines: list[str | Contrast] = []
+    several = _are_several(table)
+    for label, rows in table.groupby("encoder_label", sort=False):
+        encoder = rows["kind"] == "encoder"
+        lines.append(f"{label}: minus frozen" if several else f"minus the {rows.loc[encoder, 'label'].iloc[0]}")
+        lines += [Contrast(*values) for values in rows.loc[~encoder, ["label", "method", *NAMES]].to_numpy()]
     if "control" in table:
-        names = ["row", "method", "control_difference", "control_low", "control_high"]
         for control, rows in table[table["kind"] == "adapted"].groupby("control", sort=False):
             lines.append(f"minus {table.loc[table['method'] == control, 'label'].iloc[0]}")
-            lines += [Contrast(*values) for values in rows[names].itertuples(index=False)]
+            rows = rows.assign(label=rows["encoder_label"] if several else rows["label"])
+            lines += [Contrast(*values) for values in rows[["label", "method", *BESIDE]].to_numpy()]
     return lines
+
+
+def _draw_baselines(
+    figure: "SubFigure",
+    overall: "pd.DataFrame",
+    baselines: "pd.DataFrame",
+    scores: "pd.DataFrame",
+    looks: dict[str, Look],
+) -> None:
+    """C: methods made to predict expression beside the frozen encoder and SEAL, and their differences to SEAL."""
+    import pandas as pd
+
+    left, right = figure.subplots(1, 2, width_ratios=[1.35, 1])
+    own = overall[(overall["encoder"] == baselines["encoder"].iloc[0]) & overall["kind"].isin(["encoder", "adapted"])]
+    _draw_means(left, pd.concat([own, baselines]), scores, looks)
+    panel_title(left, "C", "Methods made to predict expression, same encoder, panel and splits")
+    adapted = own.loc[own["kind"] == "adapted", "label"].iloc[0]
+    lines = [f"minus {adapted}", *(Contrast(*row) for row in baselines[["label", "method", *BESIDE]].to_numpy())]
+    _draw_contrasts(right, lines, looks)
 
 
 def _reach(lines: list[str | Contrast], looks: dict[str, Look]) -> float:
     """How far the axis goes to both sides: wide enough for what training gains, far below the distance of a control."""
     rows = [line for line in lines if isinstance(line, Contrast)]
-    chosen = [row for row in rows if looks[row.method].kind == "adapted"] or rows
+    chosen = [row for row in rows if looks[row.method].kind in ("adapted", "baseline")] or rows
     return ZOOM * max(float(np.nanmax(np.abs([row.difference, row.low, row.high]))) for row in chosen) or 1.0
 
 
@@ -156,7 +213,6 @@ def _draw_contrasts(axes: "Axes", lines: list[str | Contrast], looks: dict[str, 
     axes.grid(axis="x")
     axes.set(xlim=(-reach, reach), ylim=(len(lines) - 0.4, -0.6), xlabel="paired difference in mean PCC")
     axes.locator_params(axis="x", nbins=4)
-    panel_title(axes, "", "Differences, with 95 % intervals")
 
 
 def _draw_interval(axes: "Axes", y: int, line: Contrast, look: Look, reach: float) -> None:
@@ -215,10 +271,11 @@ def _key(table: "pd.DataFrame", truth: "pd.DataFrame") -> str:
         for row in encoders.itertuples()
     )
     one = len(encoders) == 1
+    words = textwrap.wrap(f"{'Encoder' if one else 'Encoders (circle area above: parameters)'}: {sizes}.", 165)
     words = [
         f"Lines: 95 % bootstrap intervals over {table['resample'].iloc[0]}. Ticks: single donors and seeds. "
         "Grey: controls. Arrowheads: beyond the axis.",
-        f"{'Encoder' if one else 'Encoders (circle area above: parameters)'}: {sizes}.",
+        *words,
     ]
     if len(truth):
         words.append(

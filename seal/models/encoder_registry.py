@@ -216,8 +216,9 @@ def cut(spec: EncoderSpec, blocks: int) -> EncoderSpec:
 
     Source: our choice; DINOv2's own features of inner layers take the last norm too.
     """
-    geometry, label = replace(spec.geometry, depth=blocks), f"{spec.label} after {blocks} of {spec.geometry.depth}"
-    return replace(spec, name=f"{spec.name}_b{blocks}", label=f"{label} blocks", geometry=geometry, whole=spec.name)
+    label = f"{spec.label}, {blocks} of {spec.geometry.depth} blocks"
+    geometry = replace(spec.geometry, depth=blocks)
+    return replace(spec, name=f"{spec.name}_b{blocks}", label=label, geometry=geometry, whole=spec.name)
 
 
 READ_AFTER = (6, 9)  # blocks of twelve, beside all

@@ -48,12 +48,13 @@ def patch_tables(donors=SIX, encoders=("own",), dealt=0, methods=METHODS):
             row = {"encoder": encoder, "method": method, "label": label, "kind": kind, "organ": organ, "mean": mean}
             row |= {"low": mean - 0.01, "high": mean + 0.012, "difference": mean - frozen}
             row |= {"difference_low": mean - frozen - 0.005, "difference_high": mean - frozen + 0.005}
-            if kind == "adapted":
+            if kind in ("adapted", "baseline"):
+                sign = 1 if kind == "adapted" else -1
                 row |= {
-                    "control": "seal_shuffled",
-                    "control_difference": 0.05,
-                    "control_low": 0.03,
-                    "control_high": 0.06,
+                    "control": "seal_shuffled" if kind == "adapted" else "seal",
+                    "control_difference": sign * 0.05,
+                    "control_low": sign * 0.05 - 0.02,
+                    "control_high": sign * 0.05 + 0.01,
                 }
             summary.append(row | {f"{name}s": part[name].nunique() for name in ("fold", "donor", "seed")})
     table = pd.DataFrame(

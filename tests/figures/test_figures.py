@@ -204,9 +204,31 @@ def test_a_method_without_an_interval_is_drawn_at_its_mean():
 
 
 def test_a_new_method_needs_no_change_here():
-    tables = patch_tables(methods=METHODS | {"new": ("a new one", "baseline", 0.3, True)})
+    tables = patch_tables(methods=METHODS | {"new": ("a new one", "control", 0.3, True)})
     axes = panel(patch_level_figure(*tables), "A")
     assert axes.get_yticklabels()[-1].get_text() == "a new one"
+
+
+def test_baselines_stand_in_a_panel_of_their_own_beside_seal(drawn):
+    figure = drawn["patch level, baselines"]
+    own = [label for label, *_ in METHODS.values()]
+    assert [t.get_text() for t in panel(figure, "A").get_yticklabels()] == own
+    labels = [label for label, *_ in BASELINES.values()]
+    assert [t.get_text() for t in panel(figure, "C").get_yticklabels()] == ["frozen encoder", "SEAL", *labels]
+    minus = next(a for a in figure.axes if any(t.get_text() == "minus SEAL" for t in a.texts))
+    rows = contrasts(minus)
+    assert [(label, marks[0][1]) for label, marks, _ in rows] == [(label, -0.05) for label in labels]
+
+
+def test_of_several_encoders_each_has_its_rows_and_the_first_the_organs():
+    figure = patch_level_figure(*patch_tables(encoders=("own", "uni")))
+    labels = [t.get_text() for t in panel(figure, "A").get_yticklabels()]
+    assert labels[0] == "own-S"
+    assert labels[len(METHODS) + 1] == "uni-S"
+    rows = contrasts(panel(figure, "Differences"))
+    assert [label for label, *_ in rows[-2:]] == ["own-S", "uni-S"]
+    by_organ = panel(figure, "By organ")
+    assert [t.get_text() for t in by_organ.get_legend().get_texts()] == [label for label, *_ in METHODS.values()]
 
 
 def test_patch_level_says_what_was_left_out():

@@ -170,7 +170,7 @@ def test_what_is_cut_is_the_whole_encoder_read_after_some_blocks():
         with torch.no_grad():
             expected = whole._norm(whole.trunks(images(whole), (blocks,))[0])[:, 0]
             torch.testing.assert_close(cut(images(cut)), expected, atol=1e-5, rtol=1e-5)
-        assert f"after {blocks} of 12 blocks" in cut.spec.label
+        assert cut.spec.label == f"DINOv2-S-derived, {blocks} of 12 blocks"
 
 
 def test_several_trunks_in_one_pass_are_those_of_one_pass_each():
