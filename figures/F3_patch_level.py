@@ -127,14 +127,23 @@ def _draw_means(axes: "Axes", table: "pd.DataFrame", scores: "pd.DataFrame", loo
         area = LARGEST * row["parameters"] / largest if largest and look.kind in ("encoder", "adapted") else SMALL
         axes.scatter([row["mean"]], [y], s=area, marker=look.marker, fc=look.colour, ec="white", lw=0.6, zorder=3)
         axes.plot([row["low"], row["high"]], [y, y], color=BLACK, lw=0.9, zorder=4)  # seen even inside the circle
-    axes.set_yticks(range(len(lines)), [line if isinstance(line, str) else line["label"] for line in lines])
-    for line, label in zip(lines, axes.get_yticklabels(), strict=True):
-        label.set_weight("bold" if isinstance(line, str) else "normal")
+    axes.set_yticks(range(len(lines)), ["" if isinstance(line, str) else line["label"] for line in lines])
+    for y, line in enumerate(lines):
+        if isinstance(line, str):
+            _write_title(axes, y, line)
+    axes.tick_params(axis="y", length=0)
     axes.set_ylim(len(lines) - 0.4, -0.6)
     first = table.iloc[0]
     axes.set(xlabel=f"mean PCC over the test genes (donors {first['donors']}, seeds {table['seeds'].max()})", ylabel="")
     axes.grid(axis="x")
     axes.axvline(0, color=BLACK, lw=0.6)
+
+
+def _write_title(axes: "Axes", y: int, words: str) -> None:
+    """Write the title of a group of rows in a row of its own, from the left edge of the axes."""
+    axes.text(0.02, y, words, transform=axes.get_yaxis_transform(), va="center", weight="bold", zorder=5).set_bbox(
+        {"fc": "white", "ec": "none", "pad": 0.5}
+    )
 
 
 def _draw_truth(axes: "Axes", truth: "pd.DataFrame", looks: dict[str, Look]) -> None:
@@ -164,7 +173,9 @@ def _contrasts(table: "pd.DataFrame") -> list[str | Contrast]:
     if "control" in table:
         for control, rows in table[table["kind"] == "adapted"].groupby("control", sort=False):
             lines.append(f"minus {table.loc[table['method'] == control, 'label'].iloc[0]}")
-            rows = rows.assign(label=rows["encoder_label"] if several else rows["label"])
+            main = table["encoder_label"].iloc[0]
+            names = [label.removeprefix(f"{main}, ") for label in rows["encoder_label"]]
+            rows = rows.assign(label=names if several else rows["label"])
             lines += [Contrast(*values) for values in rows[["label", "method", *BESIDE]].to_numpy()]
     return lines
 
@@ -200,7 +211,7 @@ def _draw_contrasts(axes: "Axes", lines: list[str | Contrast], looks: dict[str, 
     across = axes.get_yaxis_transform()
     for y, line in enumerate(lines):
         if isinstance(line, str):
-            axes.text(-0.02, y, line, transform=across, ha="right", va="center", weight="bold")
+            _write_title(axes, y, line)
             continue
         look = looks[line.method]
         _draw_interval(axes, y, line, look, reach)
