@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from figures.markdown import interval_text
+from figures.sources import LacksRows
 from figures.T01_T08_data import PAPER_ENCODERS
 
 if TYPE_CHECKING:
@@ -21,12 +22,23 @@ TRUTH = (
 EXTREMES = 10  # genes at either end of T20
 
 
-def by_organ(patch_level_summary: "pd.DataFrame", encoders: "pd.DataFrame") -> "pd.DataFrame":
-    """T9: Pearson correlation by organ of the encoder that ran, frozen and adapted, and of the truth if known."""
+def by_organ(patch_level_summary: "pd.DataFrame", encoders: "pd.DataFrame", number: str) -> "pd.DataFrame":
+    """T9 to T13: Pearson correlation by organ of one encoder, frozen and adapted, and of the truth if known.
+
+    Parameters
+    ----------
+    number
+        Of the encoder, "1" the profile's own.
+    """
     import pandas as pd
 
     summary = pcc_rows(patch_level_summary)
-    name = summary["encoder"].iloc[0]
+    names = list(dict.fromkeys(summary["encoder"]))
+    if len(names) < int(number):
+        raise LacksRows(
+            f"patch_level_summary.csv holds {len(names)} encoder(s)", expected=f"{number}", do="run notebook 04 again"
+        )
+    name = names[int(number) - 1]
     summary = summary[summary["encoder"] == name]
     organs = [*sorted(set(summary["organ"]) - {"all"}), "all"]
     table = pd.DataFrame([_organ_row(organ, summary[summary["organ"] == organ]) for organ in organs])
@@ -48,6 +60,32 @@ def _organ_row(organ: str, rows: "pd.DataFrame") -> dict[str, object]:
         best = f"% of {truth[0]['label']}"
         cells |= {f"{row['label']}, {best}": round(100 * row["mean"] / truth[0]["mean"], 1) for row in adapted}
     return {"organ": organ, **cells, **{name: rows[name].max() for name in ("folds", "donors", "seeds")}}
+
+
+def baselines(patch_level_summary: "pd.DataFrame", encoders: "pd.DataFrame") -> "pd.DataFrame":
+    """T17: the frozen encoder, SEAL and every baseline, with paired differences to the frozen encoder and to SEAL."""
+    import pandas as pd
+
+    summary = pcc_rows(patch_level_summary, "all")
+    of_baselines = summary["kind"] == "baseline"
+    if not of_baselines.any():
+        raise LacksRows("patch_level_summary.csv holds no baseline", expected="some", do="run notebook 04 again")
+    own = summary["encoder"] == summary.loc[of_baselines, "encoder"].iloc[0]
+    chosen = summary[own & summary["kind"].isin(["encoder", "adapted", "baseline"])]
+    rows = [
+        {
+            "method": row["label"],
+            "PCC": mean_text(row),
+            "minus the frozen encoder, paired": "" if row["kind"] == "encoder" else difference_text(row),
+            "minus SEAL, paired": difference_text(row, "control_") if row["kind"] == "baseline" else "",
+            **{name: row[name] for name in ("folds", "donors", "seeds")},
+        }
+        for _, row in chosen.iterrows()
+    ]
+    table = pd.DataFrame(rows)
+    label = _labels(encoders).get(chosen["encoder"].iloc[0])
+    table.attrs["note"] = f"All on {label}, one gene panel, one split, one probe's test spots. {_note(summary)}"
+    return table
 
 
 def controls(patch_level_summary: "pd.DataFrame", encoders: "pd.DataFrame") -> "pd.DataFrame":
@@ -79,6 +117,7 @@ def genes_best_and_worst(patch_level_genes: "pd.DataFrame") -> "pd.DataFrame":
     import pandas as pd
 
     scores = patch_level_genes[patch_level_genes["metric"] == "pcc"].dropna(subset="value")
+    scores = scores[scores["encoder"] == scores["encoder"].iloc[0]]
     frozen, seal = (scores[scores["kind"] == kind] for kind in ("encoder", "adapted"))
     frozen, seal = (part[part["method"] == part["method"].iloc[0]] for part in (frozen, seal))
     name, reference = seal["label"].iloc[0], frozen["label"].iloc[0]
@@ -123,6 +162,8 @@ def mean_text(row: "pd.Series") -> str:
     return interval_text(row["mean"], row["low"], row["high"])
 
 
-def difference_text(row: "pd.Series") -> str:
-    """A paired difference with its interval."""
-    return interval_text(row["difference"], row["difference_low"], row["difference_high"], "+")
+def difference_text(row: "pd.Series", of: str = "") -> str:
+    """A paired difference with its interval; `of` "control_": the one to the method in the column control."""
+    return interval_text(
+        row[f"{of}difference"], row[f"{of or 'difference_'}low"], row[f"{of or 'difference_'}high"], "+"
+    )

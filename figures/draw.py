@@ -12,7 +12,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from figures.sources import Source
+from figures.sources import LacksRows, Source
 from figures.write import write_figure, write_table
 from seal import paths, results
 from seal.errors import SealError, suggest
@@ -303,7 +303,12 @@ def draw(profile: Profile, ids: Iterable[str] | None = None, committed: bool = F
         }
         if committed:
             stamp["reference"] = {key: source.manifest.get(key) for key in ("commit", "dirty")}
-        drawn = artefact.function()(**frames, **dict(option.split("=") for option in artefact.options))
+        try:
+            drawn = artefact.function()(**frames, **dict(option.split("=") for option in artefact.options))
+        except LacksRows:
+            if ids is not None:
+                raise
+            continue
         write = write_figure if artefact.kind == "figure" else write_table
         title, files = write(drawn, artefact.id, artefact.title, artefact.drawn_caption, stamp)
         _record(source, artefact, title, files, stamp)

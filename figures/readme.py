@@ -41,6 +41,7 @@ def results_table() -> str:
     for name in ("demo", "her2st"):
         profile = profiles.get(name)
         means = Source(profile, committed=True).read(RESULT)
+        means = means[means["encoder"] == means["encoder"].iloc[0]]  # the main one
         means = means[(means["organ"] == "all") & (means["metric"] == "pcc")].set_index("method").reindex(METHODS)
         columns[f"{name}, {profile.label}"] = _intervals(means[["mean", "low", "high"]], "")
         differences = means[["difference", "difference_low", "difference_high"]]

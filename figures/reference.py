@@ -20,7 +20,7 @@ DIGITS = "%.6g"  # as results have: tables show three decimals, and rounding twi
 PIXELS = {"maps": ["x", "y"]}  # places, in whole pixels
 # Rows of HEST-1k's table (CC BY-NC-SA 4.0) and expression of its samples: not ours to hand on.
 WITHHELD = {"maple": ("samples", "maps", "map_sections")}
-_KEYS = ["method", "organ", "metric"]
+_KEYS = ["encoder", "method", "organ", "metric"]
 
 
 def _first_sections(maps: "pd.DataFrame") -> "pd.DataFrame":

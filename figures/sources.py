@@ -17,6 +17,10 @@ REFERENCE = Path(__file__).with_name("reference")
 ABLATIONS = ("ablations", "ablation_shapes")  # their runs have other settings than the profile's
 
 
+class LacksRows(SealError):
+    """A result is there, but not the rows that an artefact shows: of a second encoder, of a baseline."""
+
+
 @dataclass(frozen=True)
 class Source:
     """A profile's tidy tables: results/PROFILE/ as its notebooks wrote them, or figures/reference/PROFILE/."""

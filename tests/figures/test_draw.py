@@ -154,7 +154,7 @@ def test_nothing_there_yet_says_which_notebook_and_why(home):
     assert "05_slide_level" in why(DEMO, "F2")
     text = draw.status_text(DEMO)
     assert "profile demo (simulated data): 0 drawn, 0 stale, 63 not there yet, of 63" in text
-    assert "T10-T13: a profile runs one encoder" in text
+    assert "T12-T13: profile demo cannot produce it, maple can" in text
 
 
 def test_draw_writes_stamped_files_and_only_what_can_be_drawn(home):
@@ -173,7 +173,7 @@ def test_draw_writes_stamped_files_and_only_what_can_be_drawn(home):
     assert {id for id, state in states(DEMO).items() if state == DRAWN} == {
         *("F1", "F3", "E4", "T1", "T2", "T3", "T4", "T5", "T9", "T19")
     }
-    assert why(DEMO, "F3") == "panels A of ABC"
+    assert why(DEMO, "F3") == "panels AC of ABC"
     assert [row[0] for row in pd.read_csv(folder / "tables/T19.csv")[["method"]].to_numpy()] == [
         label for label, *_ in METHODS.values()
     ]

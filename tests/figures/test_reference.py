@@ -59,7 +59,7 @@ def test_verdicts(saved):
     write({"frozen": 0.4, "seal": 0.43})
     assert reference.verdict(DEMO) == "every mean PCC is within 0.03 of the reference"
     write({"frozen": 0.4, "seal": 0.35})
-    assert reference.verdict(DEMO) == "seal, all, pcc is 0.060 from the reference, more than 0.03"
+    assert reference.verdict(DEMO) == "own, seal, all, pcc is 0.060 from the reference, more than 0.03"
     (saved / f"{reference.RESULT}.csv").unlink()
     assert reference.verdict(DEMO) == "profile demo has no reference"
 
@@ -90,6 +90,7 @@ def test_large_tables_keep_what_is_drawn(place):
     write_all()
     genes = [{"gene": "G", "organ": "o", "label": k, "fold": "1", "donor": "d", "seed": 0, "value": 0.5} for k in "ab"]
     kinds = pd.DataFrame(genes * 2).assign(kind=["encoder", "adapted", "control", "truth"], metric="pcc", method="m")
+    kinds = kinds.assign(encoder="own")
     results.write_result(DEMO, "patch_level_genes", kinds, {})
     results.write_result(DEMO, "maps", map_table(["B4", "C2"]).assign(x=lambda t: t["x"] + 0.4, fold="B"), {})
     reference.save(DEMO)

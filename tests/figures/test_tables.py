@@ -5,6 +5,7 @@ import pytest
 
 from figures import T01_T08_data, T09_T20_patch, T51_T54_ablations
 from figures.markdown import interval_text, table_text
+from figures.sources import LacksRows
 from seal.errors import SealError
 
 # Fixtures: made-up numbers.
@@ -125,7 +126,7 @@ def test_folds_say_what_they_leave_out():
 
 
 def test_by_organ_names_the_encoder_that_ran():
-    table = T09_T20_patch.by_organ(SUMMARY, ENCODERS)
+    table = T09_T20_patch.by_organ(SUMMARY, ENCODERS, "1")
     assert table.attrs["title"].endswith("Own-S, not one of the paper's five")
     assert table["organ"].tolist() == ["Breast", "all"]
     assert table["frozen encoder, PCC"].iloc[0] == "0.400 [0.300, 0.500]"
@@ -135,7 +136,7 @@ def test_by_organ_names_the_encoder_that_ran():
     assert table.attrs["note"].startswith(
         "Tested on: one donor left out. Brackets: 95 % bootstrap interval over the spots"
     )
-    paper = T09_T20_patch.by_organ(SUMMARY.assign(encoder="uni2_h"), ENCODERS)
+    paper = T09_T20_patch.by_organ(SUMMARY.assign(encoder="uni2_h"), ENCODERS, "1")
     assert paper.attrs["title"].endswith(": UNI2-h")
 
 
@@ -154,8 +155,26 @@ def test_a_new_method_needs_no_change_here():
     table = T09_T20_patch.controls(pd.concat([SUMMARY, new]), ENCODERS)
     assert table["method"].tolist()[-1] == "ST-Net"
     second = SUMMARY[SUMMARY["method"] == "seal"].assign(method="release", label="SEAL, released")
-    columns = T09_T20_patch.by_organ(pd.concat([SUMMARY, second]), ENCODERS).columns
+    columns = T09_T20_patch.by_organ(pd.concat([SUMMARY, second]), ENCODERS, "1").columns
     assert {"SEAL, released, PCC", "SEAL, released minus frozen encoder, paired"} <= set(columns)
+
+
+def test_a_table_an_encoder_and_a_word_where_there_is_none():
+    both = pd.concat([SUMMARY, SUMMARY.assign(encoder="uni2_h")])
+    assert T09_T20_patch.by_organ(both, ENCODERS, "2").attrs["title"].endswith(": UNI2-h")
+    with pytest.raises(LacksRows, match=r"holds 1 encoder\(s\)"):
+        T09_T20_patch.by_organ(SUMMARY, ENCODERS, "2")
+    with pytest.raises(LacksRows, match="no baseline"):
+        T09_T20_patch.baselines(SUMMARY, ENCODERS)
+
+
+def test_baselines_stand_beside_the_encoder_and_seal():
+    new = SUMMARY[SUMMARY["method"] == "seal"].assign(method="st_net", label="ST-Net", kind="baseline")
+    new = new.assign(control="seal", control_difference=-0.02, control_low=-0.03, control_high=0.01)
+    table = T09_T20_patch.baselines(pd.concat([SUMMARY, new]), ENCODERS)
+    assert table["method"].tolist() == ["frozen encoder", "SEAL", "ST-Net"]
+    assert table["minus SEAL, paired"].tolist() == ["", "", "-0.020 [-0.030, +0.010]"]
+    assert table.attrs["note"].startswith("All on Own-S, one gene panel")
 
 
 TRUTH = pd.DataFrame(
@@ -169,7 +188,7 @@ SIMULATED = pd.concat([SUMMARY, named(TRUTH)], ignore_index=True).assign(
 
 
 def test_truth_stands_beside_what_is_predicted():
-    table = T09_T20_patch.by_organ(SIMULATED, ENCODERS)
+    table = T09_T20_patch.by_organ(SIMULATED, ENCODERS, "1")
     columns = ["oracle (simulated truth), PCC", "ceiling (simulated truth), PCC"]
     columns += ["SEAL, % of oracle (simulated truth)"]
     assert table[columns].to_numpy().tolist() == [[0.625, 0.8, 80.0]] * 2
@@ -185,7 +204,7 @@ def test_truth_stands_beside_what_is_predicted():
 
 def test_without_an_interval_the_mean_stands_alone():
     nothing = SUMMARY.assign(**dict.fromkeys(("low", "high", "difference_low", "difference_high"), float("nan")))
-    table = T09_T20_patch.by_organ(nothing, ENCODERS)
+    table = T09_T20_patch.by_organ(nothing, ENCODERS, "1")
     assert table.iloc[0][["SEAL, PCC", "SEAL minus frozen encoder, paired"]].tolist() == ["0.500", "+0.100"]
 
 
@@ -230,7 +249,7 @@ def test_genes_are_averaged_over_seeds_then_donors():
     rows = [("g", "seal", "A", s, v) for s, v in enumerate((0.1, 0.3))] + [("g", "seal", "B", 0, 0.6)]
     rows += [("g", "frozen", "A", 0, 0.2), ("g", "frozen", "B", 0, 0.2), ("flat", "seal", "A", 0, float("nan"))]
     genes = pd.DataFrame(rows, columns=["gene", "method", "donor", "seed", "value"])
-    genes = named(genes.assign(metric="pcc", organ="o", fold="1of2"))
+    genes = named(genes.assign(metric="pcc", organ="o", fold="1of2", encoder="own"))
     table = T09_T20_patch.genes_best_and_worst(genes)
     assert table.to_numpy().tolist() == [[1, "g", 0.2, 0.4, 0.2, 2]]
 
@@ -238,7 +257,7 @@ def test_genes_are_averaged_over_seeds_then_donors():
 def test_only_both_ends_of_many_genes_are_shown():
     rows = [(f"g{i}", m, "A", 0, i / 100) for i in range(50) for m in ("frozen", "seal")]
     genes = pd.DataFrame(rows, columns=["gene", "method", "donor", "seed", "value"])
-    genes = named(genes.assign(metric="pcc", organ="o", fold="A"))
+    genes = named(genes.assign(metric="pcc", organ="o", fold="A", encoder="own"))
     assert T09_T20_patch.genes_best_and_worst(genes)["rank"].tolist() == [*range(1, 11), *range(41, 51)]
 
 
