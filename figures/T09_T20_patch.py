@@ -164,6 +164,5 @@ def mean_text(row: "pd.Series") -> str:
 
 def difference_text(row: "pd.Series", of: str = "") -> str:
     """A paired difference with its interval; `of` "control_": the one to the method in the column control."""
-    return interval_text(
-        row[f"{of}difference"], row[f"{of or 'difference_'}low"], row[f"{of or 'difference_'}high"], "+"
-    )
+    ends = of or "difference_"
+    return interval_text(row[f"{of}difference"], row[f"{ends}low"], row[f"{ends}high"], "+")

@@ -59,7 +59,7 @@ def test_verdicts(saved):
     write({"frozen": 0.4, "seal": 0.43})
     assert reference.verdict(DEMO) == "every mean PCC is within 0.03 of the reference"
     write({"frozen": 0.4, "seal": 0.35})
-    assert reference.verdict(DEMO) == "own, seal, all, pcc is 0.060 from the reference, more than 0.03"
+    assert reference.verdict(DEMO) == "e, seal, all, pcc is 0.060 from the reference, more than 0.03"
     (saved / f"{reference.RESULT}.csv").unlink()
     assert reference.verdict(DEMO) == "profile demo has no reference"
 
@@ -157,7 +157,7 @@ def test_what_the_reference_lacks_is_said(place, capsys):
     write({"frozen": 0.4, "seal": 0.41})
     assert main(["reference"]) == 0
     said = capsys.readouterr().out
-    assert "T9, T19: encoders.csv not in the reference: run notebook 00_overview" in said
+    assert "T9-T11, T17, T19: encoders.csv not in the reference: run notebook 00_overview" in said
     assert main(["draw", "--reference"]) == 0
     assert "E4: maps.csv not in the reference: run notebook 04_patch_level" in capsys.readouterr().out
     with pytest.raises(SealError, match=r"F3 cannot be drawn in profile demo: patch_level\.csv, encoders\.csv not in"):
@@ -169,7 +169,7 @@ def test_without_a_run_the_status_names_the_reference(place, monkeypatch, tmp_pa
     reference.save(DEMO)
     monkeypatch.setenv("SEAL_HOME", str(tmp_path / "empty"))
     last = draw.status_text(DEMO).splitlines()[-1]
-    assert last.startswith("F3, E4-E5, T5, T9, T19, T51-T54 can be drawn from committed results")
+    assert last.startswith("F3, E4-E5, T5, T9-T11, T17, T19, T51-T54 can be drawn from committed results")
     assert last.endswith("python -m figures draw --profile demo --reference")
 
 
