@@ -77,6 +77,7 @@ figures: $(BUILD)/.early $(BUILD)/08_figures_and_tables.ipynb  ## train both sta
 	@echo "next: make lab reads and changes the notebooks; make trace ID=F3$(OF_PROFILE) says where a figure comes from"
 
 draw: | $(ENVIRONMENT)  ## every figure from the committed results, in a minute, without training
+	@echo "drawing from the committed results of $(PROFILE): about half a minute"
 	@$(DRAW) --profile $(PROFILE) --reference
 
 trace: | $(ENVIRONMENT)  ## from a figure or table back to what it was made of: make trace ID=F3
