@@ -76,7 +76,8 @@ figures: $(BUILD)/.early $(BUILD)/08_figures_and_tables.ipynb  ## train both sta
 	@echo "  the notebooks as they ran in $(BUILD)/"
 	@echo "next: make lab reads and changes the notebooks; make trace ID=F3$(OF_PROFILE) says where a figure comes from"
 
-draw: | $(ENVIRONMENT)  ## every figure from the committed results, in a minute, without training
+draw: | $(ENVIRONMENT)  ## every figure from the committed results, in half a minute, without training
+	@echo "drawing from the committed results of $(PROFILE): about half a minute"
 	@$(DRAW) --profile $(PROFILE) --reference
 
 trace: | $(ENVIRONMENT)  ## from a figure or table back to what it was made of: make trace ID=F3

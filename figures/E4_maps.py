@@ -16,6 +16,16 @@ if TYPE_CHECKING:
 SECTIONS = 2  # side by side: the first section of each of the first folds
 GENES = 3
 PAGE = 220.0  # mm, the maps of a long section are no higher together
+TALL = 1.7  # height of the H&E, in rows of maps
+KEY = """H&E: the spots' patches,
+each at its place.
+
+PCC: correlation with
+what is {measured},
+over this section's spots.
+
+Colour: one scale a row,
+for all its maps alike."""
 
 
 @style()
@@ -42,7 +52,7 @@ def expression_maps_figure(
     width = DOUBLE if len(samples) > 1 else DOUBLE * 0.62
     one = (width / len(samples) - 22) / (1 + len(methods))  # mm, the width of one map
     shape = max(_shape(maps[maps["sample"] == s]) for s in samples)
-    rows = genes + bool(known)
+    rows = genes + TALL * bool(known)
     figure = new_figure(width, 16 + (min(one * shape, 60, PAGE / rows - 9) + 9) * rows)
     blocks = np.atleast_1d(figure.subfigures(1, len(samples), wspace=0.03))
     for letter, block, sample in zip(("A  ", ""), blocks, samples, strict=False):
@@ -68,18 +78,21 @@ def _draw_section(
     own = first["sample"] in (first["fold"], first["donor"])  # a section that is left out alone, or all of its donor
     whose = "" if own else f"donor {first['donor']} "
     block_title(block, f"{letter}{first['sample']}, {whose}left out of training")
-    top = 1 if known else 0  # rows of H&E
-    panels = block.subplots(top + rows, 1 + len(methods), squeeze=False)
     genes, about = section["gene"].unique()[:rows], known.get(first["sample"])
-    counts = "simulated counts" if about and about.simulated else "expression"
-    for line, gene in zip(panels[top:], genes, strict=False):
-        _draw_gene(block, line, section[section["gene"] == gene], methods, counts)
-    for axes in [*panels[:top, 1:].ravel(), *panels[top + len(genes) :].ravel()]:
-        axes.set_axis_off()
+    top, columns = 1 if known else 0, 1 + len(methods)  # top: rows of H&E
+    grid = block.add_gridspec(top + rows, columns, height_ratios=[TALL] * top + [1.0] * rows)
+    simulated = about is not None and about.simulated
+    maps = [[block.add_subplot(grid[top + line, column]) for column in range(columns)] for line in range(len(genes))]
+    for line, gene in zip(maps, genes, strict=True):
+        _draw_gene(block, line, section[section["gene"] == gene], methods, simulated)
     if top:
-        _draw_tissue(panels[0, 0], panels[1, 0], about)
+        tissue, key = block.add_subplot(grid[0, : max(columns - 1, 1)]), block.add_subplot(grid[0, -1])
+        _draw_tissue(tissue, maps[0][0], about)
+        key.set_axis_off()
+        text = KEY.format(measured="simulated" if simulated else "measured")
+        key.text(0, 0.5, text, transform=key.transAxes, va="center", fontsize=6, color=GREY, linespacing=1.3)
     unit, per_px = ("µm", about.um_per_px) if about else ("px", 1.0)
-    draw_scale(panels[0, 0], section["x"], unit, per_px)
+    draw_scale(tissue if top else maps[0][0], section["x"], unit, per_px)
 
 
 def _draw_tissue(axes: "Axes", below: "Axes", about: "NamedTuple | None") -> None:
@@ -100,28 +113,33 @@ def _draw_tissue(axes: "Axes", below: "Axes", about: "NamedTuple | None") -> Non
 
 
 def _draw_gene(
-    block: "SubFigure", line: np.ndarray, spots: "pd.DataFrame", methods: dict[str, Look], counts: str
+    block: "SubFigure", line: list["Axes"], spots: "pd.DataFrame", methods: dict[str, Look], simulated: bool
 ) -> None:
     """One gene: what was measured, then what each method predicts."""
-    # One scale a row: a prediction that shrinks towards the mean has to look pale.
-    low, high = np.quantile(spots["measured"], [0.02, 0.98])
-    limits = low, max(high, low + 1)  # a gene that is nearly absent still needs a scale
-    titles = {"measured": "measured"} | {name: _title(spots, name, look.label) for name, look in methods.items()}
+    share = f"in {100 * np.mean(spots['measured'] > 0):.0f} % of spots"
+    titles = {"measured": f"{'simulated' if simulated else 'measured'}\n{share}"}
+    titles |= {name: _title(spots, name, look.label) for name, look in methods.items()}
+    # One scale a row, that holds all of it: a prediction that shrinks towards the mean has to look pale, one that is
+    # off as a whole has to keep its pattern, and a gene that this section lacks must not set the scale alone. A linear
+    # probe may predict less than nothing, which is drawn as nothing.
+    low, high = np.clip(np.quantile(spots[list(titles)], [0.02, 0.98], axis=0), 0, None)
+    limits = low.min(), max(high.max(), low.min() + 1)
     for axes, (column, title) in zip(line, titles.items(), strict=True):
         points = draw_spots(axes, spots["x"], spots["y"], spots[column], limits)
         axes.set_title(title, fontsize=6.5, weight="normal", loc="center", pad=2)
     line[0].set_ylabel(spots["gene"].iloc[0], fontsize=7, style="italic", weight="bold")
-    bar = block.colorbar(points, ax=line.tolist(), shrink=0.75, aspect=18, pad=0.01)
+    bar = block.colorbar(points, ax=line, shrink=0.75, aspect=18, pad=0.01)
     bar.outline.set_visible(False)
     bar.ax.tick_params(labelsize=6, length=2)
-    bar.set_label(f"log {counts}", fontsize=6)
+    bar.set_label("log simulated counts" if simulated else "log expression", fontsize=6)
 
 
 def _title(spots: "pd.DataFrame", column: str, label: str) -> str:
     """A method's label; its correlation below, unless measured or predicted values are all the same."""
     if len(set(spots[column])) < 2 or len(set(spots["measured"])) < 2:
-        return label
-    return f"{label}\nPCC {np.corrcoef(spots['measured'], spots[column])[0, 1]:.2f}"
+        return f"{label}\nno PCC: all equal"
+    pcc = np.corrcoef(spots["measured"], spots[column])[0, 1]
+    return f"{label}\nPCC {pcc:.2f}".replace("-", "−")
 
 
 def pitch(x: np.ndarray, y: np.ndarray) -> float:

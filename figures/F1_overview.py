@@ -54,8 +54,8 @@ def overview_figure(samples: "pd.DataFrame | None" = None, hest_metadata: "pd.Da
     if hest_metadata is not None:
         _draw_bars(bars, hest_metadata, "spots", "spots under tissue", "real HEST-1k metadata")
     else:
-        simulated = samples["simulated"].astype(bool).all()
-        _draw_bars(bars, samples, "pairs", "pairs", "simulated samples" if simulated else "this profile's samples")
+        simulated = samples["simulated"].astype(bool).any()
+        _draw_bars(bars, samples, "pairs", "pairs", f"{'simulated' if simulated else 'real'} samples")
     _draw_stages(stages)
     _draw_tasks(tasks)
     figure.draw_without_rendering()
@@ -125,7 +125,10 @@ def _draw_gap(axes: "Axes") -> None:
 
 
 def _draw_bars(axes: "Axes", table: "pd.DataFrame", count: str, unit: str, origin: str) -> None:
-    totals = table.pivot_table(count, "organ", "disease_state", aggfunc="sum", fill_value=0)
+    unpaired = int((table[count] == 0).sum())  # samples without a picture serve stage 1 alone
+    table = table[table[count] > 0]
+    one = len(set(table["organ"])) == 1 and "donor" in table  # a single bar would say nothing
+    totals = table.pivot_table(count, "donor" if one else "organ", "disease_state", aggfunc="sum", fill_value=0)
     totals = totals.loc[totals.sum(axis=1).sort_values().index]
     known = [s for s in STATES if s in totals]
     states = known + sorted(set(totals.columns) - set(known))
@@ -146,8 +149,10 @@ def _draw_bars(axes: "Axes", table: "pd.DataFrame", count: str, unit: str, origi
         axes.set_xlim(0, 1.5 * left.max())
     axes.set_ylim(len(totals) - 0.5 - max(len(totals), 7), len(totals) - 0.4)
     number = table["samples"].sum() if "samples" in table else len(table)  # the reference has counts alone
-    axes.legend(loc="lower right", title=f"{number:,} samples, {everything:,} {unit}", title_fontsize=6)
-    panel_title(axes, "B", f"Pairs by organ and disease state ({origin})")
+    title = f"{number:,} samples, {everything:,} {unit}" + f"\n{unpaired:,} more without a picture" * (unpaired > 0)
+    axes.legend(loc="lower right", title=title, title_fontsize=6)
+    rows = f"{table['organ'].iloc[0]}: pairs by donor" if one else "Pairs by organ"
+    panel_title(axes, "B", f"{rows} and disease state ({origin})")
 
 
 def _draw_stages(axes: "Axes", letter: str = "C") -> None:

@@ -259,7 +259,7 @@ def donor_evidence(metadata: "pd.DataFrame", samples: "pd.DataFrame") -> "pd.Dat
     state = np.select([named.isna(), blank], ["missing", "blank"], "named")
     kinds = ("named", "blank", "missing")
     rows = [{"evidence": f"column patient: {kind}", **_size(samples[state == kind])} for kind in kinds]
-    rows += [{"evidence": f"donor by {kind}", **_size(part)} for kind, part in samples.groupby("basis")]
+    rows += [{"evidence": f"donor: {kind}", **_size(part)} for kind, part in samples.groupby("basis")]
     return pd.DataFrame(rows)
 
 

@@ -31,9 +31,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def _draw(arguments: argparse.Namespace) -> None:
     profile = profiles.get(arguments.profile)
-    for path in draw.draw(profile, arguments.ids or None, arguments.reference):
-        print(path)
-    if arguments.reference and not arguments.ids:
+    written = draw.draw(profile, arguments.ids or None, arguments.reference)
+    if arguments.ids:
+        print(*written, sep="\n")
+        return
+    print(*(path for path in written if path.suffix == ".png"), sep="\n")
+    tables = sum(path.suffix == ".csv" for path in written)
+    print(f"{tables} tables in tables/ beside them, and each figure as PDF" if written else "nothing to draw from yet")
+    if arguments.reference:
         print(draw.lacking_text(Source(profile, committed=True)), end="")
 
 

@@ -19,7 +19,7 @@ from seal.errors import SealError, suggest
 from seal.files import digest, read_json, sha256, write_json
 from seal.profiles import PROFILES, Profile
 
-VERSION = 2  # of all drawing code: count it up where equal results shall give another figure or table
+VERSION = 3  # of all drawing code: count it up where equal results shall give another figure or table
 DRAWN, STALE, MISSING = "drawn", "stale", "not there yet"
 DRAWING_NOTEBOOK = "08_figures_and_tables"
 

@@ -329,8 +329,12 @@ def test_the_command_line_draws_what_it_is_told(home, capsys):
     assert main(["draw", "--profile", "demo", "T1", "T3"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [Path(line).name for line in lines] == ["T1.csv", "T1.md", "T3.csv", "T3.md"]
+    assert main(["draw"]) == 0
+    picture, rest = capsys.readouterr().out.splitlines()
+    assert Path(picture).name == "F1.png"
+    assert rest == "4 tables in tables/ beside them, and each figure as PDF", "not a line for each of ten files"
     assert main(["status"]) == 0
-    assert capsys.readouterr().out.startswith("profile demo (simulated data): 2 drawn, 0 stale, 61 not there yet")
+    assert capsys.readouterr().out.startswith("profile demo (simulated data): 5 drawn, 0 stale, 58 not there yet")
 
 
 def test_bad_input_is_one_message_and_exit_code_2(home, capsys):

@@ -297,14 +297,14 @@ def test_maps_share_a_scale_and_give_the_correlation():
     np.testing.assert_allclose(spots[0].get_offsets(), table[["x", "y"]])
     words = [t.get_text() for t in texts(figure)]
     assert "SEAL\nPCC 1.00" in words
-    assert "frozen encoder" in words  # constant: no correlation to give
+    assert "frozen encoder\nno PCC: all equal" in words
     assert all(axes.get_aspect() == 1 for axes in figure.axes if axes.collections and axes.get_title())
 
 
 def test_maps_show_the_tissue_in_um_and_say_whose_counts_they_are(drawn):
     figure = drawn["maps, H&E"]
     tissue = [axes for axes in figure.axes if axes.get_title() == "H&E"]
-    below = next(axes for axes in figure.axes if axes.get_title() == "measured")
+    below = next(axes for axes in figure.axes if axes.get_title().startswith("simulated\n"))
     assert len(tissue) == 2
     for axes in tissue:
         (image,) = axes.images
@@ -325,6 +325,35 @@ def test_maps_without_tissue_have_no_empty_picture():
     assert any(w.endswith(" px") for w in words)
     one = expression_maps_figure(map_table(), SUMMARY, section_table(["B4"]))
     assert sum("the results hold" in t.get_text() for t in texts(one)) == 1
+
+
+def test_maps_keep_their_patterns_where_a_gene_is_absent_or_a_prediction_is_off():
+    spots = map_table(["B4"], ["ERBB2"]).assign(measured=0.0, frozen=-2.0)
+    spots["seal"] = 3 + np.linspace(0, 1, len(spots))
+    figure = expression_maps_figure(spots, SUMMARY)
+    limits = {c.get_clim() for axes in figure.axes for c in axes.collections if axes.get_title()}
+    ((low, high),) = limits
+    assert low == 0, "expression is not below zero, whatever is predicted"
+    assert high == pytest.approx(3.98), "and what is predicted is not all beyond the scale"
+    assert "measured\nin 0 % of spots" in [t.get_text() for t in texts(figure)]
+
+
+def test_tissue_stands_large_beside_a_key_and_no_cell_is_empty(drawn):
+    figure = drawn["maps, H&E"]
+    tissue = next(axes for axes in figure.axes if axes.get_title() == "H&E")
+    spots = next(axes for axes in figure.axes if axes.get_title().startswith("SEAL"))
+    assert tissue.get_position().height > 1.4 * spots.get_position().height
+    blank = [a for a in figure.axes if not (a.texts or a.collections or a.images or a.lines or a.patches)]
+    assert not blank
+
+
+def test_overview_of_one_organ_counts_pairs_by_donor_and_samples_that_have_any():
+    breast = pd.concat([SAMPLES] * 2, ignore_index=True).assign(organ="Breast", simulated=False)
+    breast = breast.assign(donor=["D0", "D1", "D0", "D2"], pairs=[100, 300, 50, 0])
+    axes = panel(overview_figure(samples=breast), "B")
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["D0", "D1"]
+    title = axes.get_legend().get_title().get_text()
+    assert title == "3 samples, 450 pairs\n1 more without a picture"
 
 
 def test_maps_show_each_method_that_has_a_column():

@@ -336,8 +336,8 @@ def test_what_donors_rest_on():
         ["column patient: named", 1, 10, 1],
         ["column patient: blank", 1, 20, 1],
         ["column patient: missing", 2, 70, 2],
-        ["donor by patient", 2, 30, 1],
-        ["donor by title", 2, 70, 2],
+        ["donor: patient", 2, 30, 1],
+        ["donor: title", 2, 70, 2],
     ]
 
 
