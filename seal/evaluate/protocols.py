@@ -13,7 +13,8 @@ from seal.evaluate.ablation import Ablation, choose_folds
 from seal.evaluate.methods import Method
 from seal.evaluate.metrics import pearson
 from seal.evaluate.patch import Evaluation
-from seal.evaluate.probe import BENCH_COMPONENTS, PROBES, bench_alpha, predict_xgboost, ridge_sweep
+from seal.evaluate.probe import BENCH_COMPONENTS, PROBES, bench_alpha, predict_xgboost
+from seal.evaluate.ridge import ridge_sweep
 
 COMPARED = ("frozen", "seal", "random", "colour")  # methods, as far as an evaluation has them
 HELD_OUT = {
@@ -28,6 +29,7 @@ GENES = 10  # of each organ in the release, the most variable first; all that ar
 FEWEST = 3  # spots that a correlation takes: of two it is always 1 or -1
 PROBED, BINS = 5, 32  # where all probes are compared: genes of an organ, and XGBoost's cuts of a feature
 
+Genes = dict[int, dict[str, np.ndarray]]  # how many of an organ -> organ -> columns of what is measured
 # protocol, rows of the pairs [m], truth [m, test genes], genes of an organ -> prediction [m, test genes]
 Split = tuple[str, np.ndarray, np.ndarray, dict[int, np.ndarray]]
 
@@ -61,13 +63,15 @@ def protocols(evaluation: Evaluation):
     if not evaluation.predictions:
         raise SealError("nothing is predicted yet", expected="an evaluation that has run", do="call evaluation.run()")
     keys, tables, profile = ["protocol", "organ", "genes", "correlation"], [], evaluation.pairs.profile
+    genes = {fold.name: _choose_genes(evaluation.pairs, fold) for fold in evaluation.folds()}
     for method in (m for m in evaluation.methods if m.name in COMPARED):
-        splits = [(f, split) for f in evaluation.folds() for split in _splits(evaluation, f, method)]
-        scored = ((i, row) for i, split in enumerate(splits) for row in _score(evaluation.pairs, *split))
-        found = pd.concat([pd.DataFrame(row).assign(split=i) for i, row in scored])
-        genes = found.groupby([*keys, "gene"], sort=False)["r"].agg(["mean", "std", "count"])
-        genes["std"] *= np.sqrt(1 - 1 / genes["count"].clip(lower=1))  # divided by n, as the release has it
-        table = genes.groupby(keys, sort=False)[["mean", "std"]].mean()
+        splits = [(f, split) for f in evaluation.folds() for split in _splits(evaluation, f, method, genes[f.name])]
+        scored = ((i, _score(evaluation.pairs, *split, genes[split[0].name])) for i, split in enumerate(splits))
+        rows = [row | {"split": i} for i, scores in scored for row in scores]
+        found = pd.DataFrame(rows).explode(["gene", "r"]).astype({"r": float})
+        by_gene = found.groupby([*keys, "gene"], sort=False)["r"].agg(["mean", "std", "count"])
+        by_gene["std"] *= np.sqrt(1 - 1 / by_gene["count"].clip(lower=1))  # divided by n, as the release has it
+        table = by_gene.groupby(keys, sort=False)[["mean", "std"]].mean()
         table["splits"] = found.groupby(keys)["split"].nunique()
         table["organs"] = table["mean"].notna().astype(int)
         whole = table.reset_index().assign(organ="all").groupby(keys, sort=False)
@@ -82,7 +86,7 @@ def protocols(evaluation: Evaluation):
     return table[[*columns, "correlation", "metric", "value", "sd", "splits", "reason"]]
 
 
-def _splits(evaluation: Evaluation, fold: Fold, method: Method) -> Iterator[Split]:
+def _splits(evaluation: Evaluation, fold: Fold, method: Method, genes: Genes) -> Iterator[Split]:
     """All splits of all protocols, with the embeddings and the test genes of one fold."""
     from sklearn.model_selection import train_test_split
 
@@ -97,9 +101,7 @@ def _splits(evaluation: Evaluation, fold: Fold, method: Method) -> Iterator[Spli
     def sweep(rows: np.ndarray, y: np.ndarray, held: Sequence[np.ndarray]):
         """Each split's rows, and its predictions by number of genes."""
         kept = len(rows) - max(len(part) for part in held)
-        alphas = {
-            n: bench_alpha(kept, z.shape[1], len(set().union(*c.values()))) for n, c in _columns(pairs, fold).items()
-        }
+        alphas = {n: bench_alpha(kept, z.shape[1], len(set().union(*c.values()))) for n, c in genes.items()}
         left_out = [np.isin(rows, part) for part in held]
         found = ridge_sweep(z[rows], y[rows], left_out, BENCH_COMPONENTS, list(alphas.values()), intercept=False)
         for out, predictions in zip(left_out, found, strict=True):
@@ -107,9 +109,9 @@ def _splits(evaluation: Evaluation, fold: Fold, method: Method) -> Iterator[Spli
 
     at_random = [train_test_split(tested, train_size=0.8, random_state=f)[1] for f in range(SPLITS)]
     for rows, found in sweep(tested, np.hstack([context, own]), at_random):
-        genes = own.shape[1]
-        yield "release", rows, context[rows], {n: p[:, :genes] for n, p in found.items()}
-        yield "own_counts", rows, own[rows], {n: p[:, genes:] for n, p in found.items()}
+        half = own.shape[1]
+        yield "release", rows, context[rows], {n: p[:, :half] for n, p in found.items()}
+        yield "own_counts", rows, own[rows], {n: p[:, half:] for n, p in found.items()}
     kinds = {sections[i]: (organs[i], states[i]) for i in tested}
     group_of = deal_units(kinds, min(SPLITS, len(kinds)))
     group = np.array([group_of[name] for name in sections[tested]])
@@ -117,31 +119,33 @@ def _splits(evaluation: Evaluation, fold: Fold, method: Method) -> Iterator[Spli
         yield "sections", rows, own[rows], found
     for rows, found in sweep(everything, own, [fold.test]):
         yield "donors", rows, own[rows], found
-    yield "ours", fold.test, own[fold.test], dict.fromkeys(_columns(pairs, fold), prediction)
+    yield "ours", fold.test, own[fold.test], dict.fromkeys(genes, prediction)
 
 
-def _columns(pairs: Pairs, fold: Fold) -> dict[int, dict[str, np.ndarray]]:
-    """Number of genes -> organ -> so many of its test genes, as columns of what is measured."""
+def _choose_genes(pairs: Pairs, fold: Fold) -> Genes:
     panel, scored = pairs.panel(fold), pairs.profile.panel.test_genes
-    return {n: {organ: panel.scored(organ)[:n] for organ in panel.test} for n in sorted({min(GENES, scored), scored})}
+    columns = {organ: panel.scored(organ) for organ in panel.test}
+    return {n: {organ: c[:n] for organ, c in columns.items()} for n in sorted({min(GENES, scored), scored})}
 
 
-def _score(pairs: Pairs, fold: Fold, split: Split) -> Iterator[dict]:
-    """Correlations of one split, for each number of genes, organ and way to correlate: a column r and its genes."""
+def _score(pairs: Pairs, fold: Fold, split: Split, genes: Genes) -> Iterator[dict]:
+    """Correlations of one split, for each number of genes, organ and way to correlate: r [genes], and the genes."""
     protocol, rows, truth, predictions = split
     organs, samples = (pairs.per_spot(name)[rows] for name in ("organ", "sample"))
     names = np.array(pairs.panel(fold).test_genes)
-    for number, columns in _columns(pairs, fold).items():
+    for number, by_organ in genes.items():
         pooled = _correlate(predictions[number], truth)
-        for organ in columns.keys() & set(organs.tolist()):
-            inside = [samples == sample for sample in np.unique(samples[organs == organ])]
-            genes = columns[organ]
-            single = np.array([_correlate(predictions[number][own][:, genes], truth[own][:, genes]) for own in inside])
+        for organ, columns in by_organ.items():
+            inside = [np.flatnonzero(samples == sample) for sample in np.unique(samples[organs == organ])]
+            if not inside:
+                continue
+            cut = [np.ix_(rows, columns) for rows in inside]
+            single = np.array([_correlate(predictions[number][part], truth[part]) for part in cut])
             scored = np.isfinite(single)
             mean = np.where(scored, single, 0.0).sum(axis=0) / np.where(scored.any(axis=0), scored.sum(axis=0), np.nan)
-            for name, r in (("pooled", pooled[genes]), ("per sample", mean)):
+            for name, r in (("pooled", pooled[columns]), ("per sample", mean)):
                 labels = {"protocol": protocol, "organ": organ, "genes": number, "correlation": name}
-                yield labels | {"gene": names[genes], "r": r}
+                yield labels | {"gene": names[columns], "r": r}
 
 
 def _correlate(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
