@@ -54,16 +54,16 @@ def test_columns_that_are_constant_or_vary_only_where_they_are_left_out():
 
 
 def test_a_column_that_all_but_vanishes_with_a_fold_is_not_subtracted(monkeypatch):
-    """Its spread of 1e-6 beside 1e4 where it is left out: by subtraction no digit of it would be left."""
+    """Its spread is 1e-2, and 1e4 where it is left out: subtraction would leave it few digits."""
     x, y = make(90, 6, 2)
-    x[:, 2] = np.where(np.arange(90) < 30, 1e4, 1e-6) * np.random.default_rng(3).normal(size=90)
+    x[:, 2] = np.where(np.arange(90) < 30, 1e4, 1e-2) * np.random.default_rng(3).normal(size=90)
     left_out = [np.arange(90) < 30]
     (plain,) = plain_loop(x, y, left_out, 6)
     (ours,) = ridge_sweep(x, y, left_out, 6, ALPHAS)
     np.testing.assert_allclose(ours, plain, rtol=1e-6, atol=1e-6 * np.abs(plain).max())
     monkeypatch.setattr(ridge, "LEFT", 0.0)
     (subtracted,) = ridge_sweep(x, y, left_out, 6, ALPHAS)
-    assert np.abs(subtracted - plain).max() > 1e-3
+    assert np.abs(subtracted - plain).max() > 1e-5 * np.abs(plain).max()
 
 
 def test_rows_are_summed_once_and_each_fold_decomposed_once(monkeypatch):
