@@ -67,6 +67,11 @@ RESULTS = {
     "patch_level": _result("04_patch_level", "task encoder method label kind organ fold donor seed metric value"),
     "patch_level_summary": _result("04_patch_level", MEANS),
     "patch_level_genes": _result("04_patch_level", "gene organ encoder method label kind fold donor seed metric value"),
+    "protocols": _result(
+        "04_patch_level",
+        "task encoder method label kind protocol held_out organ organs genes correlation metric value sd splits reason",
+    ),
+    "probes": _result("04_patch_level", f"probe {MEANS}"),
     "maps": _result("04_patch_level", "fold donor sample barcode x y gene measured frozen seal"),
     "map_sections": _result("04_patch_level", "sample um_per_px simulated span jpeg"),
     "ablations": _result("04_patch_level", f"table {MEANS}"),

@@ -159,3 +159,13 @@ def test_data():
         for moment in ("after_pause", "at_once"):
             assert set(building[genes]["ratio"][moment]) == {"threads", "processes"}
     assert len(memory["peak_gb_by_samples"]) == 2
+
+
+@pytest.mark.slow
+def test_probe():
+    """The sweep and scikit-learn's loop predict the same."""
+    (line,) = lines("probe", "--tiny")
+    assert line["largest_difference"] < 1e-6
+    assert line["seconds"].keys() == {"ours", "thrifty", "plain"}
+    assert line["folds"] == 4
+    assert {"ratio", "ratio_thrifty"} <= line.keys()

@@ -1,5 +1,8 @@
 """The probe against scikit-learn's pipeline and against plain twins, and the choice of alpha."""
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
@@ -8,8 +11,10 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from seal.errors import SealError
+from seal.evaluate import probe
 from seal.evaluate.metrics import mean_pearson
-from seal.evaluate.probe import Validation, _path_scores, _principal, _Ridge, ridge_probe, validation
+from seal.evaluate.probe import Validation, _path_scores, ridge_probe, validation
+from seal.evaluate.ridge import PcaRidge, principal_axes
 
 THIRDS = np.arange(90) % 3
 
@@ -53,7 +58,7 @@ def test_equals_scikit_learn(data, components):
 def test_a_repeated_column_is_no_axis_but_a_nearly_repeated_one_is(data, noise, axes):
     x, y, _ = data
     again = x[:, :1] + noise * np.random.default_rng(1).normal(size=(len(x), 1))
-    fit = _Ridge.fit(np.hstack([x, again]), y, 256)
+    fit = PcaRidge.fit(np.hstack([x, again]), y, 256)
     assert fit.axes.shape[1] == len(fit.variance) == axes
 
 
@@ -67,7 +72,7 @@ def test_the_gram_matrix_gives_what_the_svd_gives(n):
         prediction, _ = ridge_probe(x, y, Validation(groups, groups), x_test, 25, [alpha])
         expected = plain_path(x, y, x_test, 25, [alpha])[0]
         np.testing.assert_allclose(prediction, expected, rtol=1e-8, atol=1e-8 * np.abs(expected).max())
-    variance, axes = _principal(x)
+    variance, axes = principal_axes(x)
     _, s, vt = np.linalg.svd(x, full_matrices=False)
     np.testing.assert_allclose(variance, s**2, rtol=1e-8, atol=1e-8 * s[0] ** 2)
     np.testing.assert_allclose(np.abs((axes[:, :5] * vt[:5].T).sum(axis=0)), 1, rtol=1e-8)
@@ -114,7 +119,7 @@ def test_a_part_with_many_genes_counts_as_much_as_one_with_few():
     rng = np.random.default_rng(4)
     x, y = rng.normal(size=(30, 4)), rng.normal(size=(30, 5))
     y[:, 1] = 2.0  # cannot be scored
-    fit, alphas = _Ridge.fit(x, y, 4), [0.1, 100.0]
+    fit, alphas = PcaRidge.fit(x, y, 4), [0.1, 100.0]
     for columns in (slice(None), np.array([0, 2]), np.array([1])):
         found = _path_scores(fit, x, y[:, columns], columns, alphas)
         expected = [mean_pearson(p, y[:, columns]) for p in np.moveaxis(fit.predict(x, alphas, columns), 1, 0)]
@@ -157,3 +162,88 @@ def test_many_donors_are_merged_into_five_groups_of_every_organ():
     assert {donor: columns.tolist() for donor, columns in found.columns.items()} == {
         donor: [int(donor[1:]) // 10] for donor in np.unique(donors)
     }
+
+
+def bench_data(n=120, d=12, genes=3):
+    rng = np.random.default_rng(7)
+    x, x_test = rng.normal(size=(n, d)) * 2 + 5, rng.normal(size=(30, d)) * 2 + 5
+    w = rng.normal(size=(d, genes))
+    return x, np.tanh(x @ w / 8) + 4, x_test, np.tanh(x_test @ w / 8) + 4
+
+
+@pytest.mark.parametrize(("n", "d"), [(400, 300), (120, 12), (40, 90)])  # 256 components, all, fewer spots than columns
+def test_hest_bench_is_its_recipe(n, d):
+    """Scaler, PCA, ridge without intercept, alpha 100 / (components x genes); the target as it is given."""
+    x, y, x_test, _ = bench_data(n, d)
+    reduce = make_pipeline(StandardScaler(), PCA(min(256, n, d), svd_solver="full"))
+    train = reduce.fit_transform(x)
+    plain = Ridge(alpha=100 / (train.shape[1] * 3), fit_intercept=False).fit(train, y).predict(reduce.transform(x_test))
+    np.testing.assert_allclose(probe.PROBES["hest_bench"](x, y, x_test), plain, rtol=1e-6, atol=1e-6)
+    assert np.abs(plain.mean()) < 1 < y.mean()  # the training mean is not added
+
+
+@pytest.mark.parametrize("name", probe.PROBES)
+@pytest.mark.parametrize(("d", "genes"), [(12, 3), (12, 1), (1, 3)])  # one gene; an encoder of one dimension
+def test_probes_predict_what_can_be_predicted(name, d, genes):
+    if name == "xgboost":
+        pytest.importorskip("xgboost", reason="an extra of pyproject.toml")
+    x, y, x_test, truth = bench_data(400, d, genes)
+    found = probe.PROBES[name](x.astype(np.float32), y.astype(np.float32), x_test.astype(np.float32))
+    assert found.shape == truth.shape
+    assert mean_pearson(found, truth) > 0.5
+    np.testing.assert_array_equal(found, probe.PROBES[name](*(a.astype(np.float32) for a in (x, y, x_test))))
+
+
+@pytest.mark.parametrize("name", probe.PROBES)
+def test_probes_refuse_what_is_no_number(name):
+    if name == "xgboost":
+        pytest.importorskip("xgboost", reason="an extra of pyproject.toml")
+    x, y, x_test, _ = bench_data()
+    x[4, 2] = np.nan
+    with pytest.raises(SealError, match="1 of 120 training embeddings hold NaN"):
+        probe.PROBES[name](x, y, x_test)
+
+
+def test_neighbours_are_fifty_or_all():
+    x, y, x_test, _ = bench_data(20)
+    np.testing.assert_allclose(probe.predict_knn(x, y, x_test), np.tile(y.mean(axis=0), (30, 1)))
+
+
+def test_a_constant_gene_does_no_harm_to_the_mlp():
+    x, y, x_test, _ = bench_data()
+    y[:, 1] = 2.0
+    np.testing.assert_allclose(probe.predict_mlp(x, y, x_test)[:, 1], 2.0, atol=0.2)
+
+
+def test_xgboost_has_hest_benchs_settings(monkeypatch):
+    """And sees the PCA scores, whose signs are fixed."""
+    seen = {}
+
+    class Stand:
+        def __init__(self, **settings):
+            seen.update(settings)
+
+        def fit(self, x, y):
+            seen["x"] = x
+            return self
+
+        def predict(self, x):
+            return np.zeros((len(x), 3))
+
+    monkeypatch.setitem(sys.modules, "xgboost", SimpleNamespace(XGBRegressor=Stand))
+    x, y, x_test, _ = bench_data()
+    probe.predict_xgboost(x, y, x_test)
+    scores = PCA(12, svd_solver="full").fit_transform(StandardScaler().fit_transform(x))
+    np.testing.assert_allclose(np.abs(seen.pop("x")), np.abs(scores), atol=1e-8)
+    assert seen == {
+        **{"n_estimators": 100, "learning_rate": 0.1, "max_depth": 3, "min_child_weight": 1, "gamma": 0},
+        **{"subsample": 0.8, "colsample_bytree": 0.8, "reg_alpha": 0, "reg_lambda": 1, "random_state": 1},
+        "max_bin": 256,
+    }
+
+
+def test_without_xgboost_it_is_said_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "xgboost", None)
+    x, y, x_test, _ = bench_data()
+    with pytest.raises(SealError, match="pip install xgboost"):
+        probe.predict_xgboost(x, y, x_test)
