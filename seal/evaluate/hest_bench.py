@@ -30,7 +30,8 @@ from seal.train.tokens import CHUNK
 
 VERSION = 1  # counted up when the same patches, runs and settings give other embeddings
 PUBLISHED = Path(__file__).with_name("hest_bench_published.csv")
-OFFICIAL, AVERAGE = "hest_bench", "average"  # the probe of the published numbers; the mean over the nine tasks
+OFFICIAL, BOOSTED = "hest_bench", "xgboost"  # the probe of the published numbers; HEST's other one
+AVERAGE = "average"  # over the nine tasks
 # How far the frozen encoder may be from its published row before a gain over it means nothing, of a task and of the
 # average. Our choice: an exact PCA in place of HEST's randomised one moves a gene by up to .0097.
 TOLERANCE, TOLERANCE_OF_AVERAGE = 0.02, 0.01
@@ -49,7 +50,7 @@ def _official(train: np.ndarray, target: np.ndarray, test: np.ndarray) -> np.nda
     return x_test @ np.linalg.solve(x.T @ x + alpha * np.eye(x.shape[1]), x.T @ target)
 
 
-PROBES = {OFFICIAL: _official}
+PROBES: dict[str, Callable] = {OFFICIAL: _official}
 
 
 def list_runs(pairs: Pairs) -> list[Run]:
@@ -89,7 +90,8 @@ def evaluate(tasks: Sequence[BenchTask], source: TokenSource, chosen: Sequence[R
         raise SealError(what, expected=f"{FIELD:g} um, HEST-Bench's", do="change image_size or um_per_px")
     embed_tasks(tasks, source, chosen)
     methods = {method.name: method for method in METHODS}
-    named = [("frozen", None, profile.evaluation.seeds[0]), *((r.method, r.fold.name, r.seed) for r in chosen)]
+    first = profile.evaluation.seeds[0]
+    named = [("frozen", None, first), *((r.method, r.fold.name, r.seed) for r in chosen)]
     with progress("HEST-Bench", sum(len(task.splits) for task in tasks), "fold") as advance:
         for task in tasks:
             truth = {sample: task.expression(sample) for sample in task.files}
@@ -98,7 +100,7 @@ def evaluate(tasks: Sequence[BenchTask], source: TokenSource, chosen: Sequence[R
                     own = {"task": task.name, "encoder": profile.encoder, "method": name, "label": methods[name].label}
                     own |= {"kind": methods[name].kind, "fold": fold, "seed": seed, "metric": "pcc"}
                     z = partial(_file, pairs, task, name=Embeddings(pairs).name(name, trained_on, seed))
-                    rows += [own | scored for scored in _score(task, fold, z, truth, pairs)]
+                    rows += [own | scored for scored in _score(task, fold, z, truth, pairs, seed == first)]
                 advance()
     published = {} if profile.simulated else read_published().get(profile.encoder, {})
     table = pd.DataFrame(rows).assign(simulated=profile.simulated)
@@ -154,8 +156,10 @@ def embed_tasks(tasks: Sequence[BenchTask], source: TokenSource, chosen: Sequenc
             advance()
 
 
-def _score(task: BenchTask, fold: str, file: Callable[[str], Path], truth: Mapping, pairs: Pairs) -> Iterator[dict]:
-    """Rows of one fold and one embedding: each probe, each correlation."""
+def _score(
+    task: BenchTask, fold: str, file: Callable[[str], Path], truth: Mapping, pairs: Pairs, first: bool
+) -> Iterator[dict]:
+    """Rows of one fold and one embedding: each probe, each correlation; XGBoost of the first seed alone."""
     sides, settings = task.splits[fold], pairs.profile.evaluation
     names = [np.repeat(side, [len(truth[s]) for s in side]) for side in sides]  # the sample of each patch
     z = [np.concatenate([trident.read_table(file(s), "features") for s in side]).astype(float) for side in sides]
@@ -163,7 +167,8 @@ def _score(task: BenchTask, fold: str, file: Callable[[str], Path], truth: Mappi
     donors = [np.array([task.donors.get(s, s) for s in side]) for side in names]
     across = np.concatenate([trident.read_table(file(s), "coords")[:, 0] for s in sides[0]])
     how = validation(donors[0], names[0], across, *[np.full(len(across), "")] * 2)
-    probes = {**PROBES, "cross_validated": lambda x, y, z: ridge_probe(x, y, how, z, settings.pca, settings.alphas)[0]}
+    probes = {name: PROBES[name] for name in (OFFICIAL, *([BOOSTED] if first else [])) if name in PROBES}
+    probes |= {"cross_validated": lambda x, y, z: ridge_probe(x, y, how, z, settings.pca, settings.alphas)[0]}
     parts = {"pooled": [np.full(len(y[1]), True)], "sample": [names[1] == sample for sample in sides[1]]}
     shared = ", ".join(sorted(set(donors[0]) & set(donors[1])))
     for name, probe in probes.items():
@@ -201,7 +206,7 @@ def summary(table, bootstrap: int):
 
     rows = []
     for (encoder, *_), part in table.groupby(["encoder", "probe", "correlation"], sort=False):
-        wide = part.pivot_table("value", ["task", "fold"], "method", sort=False).dropna()
+        wide = part.pivot_table("value", ["task", "fold"], "method", dropna=False, sort=False).dropna()
         for task, (published, why) in _compare(table[table["encoder"] == encoder], encoder).items():
             inside = part[part["task"].isin(AVERAGED if task == AVERAGE else [task])]
             values = wide[wide.index.get_level_values("task").isin(inside["task"])]

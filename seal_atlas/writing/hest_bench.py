@@ -1,8 +1,8 @@
 """HEST-Bench's tasks, simulated in its own layout (`seal.data.hest_bench`): other patients than the pairs'. Not real.
 
 A task's tissue is the nearest that the atlas grows; LYMPH_IDC, whose lymph nodes it has not, is another breast cancer.
-Each patient has one section; two of them are left out in turn. The task's genes are the 50 whose log counts vary most over all
-its sections, the test's among them, as HEST-Bench's do (our choice of the measure).
+Each patient has one section; two of them are left out in turn. The task's genes are the 50 whose log counts vary most
+over all its sections, the test's among them, as HEST-Bench's do (our choice of the measure).
 """
 
 import json
