@@ -43,6 +43,7 @@ SUMMARY = patch_tables()[1]
 def bench_figure(**given):
     figure = new_figure(DOUBLE, 80)
     hest_bench_panel(figure.subfigures(1, 1), bench_table(**given))
+    figure.draw_without_rendering()
     return figure
 
 
