@@ -72,6 +72,15 @@ RESULTS = {
         "task encoder method label kind protocol held_out organ organs genes correlation metric value sd splits reason",
     ),
     "probes": _result("04_patch_level", f"probe {MEANS}"),
+    "hest_bench": _result(
+        "04_patch_level",
+        "task encoder method label kind probe fold seed correlation metric value published simulated note",
+    ),
+    "hest_bench_summary": _result(
+        "04_patch_level",
+        "task encoder method label kind probe correlation metric mean low high difference difference_low "
+        "difference_high published folds seeds tasks simulated note",
+    ),
     "maps": _result("04_patch_level", "fold donor sample barcode x y gene measured frozen seal"),
     "map_sections": _result("04_patch_level", "sample um_per_px simulated span jpeg"),
     "ablations": _result("04_patch_level", f"table {MEANS}"),

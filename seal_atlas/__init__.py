@@ -8,6 +8,7 @@ from typing import Any
 _PLACES = {
     "prepare": "writing.atlas",
     "prepare_unseen": "writing.atlas",
+    "prepare_bench": "writing.hest_bench",
     "prepare_slides": "writing.cohorts",
     "methods": "counting.truth",
     "settings_of": "settings",

@@ -55,5 +55,5 @@ def folder_suffix(profile: Profile) -> str:
 
 def folders() -> list[Path]:
     """All folders that the atlas made, of whatever settings: `python -m seal clean` deletes them."""
-    homes = (paths.samples("atlas"), paths.samples("atlas_unseen"), paths.slides("atlas"))
+    homes = *(paths.samples(f"atlas{own}") for own in ("", "_unseen", "_bench")), paths.slides("atlas")
     return [path for home in homes for path in (home, *home.parent.glob(f"{home.name},*"))]

@@ -39,8 +39,10 @@ WRITERS = {
     "seal.evaluate.embeddings": (
         *("seal.evaluate.embeddings", "seal.train.batches", "seal.embed", "seal.models.baselines", *ENCODER),
     ),
+    "seal.evaluate.hest_bench": ("seal.evaluate.hest_bench", "seal.data.hest_bench", "seal.train.batches", *ENCODER),
     "seal_atlas.realism.mouse": ("seal_atlas.realism.mouse",),
     "seal_atlas.writing.sections": ("seal_atlas.writing.sections", *GROWN, *SHOWN, *COUNTED),
+    "seal_atlas.writing.hest_bench": ("seal_atlas.writing.hest_bench", "seal_atlas.writing.sections"),
     "seal_atlas.writing.slides": ("seal_atlas.writing.slides", *GROWN, *SHOWN, *COUNTED),
     "seal_atlas.writing.cohorts": (
         *("seal_atlas.writing.cohorts", "seal_atlas.writing.task_folders", "seal_atlas.patients.tasks"),

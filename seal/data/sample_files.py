@@ -119,7 +119,7 @@ def _elsewhere(data: "AnnData") -> str:
 
 
 @contextmanager
-def _open_patches(path: Path) -> Iterator[tuple[h5py.File, list[str]]]:
+def open_patches(path: Path) -> Iterator[tuple[h5py.File, list[str]]]:
     """A file of patches, checked, and the barcodes of its rows."""
     try:
         file = h5py.File(path, "r")
@@ -175,7 +175,7 @@ def patch_barcodes(sample: Sample, obs: "pd.DataFrame | None" = None) -> list[st
     Where `obs`, of `read_counts`, is at hand, it is asserted that the patches were cut about the spots' positions.
     """
     if sample.patches_path.is_file():
-        with _open_patches(sample.patches_path) as (file, names):
+        with open_patches(sample.patches_path) as (file, names):
             if obs is not None and "coords" in file:
                 _require_cut_there(file, names, sample, obs)
             return names
@@ -214,7 +214,7 @@ def read_patches(sample: Sample, barcodes: Sequence[str], size: int, um_per_px: 
     """
     field = size * um_per_px
     if sample.patches_path.is_file():
-        with _open_patches(sample.patches_path) as (file, names):
+        with open_patches(sample.patches_path) as (file, names):
             yield from _stored(file, sample, _find_rows(names, barcodes, sample.patches_path), size, field)
     else:
         yield from _cropped(sample, barcodes, size, field)

@@ -3,10 +3,11 @@
 import pandas as pd
 import pytest
 
-from figures import T01_T08_data, T09_T20_patch, T51_T54_ablations
+from figures import T01_T08_data, T09_T20_patch, T14_T16_hest_bench, T51_T54_ablations
 from figures.markdown import interval_text, table_text
 from figures.sources import LacksRows
 from seal.errors import SealError
+from tests.figures.made_up import bench_table
 
 # Fixtures: made-up numbers.
 SAMPLES = pd.DataFrame(
@@ -348,3 +349,21 @@ def test_samples_that_are_joined_say_why():
         ["a b", "same section", "same organ, image size and number of spots"],
         ["c d", "same donor", "an issue"],
     ]
+
+
+def test_hest_bench_by_task_beside_the_published_numbers():
+    table = T14_T16_hest_bench.by_task(bench_table(simulated=False), ENCODERS, "hest_bench")
+    assert len(table) == 8  # four tasks, two correlations
+    idc, prad = (table[table["task"] == task].iloc[0] for task in ("IDC", "PRAD"))
+    assert (prad["encoder"], prad["correlation"], prad["published"]) == ("Own-S", "pooled over a fold", 0.36)
+    assert prad["frozen encoder, PCC"] == "0.350 [0.330, 0.370]"
+    assert prad["SEAL, minus frozen"] == "+0.030 [+0.020, +0.040]"
+    assert idc["SEAL, minus frozen"] == ""
+    assert idc["note"] == "frozen number misses the published one by -0.0500: no gain reported"
+    assert table.attrs["note"].startswith("HEST-Bench’s: scaler, PCA of 256")
+    for probe in ("hest_bench", "cross_validated", "xgboost"):
+        made = T14_T16_hest_bench.by_task(bench_table(), ENCODERS, probe)
+        assert made.attrs["note"].startswith("Simulated tasks in HEST-Bench’s layout.")
+        assert made["published"].isna().all()
+    with pytest.raises(SealError, match="holds no probe xgboost"):
+        T14_T16_hest_bench.by_task(bench_table().query("probe != 'xgboost'"), ENCODERS, "xgboost")
