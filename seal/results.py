@@ -67,6 +67,8 @@ RESULTS = {
     "maps": _result("04_patch_level", "fold donor sample barcode x y gene measured frozen seal"),
     "map_sections": _result("04_patch_level", "sample um_per_px simulated span jpeg"),
     "ablations": _result("04_patch_level", f"table {MEANS}"),
+    "ablations_long": _result("04_patch_level", f"table {MEANS}"),  # of `python -m seal ablate`
+    "gene_reliability": _result("04_patch_level", "gene organ fold donor spots counts reliability ceiling"),
     "ablation_shapes": _result(
         "04_patch_level",
         "method label fold effective_rank_train uniformity_train alignment_train recall10_train chance10_train "

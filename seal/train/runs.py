@@ -22,7 +22,7 @@ from seal.data.pairs import Fold, Pairs
 from seal.errors import SealError, require_known
 from seal.files import Made, atomic, digest, find_partial, progress, read_json, say_done
 from seal.models.encoder_registry import find_spec
-from seal.models.omics import SealOmics, gene_statistics, in_gene_units
+from seal.models.omics import OMICS_ENCODERS, SealOmics, gene_statistics, in_gene_units
 from seal.models.vision import SealVision
 from seal.models.weights import differences
 from seal.profiles import OmicsSettings, Profile, Shown, difference, fitted, keyed
@@ -168,7 +168,8 @@ def train_omics(run: Run, dim: int) -> SealOmics:
     with parallel.one_maker(made, run.record) as current:
         first = parallel.is_main() and not current
         with parallel.own_random_state(_seed(run.seed, "omics")):
-            model = SealOmics(x.matrix.shape[1], dim, pairs.profile.omics, *_statistics(x, not first))
+            kind = OMICS_ENCODERS[pairs.profile.omics.encoder]
+            model = kind(x.matrix.shape[1], dim, pairs.profile.omics, *_statistics(x, not first))
         head, model.projection_head = model.projection_head, torch.nn.Identity()
         if first:
             _train(run, made, OmicsTask(model.to(parallel.device()), x))
@@ -304,7 +305,8 @@ def _load(run: Run, model: SealOmics | SealVision) -> None:
         state = load_weights(folder / "vision.safetensors", _own_state(model), "SealVision")
         model.load_state_dict({**model.state_dict(), **state})  # the rest has just been read or is the frozen encoder
         model = model.omics
-    model.load_state_dict(load_weights(folder / "omics.safetensors", model.state_dict(), "SealOmics"))
+    owner = f"the omics encoder {model.settings.encoder!r}"
+    model.load_state_dict(load_weights(folder / "omics.safetensors", model.state_dict(), owner))
 
 
 # ---- all runs of a profile ---------------------------------------------------------------------------------
@@ -322,11 +324,11 @@ def list_runs(
 
 
 def train_runs(runs: Sequence[Run], source: TokenSource) -> None:
-    """Train those of some runs that are not trained yet; what was cut off goes on from where it stopped."""
-    began, missing = time.monotonic(), [run for run in runs if not run.is_trained(source)]
+    """Train those of some runs that are not trained yet, each on its `TokenSource.of`; what was cut off goes on."""
+    began, missing = time.monotonic(), [run for run in runs if not run.is_trained(source.of(run.pairs))]
     with progress("training", len(missing), "run", shown=bool(missing)) as advance:
         for run in missing:
-            train_vision(run, source)
+            train_vision(run, source.of(run.pairs))
             advance()
     where, found = paths.runs(source.pairs.profile.name), len(runs) - len(missing)
     say_done(f"{len(runs)} runs", where, began, found, len(missing), "trained")
