@@ -194,6 +194,7 @@ def train_vision(run: Run, source: TokenSource) -> SealVision:
     """
     require_known("method", run.method, METHODS)
     pairs, fold, settings, compute = run.pairs, run.fold, run.pairs.profile.vision, run.pairs.profile.compute
+    source = source.of(pairs)
     omics = train_omics(run, source.encoder.dim)
     made, x = _vision_made_from(run, source), Expression(pairs.context(fold), _partners(run))
     whole = pairs.genes is None and fold.share == 1  # what a command line can say
@@ -250,7 +251,7 @@ def _vision_made_from(run: Run, source: TokenSource) -> Made:
     """Everything that a run of stage 2 depends on; its stage 1 must be there."""
     parts = {
         "stage 1": read_json(run.stage_1.record)["key"],
-        "tokens": source.key,
+        "tokens": source.of(run.pairs).key,
         "rows": digest(run.fold.train.tolist()),
         "method": run.method,
         "vision": keyed(run.pairs.profile.vision),
@@ -324,11 +325,11 @@ def list_runs(
 
 
 def train_runs(runs: Sequence[Run], source: TokenSource) -> None:
-    """Train those of some runs that are not trained yet, each on its `TokenSource.of`; what was cut off goes on."""
-    began, missing = time.monotonic(), [run for run in runs if not run.is_trained(source.of(run.pairs))]
+    """Train those of some runs that are not trained yet; what was cut off goes on from where it stopped."""
+    began, missing = time.monotonic(), [run for run in runs if not run.is_trained(source)]
     with progress("training", len(missing), "run", shown=bool(missing)) as advance:
         for run in missing:
-            train_vision(run, source.of(run.pairs))
+            train_vision(run, source)
             advance()
     where, found = paths.runs(source.pairs.profile.name), len(runs) - len(missing)
     say_done(f"{len(runs)} runs", where, began, found, len(missing), "trained")
