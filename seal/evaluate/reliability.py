@@ -16,7 +16,8 @@ def reliability(counts, columns: np.ndarray, target_sum: float) -> np.ndarray:
     2 r / (1 + r),  r the correlation of two halves of the counts, each normalised as the whole is
 
     A fair coin deals each transcript to a half; halves of Poisson counts are independent. But for chance, no
-    prediction's correlation with what was measured exceeds the root of the reliability, its ceiling.
+    prediction's correlation with what was measured exceeds the root of the reliability, its ceiling. What a spot's
+    depth does to the logarithm counts as reliable.
 
     Parameters
     ----------

@@ -80,6 +80,8 @@ def ran(small_home, small_profile, tiny_build, tmp_path_factory):
         written = times(home / "data" / "embeddings")
         embed_runs(pairs, source, ablation.list_runs(pairs))
         evaluated = Ablation(pairs, embeddings).run()
+        twice = pairs.with_profile(profiles.changed(profile, evaluation__ablation_seeds=2))
+        twice = [(run.variant, run.seed) for run in ablation.list_runs(twice)]
         quick = pairs.with_profile(profiles.changed(profile, evaluation__long_ablations=False))
         short = ablation.table(Ablation(quick, embeddings).run())
         shutil.rmtree(runs["masking"].folder.parent)
@@ -95,7 +97,12 @@ def ran(small_home, small_profile, tiny_build, tmp_path_factory):
                 "again": stages.train_vision(runs["masking"], source),
             },
             **{"written": written, "rewritten": times(home / "data" / "embeddings")},
-            **{"predictions": evaluated.predictions, "table": ablation.table(evaluated), "short": short},
+            **{
+                "predictions": evaluated.predictions,
+                "table": ablation.table(evaluated),
+                "short": short,
+                "twice": twice,
+            },
             **{"shapes": ablation.shapes(evaluated), "curves": stages.tabulate_training(pairs)},
         )
 
@@ -241,11 +248,10 @@ def test_every_gene_loss_and_omics_encoder_is_a_variant():
 
 
 def test_as_many_seeds_as_the_profile_says(ran):
-    pairs = ran.pairs.with_profile(profiles.changed(ran.pairs.profile, evaluation__ablation_seeds=2))
-    runs = ablation.list_runs(pairs)
-    assert Counter(run.seed for run in runs) == {0: len(runs) / 2, 1: len(runs) / 2}
-    assert len({run.folder for run in runs}) == len(runs)
-    seeds = {m.name: m.seeds(pairs.profile.evaluation) for m in ablation.list_methods(pairs.profile)}
+    assert Counter(seed for _, seed in ran.twice) == {0: 1 + len(RUN), 1: 1 + len(RUN)}
+    assert Counter(name for name, _ in ran.twice) == dict.fromkeys(["", *RUN], 2)
+    profile = profiles.changed(ran.pairs.profile, evaluation__ablation_seeds=2)
+    seeds = {method.name: method.seeds(profile.evaluation) for method in ablation.list_methods(profile)}
     assert seeds.pop("frozen") == (0,)
     assert set(seeds.values()) == {(0, 1)}
 
