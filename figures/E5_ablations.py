@@ -48,7 +48,7 @@ def ablations_figure(
     patch_level_summary
         Label and kind of the methods that were trained.
     """
-    chosen = ablations[(ablations["metric"] == "pcc") & (ablations["organ"] == "all")]
+    chosen = ablations[(ablations["metric"] == "pcc") & (ablations["organ"] == "all") & (ablations["seeds"] > 0)]
     lines = _lines(chosen)
     stages = [stage for stage in STAGES if (training_curves["stage"] == stage).any()]
     heights = [16 + ROW * len(lines), 42 * len(stages)]

@@ -112,8 +112,13 @@ def controls(patch_level_summary: "pd.DataFrame", encoders: "pd.DataFrame") -> "
     return table
 
 
-def genes_best_and_worst(patch_level_genes: "pd.DataFrame") -> "pd.DataFrame":
-    """T20: the genes that SEAL predicts best and worst, beside the frozen encoder; means over seeds, then donors."""
+def genes_best_and_worst(
+    patch_level_genes: "pd.DataFrame", gene_reliability: "pd.DataFrame | None" = None
+) -> "pd.DataFrame":
+    """T20: the genes that SEAL predicts best and worst, beside the frozen encoder; means over seeds, then donors.
+
+    `gene_reliability`, where it is there, adds the correlation that counting allows, mean over the same donors.
+    """
     import pandas as pd
 
     scores = patch_level_genes[patch_level_genes["metric"] == "pcc"].dropna(subset="value")
@@ -123,6 +128,8 @@ def genes_best_and_worst(patch_level_genes: "pd.DataFrame") -> "pd.DataFrame":
     name, reference = seal["label"].iloc[0], frozen["label"].iloc[0]
     table = pd.DataFrame({f"{reference}, PCC": _gene_means(frozen), f"{name}, PCC": _gene_means(seal)})
     table[f"{name} minus {reference}"] = table[f"{name}, PCC"] - table[f"{reference}, PCC"]
+    if gene_reliability is not None:
+        table["ceiling by counting"] = gene_reliability.groupby("gene")["ceiling"].mean()
     table["donors"] = seal.groupby("gene")["donor"].nunique()
     table = table.sort_values(f"{name}, PCC", ascending=False).rename_axis("gene").reset_index().round(3)
     table.insert(0, "rank", range(1, len(table) + 1))
@@ -132,6 +139,11 @@ def genes_best_and_worst(patch_level_genes: "pd.DataFrame") -> "pd.DataFrame":
         f"{len(table)} genes could be scored; the {EXTREMES} at either end are shown. Seeds: {seal['seed'].nunique()}. "
         "A gene counts in the donors whose organ's test genes include it."
     )
+    if gene_reliability is not None:
+        shown.attrs["note"] += (
+            " Ceiling by counting: the root of the reliability of what was measured, from halves of its counts. No "
+            "prediction correlates better, but for chance."
+        )
     return shown
 
 

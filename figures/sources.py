@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 REFERENCE = Path(__file__).with_name("reference")
-ABLATIONS = ("ablations", "ablation_shapes")  # their runs have other settings than the profile's
+ABLATIONS = ("ablations", "ablations_long", "ablation_shapes")  # their runs have other settings than the profile's
 
 
 class LacksRows(SealError):

@@ -25,7 +25,8 @@ def _parser() -> argparse.ArgumentParser:
     fetch = commands.add_parser("fetch", help="download HEST-1k's samples; whole files are not fetched again")
     verify = commands.add_parser("verify", help="check every checksum of a profile's pairs")
     embed = commands.add_parser("embed", help="embed whole slides, in TRIDENT's layout")
-    for command in (train, clean, verify):
+    ablate = commands.add_parser("ablate", help="run all ablations, the long ones too, with two seeds: ablations_long")
+    for command in (train, clean, verify, ablate):
         command.add_argument("--profile", type=profiles.get, default="demo", help="demo (default), her2st or maple")
     listed.add_argument("name", nargs="?", type=profiles.get, help="of one of them")
     of_file = {"dest": "profile", "type": _read_profile, "metavar": "FILE"}
@@ -51,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     embed.add_argument("--overlap", type=int, default=0, help="px (default: 0)")
     embed.add_argument("--precision", default="float32", choices=["float32", "bfloat16"], help="default: float32")
     embed.add_argument("--slide-um-per-px", type=float, help="of the slides, whatever their files say")
-    functions = (_profiles, _train, _clean, _doctor, _fetch, _verify, _embed)
+    functions = (_profiles, _train, _clean, _doctor, _fetch, _verify, _embed, _ablate)
     for command, function in zip(commands.choices.values(), functions, strict=True):
         command.set_defaults(run=function)
     return parser
@@ -88,6 +89,21 @@ def _train(arguments: argparse.Namespace) -> None:
         runs.train_vision(run, source)
         if parallel.is_main():
             print(run.folder)
+
+
+def _ablate(arguments: argparse.Namespace) -> None:
+    """What notebook 04 does with the profile's ablations, with all of them."""
+    from seal import results
+    from seal.data.assemble import assemble
+    from seal.evaluate import ablation
+    from seal.evaluate.embeddings import embed_runs
+    from seal.train import batches, runs
+
+    pairs = assemble(profiles.changed(arguments.profile, evaluation__long_ablations=True, evaluation__ablation_seeds=2))
+    source, chosen = batches.build(pairs), ablation.list_runs(pairs)
+    runs.train_runs(chosen, source)
+    table = ablation.table(ablation.Ablation(pairs, embed_runs(pairs, source, chosen)).run())
+    print(results.write_result(arguments.profile, "ablations_long", table, {"pairs": pairs.key, "tokens": source.key}))
 
 
 def _read_profile(path: str) -> Profile:

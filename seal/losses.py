@@ -1,6 +1,6 @@
 """The losses of both stages. Each gene loss returns its terms by name; `total` is what is minimised.
 
-`info_nce`, `gene_loss` and `flow_kl` compute in float32 whatever they are given: a batch's covariances and
+The `CONTRASTS`, `gene_loss` and `flow_kl` compute in float32 whatever they are given: a batch's covariances and
 exponentials need it, and beside an encoder they cost nothing.
 """
 
@@ -18,6 +18,10 @@ from seal.shapes import Float
 # Weights inside barlow_mse (release).
 BARLOW_WEIGHT = 0.05
 MSE_WEIGHT = 5.0
+
+# Of the contrasts.
+BARLOW_LAMBDA, BARLOW_SCALE = 5e-3, 5e-3  # scale: 0.05 inside the term and 0.1 outside
+CCA_SCALE = 5.0
 
 # Constants of the others (release).
 PLS_WEIGHT = 1e-4
@@ -72,6 +76,62 @@ def info_nce(z_v: Float[Tensor, "batch dim"], z_o: Float[Tensor, "batch dim"], t
     logits = F.normalize(z_v, dim=1) @ F.normalize(z_o, dim=1).T / temperature
     target = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+@_in_float32
+def soft_clip(z_v: Float[Tensor, "batch dim"], z_o: Float[Tensor, "batch dim"], temperature: float | Scalar) -> Scalar:
+    """Contrastive loss with soft targets, nats: what looks or expresses alike is less of a negative.
+
+    1/(2B) sum_ij Q_ij (-log P_ij - log P'_ij),  P and P' the softmax of S = z_o z_v' / tau along j and i,
+    Q that of (z_v z_v' + z_o z_o') / (2 tau) along j; z are of length 1, as for `info_nce`. Q has gradients too.
+
+    Source: BLEEP (bowang-lab/BLEEP), there with tau 1 and z as they are.
+    """
+    z_v, z_o = F.normalize(z_v, dim=1), F.normalize(z_o, dim=1)
+    logits = z_o @ z_v.T / temperature  # [B, B]
+    target = torch.softmax((z_v @ z_v.T + z_o @ z_o.T) / (2 * temperature), dim=1)  # [B, B]
+    return -(target * (logits.log_softmax(dim=1) + logits.log_softmax(dim=0))).sum() / (2 * len(logits))
+
+
+@_in_float32
+def barlow_twins(z_v: Float[Tensor, "batch dim"], z_o: Float[Tensor, "batch dim"]) -> Scalar:
+    """Barlow Twins: each dimension of z_v correlates over the batch with its own in z_o, and with no other.
+
+    0.005 [sum_i (1 - c_ii)^2 + lambda sum_{i != j} c_ij^2],  c as for `barlow`, lambda = 0.005
+
+    Source: Zbontar et al. 2021, equation 1; lambda and scale as the release has them for genes.
+    """
+    c = _standardise(z_v).T @ _standardise(z_o) / len(z_v)  # [d, d]
+    own = c.diagonal()  # [d]
+    return BARLOW_SCALE * (((1 - own) ** 2).sum() + BARLOW_LAMBDA * (c.square().sum() - own.square().sum()))
+
+
+@_in_float32
+def cca(z_v: Float[Tensor, "batch dim"], z_o: Float[Tensor, "batch dim"]) -> Scalar:
+    """Deep canonical correlation analysis: one minus the mean canonical correlation, regularised.
+
+    5 (1 - 1/k |S_vv^(-1/2) S_vo S_oo^(-1/2)|_*),  k = min(d, B - 1),  |.|_* the sum of singular values
+
+    S_vv and S_oo are correlations over the batch plus the identity: without it any two embeddings of more dimensions
+    than spots correlate perfectly.
+
+    Source: Andrew et al. 2013, section 3; the identity, k and the scale (that of `pcc`) are our choice.
+    """
+    z_v, z_o = _standardise(z_v), _standardise(z_o)  # [B, d]
+    one = torch.eye(z_v.shape[1], device=z_v.device, dtype=z_v.dtype)
+    root_v, root_o = (torch.linalg.cholesky(z.T @ z / len(z) + one) for z in (z_v, z_o))  # [d, d]
+    t = torch.linalg.solve_triangular(root_v, z_v.T @ z_o / len(z_v), upper=False)
+    t = torch.linalg.solve_triangular(root_o, t.T, upper=False)  # singular values: those of the symmetric roots
+    return CCA_SCALE * (1 - torch.linalg.matrix_norm(t, "nuc") / min(z_v.shape[1], len(z_v) - 1))
+
+
+# Of vision.contrast in seal.profiles: z_v, z_o, temperature -> loss.
+CONTRASTS: dict[str, Callable[[Tensor, Tensor, float | Scalar], Scalar]] = {
+    "clip": info_nce,
+    "soft_clip": soft_clip,
+    "barlow": lambda z_v, z_o, _: barlow_twins(z_v, z_o),
+    "cca": lambda z_v, z_o, _: cca(z_v, z_o),
+}
 
 
 def barlow(x_hat: Expression, x: Expression) -> Scalar:

@@ -137,6 +137,8 @@ class PanelSettings(_Checked):
 class OmicsSettings(_Checked):
     """Stage 1, SEAL-omics."""
 
+    # vae: with planar flows; mae: an mlp that sees four fifths of the genes; transformer: over a spot's genes
+    encoder: Literal["vae", "mlp", "mae", "transformer"] = _set("vae", RELEASE, before="vae")
     hidden: tuple[int, ...] = _set((1024, 512), RELEASE, least=1)
     dropout: float = _set(0.0, RELEASE, below=1)
     flows: int = _set(3, RELEASE, "K_f")
@@ -156,6 +158,12 @@ class OmicsSettings(_Checked):
     batch: int = _set(384, RELEASE, least=2)
     epochs: int = _set(0, RELEASE)  # of warm-up; without any, stage 2 starts from random weights
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kl > 0 and self.encoder != "vae":
+            what = f"omics.kl is {self.kl:g} with omics.encoder {self.encoder!r}"
+            raise SealError(what, expected="0: the vae alone has a posterior", do="change one of the two")
+
 
 @dataclass(frozen=True)
 class VisionSettings(_Checked):
@@ -174,7 +182,9 @@ class VisionSettings(_Checked):
     decoder_hidden: int = _set(512, RELEASE, least=1)
     decoder_dropout: float = _set(0.0, RELEASE, below=1)
     decoder_relu: bool = _set(True, RELEASE)  # at the decoder's end
-    temperature: float = _set(0.05, RELEASE, "τ", above=0)
+    # of seal.losses: clip is L_INFO; the release names the others (and s2l) but shows none of them
+    contrast: Literal["clip", "soft_clip", "barlow", "cca"] = _set("clip", RELEASE, before="clip")
+    temperature: float = _set(0.05, RELEASE, "τ", above=0)  # of clip and soft_clip
     learn_temperature: bool = _set(False, RELEASE)
     info_weight: float = _set(1.0, RELEASE, "w₁")
     rec_omics_weight: float = _set(1.0, RELEASE, "w₂")
@@ -217,6 +227,8 @@ class EvaluationSettings(_Checked):
     bootstrap: int = _set(1000, CHOICE, least=1)
     random_encoders: int = _set(3, CHOICE)  # how many random initialisations the control takes, first of the seeds
     ablation_folds: int = _set(0, CHOICE)  # 0: ablations run on all folds; k: on the first k
+    ablation_seeds: int = _set(1, CHOICE, least=1)  # the first so many of the seeds; one gives no verdict
+    long_ablations: bool = _set(False, CHOICE)  # those too that take many minutes each
 
 
 @dataclass(frozen=True)
@@ -317,7 +329,7 @@ MAPLE = Profile(
     omics=OmicsSettings(epochs=10),
     # a rectified output has no gradient where it is off
     vision=VisionSettings(blocks=3, decoder_relu=False),
-    evaluation=EvaluationSettings(split="given", resample="donors"),
+    evaluation=EvaluationSettings(split="given", resample="donors", ablation_seeds=2, long_ablations=True),
     compute=ComputeSettings(
         assembly="processes", memory_gb=64.0, token_dtype="bfloat16", precision="bfloat16", workers=14
     ),

@@ -89,6 +89,8 @@ RESULTS = {
         "claim text said figure result comparisons supported contradicted value low high p least resample verdict "
         "profile data reason",
     ),
+    "ablations_long": _result("04_patch_level", f"table {MEANS}"),  # of `python -m seal ablate`
+    "gene_reliability": _result("04_patch_level", "gene organ fold donor spots counts reliability ceiling"),
     "ablation_shapes": _result(
         "04_patch_level",
         "method label fold effective_rank_train uniformity_train alignment_train recall10_train chance10_train "

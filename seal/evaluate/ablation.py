@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 from seal import profiles
@@ -11,6 +12,8 @@ from seal.evaluate import geometry
 from seal.evaluate.methods import Method, predict_by_probe
 from seal.evaluate.patch import Evaluation
 from seal.evaluate.scoring import summary
+from seal.models.encoder_registry import find_spec
+from seal.profiles import Profile
 from seal.train.runs import Run
 
 FULL, FROZEN = "full", "frozen"
@@ -22,9 +25,11 @@ class Variant:
 
     table: str  # T51 to T54
     label: str
-    changes: Mapping[str, Any] = field(default_factory=dict)  # of the profile's settings, as `seal.profile` takes them
+    # of the profile's settings, as `seal.profile` takes them; a function gives a value for the profile
+    changes: Mapping[str, Any] = field(default_factory=dict)
     genes: float = 1.0  # share of the panel
     pairs: float = 1.0  # share of the training rows
+    long: bool = False  # left out where `EvaluationSettings.long_ablations` is off
 
 
 VARIANTS = {
@@ -34,11 +39,22 @@ VARIANTS = {
         "T51", "contrastive loss alone", {"vision__rec_vision_weight": 0.0, "vision__rec_omics_weight": 0.0}
     ),
     "heads": Variant("T51", "contrast through MLP heads", {"vision__head": "mlp", "omics__head": "mlp"}),
+    "soft_clip": Variant("T51", "contrast with soft targets", {"vision__contrast": "soft_clip"}),
+    "barlow_twins": Variant("T51", "Barlow Twins for the contrast", {"vision__contrast": "barlow"}),
+    "cca": Variant("T51", "canonical correlation for the contrast", {"vision__contrast": "cca"}),
+    "one_block": Variant("T52", "last block alone", {"vision__blocks": 1}, long=True),
+    "three_blocks": Variant("T52", "last three blocks", {"vision__blocks": 3}, long=True),
+    "all_blocks": Variant(
+        "T52", "all blocks", {"vision__blocks": lambda profile: find_spec(profile.encoder).geometry.depth}, long=True
+    ),
     "rank_32": Variant("T52", "LoRA of rank 32", {"vision__rank": 32, "vision__alpha": 32}),
     "attention": Variant("T52", "LoRA on attention alone", {"vision__lora_layers": "attention"}),
     "mlp": Variant("T52", "LoRA on the MLP alone", {"vision__lora_layers": "mlp"}),
     "full_tuning": Variant("T52", "last blocks fine-tuned", {"vision__adapter": "full"}),
     "bottleneck": Variant("T52", "bottleneck on the embedding", {"vision__adapter": "bottleneck"}),
+    "mlp_encoder": Variant("T53", "omics encoder: MLP", {"omics__encoder": "mlp"}),
+    "mae_encoder": Variant("T53", "omics encoder: MLP, genes hidden", {"omics__encoder": "mae"}, long=True),
+    "transformer_encoder": Variant("T53", "omics encoder: transformer", {"omics__encoder": "transformer"}, long=True),
     "no_flows": Variant("T53", "omics encoder without flows", {"omics__flows": 0}),
     "masking": Variant("T53", "20 % of the genes masked", {"omics__mask": 0.2}),
     # weights 1/2: those that the MSE has inside the full gene loss
@@ -47,29 +63,46 @@ VARIANTS = {
         "gene loss without the Barlow term",
         {"omics__gene_loss": "mse", "vision__rec_omics_weight": 0.5, "vision__rec_vision_weight": 0.5},
     ),
+    "loss_pcc": Variant("T53", "gene loss: correlation over genes", {"omics__gene_loss": "pcc"}),
+    "loss_l1": Variant("T53", "gene loss: absolute error", {"omics__gene_loss": "l1"}, long=True),
+    "loss_huber": Variant("T53", "gene loss: Huber", {"omics__gene_loss": "huber"}, long=True),
+    "loss_mmd": Variant("T53", "gene loss: mean discrepancy", {"omics__gene_loss": "mmd"}, long=True),
+    "loss_pls": Variant("T53", "gene loss: partial least squares", {"omics__gene_loss": "pls"}, long=True),
+    "loss_negbin": Variant("T53", "gene loss: negative binomial", {"omics__gene_loss": "negbin"}, long=True),
+    "tenth_panel": Variant("T54", "the first tenth of the panel", genes=0.1, long=True),
     "third_panel": Variant("T54", "the first third of the panel", genes=1 / 3),
     "half_pairs": Variant("T54", "half of the pairs, as many steps", pairs=0.5),
+    "eighth_pairs": Variant("T54", "an eighth of the pairs, as many steps", pairs=0.125, long=True),
 }
 
 
-def list_methods() -> tuple[Method, ...]:
-    """List the full method, the frozen encoder and every variant, each probed in the same way."""
-    full = Method(FULL, "SEAL, the full method", "adapted", "first", predict_by_probe, embedding="seal")
-    frozen = Method(FROZEN, "frozen encoder", "encoder", "none", predict_by_probe, embedding=FROZEN)
-    variants = [Method(name, v.label, "adapted", "first", predict_by_probe, name) for name, v in VARIANTS.items()]
-    return full, frozen, *variants
+def choose_variants(profile: Profile, long: bool | None = None) -> dict[str, Variant]:
+    """Choose the variants that change something in this profile; without the long ones unless it asks for them."""
+    long = profile.evaluation.long_ablations if long is None else long
+    own = {n: v for n, v in VARIANTS.items() if v.genes < 1 or v.pairs < 1 or _changed(profile, v) != profile}
+    return {name: variant for name, variant in own.items() if long or not variant.long}
+
+
+def list_methods(profile: Profile) -> tuple[Method, ...]:
+    """List the full method, the frozen encoder and the profile's variants, each probed in the same way."""
+    own = {FULL: ("SEAL, the full method", "seal")} | {n: (v.label, n) for n, v in choose_variants(profile).items()}
+    full, *variants = (Method(n, v[0], "adapted", "ablation_seeds", predict_by_probe, v[1]) for n, v in own.items())
+    return full, Method(FROZEN, "frozen encoder", "encoder", "none", predict_by_probe, embedding=FROZEN), *variants
 
 
 @dataclass
 class Ablation(Evaluation):
     """Predictions of every variant, beside the full method's and the frozen encoder's.
 
-    Runs the profile's first seed, on as many folds as `EvaluationSettings.ablation_folds` says (0: on all), since a
-    dozen variants times all seeds would take longer than everything else.
+    Runs as many of the first seeds and folds as `EvaluationSettings.ablation_seeds` and `ablation_folds` say (0: all
+    folds), since two dozen variants times all seeds would take longer than everything else.
     """
 
-    methods: tuple[Method, ...] = field(default_factory=list_methods)
+    methods: tuple[Method, ...] = ()  # those of the profile
     reference: str = FULL
+
+    def __post_init__(self) -> None:
+        self.methods = self.methods or list_methods(self.pairs.profile)
 
     def folds(self) -> tuple[Fold, ...]:
         """Give the first folds, as many as the profile says."""
@@ -82,11 +115,11 @@ def choose_folds(pairs: Pairs) -> tuple[Fold, ...]:
 
 
 def list_runs(pairs: Pairs) -> list[Run]:
-    """List what the ablations compare: the full method and its variants, each with the profile's first seed."""
-    seed, runs = pairs.profile.evaluation.seeds[0], []
-    for fold in choose_folds(pairs):
+    """List what the ablations compare: the full method and its variants, each with the profile's first seeds."""
+    settings, runs = pairs.profile.evaluation, []
+    for fold, seed in product(choose_folds(pairs), settings.seeds[: settings.ablation_seeds]):
         runs.append(Run(pairs, fold, seed))
-        for name, variant in VARIANTS.items():
+        for name, variant in choose_variants(pairs.profile).items():
             part = fold if variant.pairs == 1 else fold.part(variant.pairs, seed)
             runs.append(Run(vary(pairs, name), part, seed, variant=name))
     return runs
@@ -95,10 +128,14 @@ def list_runs(pairs: Pairs) -> list[Run]:
 def vary(pairs: Pairs, name: str) -> Pairs:
     """Give the pairs under a variant's settings."""
     variant, profile = VARIANTS[require_known("variant", name, VARIANTS)], pairs.profile
-    longer = {f"{s}__epochs": round(getattr(profile, s).epochs / variant.pairs) for s in ("omics", "vision")}
-    profile = profiles.changed(profile, **longer, **variant.changes)
     genes = None if variant.genes == 1 else max(2, round(variant.genes * profile.panel.genes))
-    return pairs.with_profile(profile, genes)
+    return pairs.with_profile(_changed(profile, variant), genes)
+
+
+def _changed(profile: Profile, variant: Variant) -> Profile:
+    longer = {f"{s}__epochs": round(getattr(profile, s).epochs / variant.pairs) for s in ("omics", "vision")}
+    changes = {key: value(profile) if callable(value) else value for key, value in variant.changes.items()}
+    return profiles.changed(profile, **longer, **changes)
 
 
 def table(ablation: Ablation):
@@ -108,14 +145,19 @@ def table(ablation: Ablation):
 
     Returns
     -------
-    DataFrame with table and the columns of the summary.
+    DataFrame with table and the columns of the summary. A variant that did not run has one row, of no seeds and no
+    values.
     """
     import pandas as pd
 
-    tables = sorted({variant.table for variant in VARIANTS.values()})
-    rows = [{"table": t, "method": name} for t in tables for name in (FULL, FROZEN)]
-    rows += [{"table": variant.table, "method": name} for name, variant in VARIANTS.items()]
-    return pd.DataFrame(rows).merge(summary(ablation), on="method").sort_values("table", kind="stable")
+    variants, found = choose_variants(ablation.pairs.profile, long=True), summary(ablation)
+    rows = [{"table": t, "method": n} for t in sorted({v.table for v in variants.values()}) for n in (FULL, FROZEN)]
+    rows += [{"table": variant.table, "method": name} for name, variant in variants.items()]
+    same = found.iloc[0][["task", "encoder", "split", "dealt", "resample", "tested"]].to_dict()
+    same |= {"kind": "adapted", "organ": "all", "metric": "pcc", "folds": 0, "donors": 0, "seeds": 0}
+    left = [{"method": n, "label": v.label} | same for n, v in variants.items() if n not in set(found["method"])]
+    found = pd.concat([found, pd.DataFrame(left)]) if left else found
+    return pd.DataFrame(rows).merge(found, on="method").sort_values("table", kind="stable")
 
 
 def shapes(ablation: Ablation):

@@ -132,7 +132,7 @@ def embed_runs(
 ) -> Embeddings:
     """Embed the pairs with trained runs, the frozen encoder and controls; what is there and current is left alone.
 
-    The runs of a fold share one pass over the trunk's tokens.
+    The runs of a fold share one pass over the trunk's tokens; those cut elsewhere have one of their own.
 
     Raises
     ------
@@ -140,24 +140,27 @@ def embed_runs(
         A run is not trained yet.
     """
     store, began, controls = Embeddings(pairs), time.monotonic(), controls or {}
-    own = {"tokens": source.key, "precision": pairs.profile.compute.precision}
-    root, folds, new = paths.embeddings(pairs.profile.name), dict.fromkeys(run.fold.name for run in chosen), {}
-    with lock(root, "embeds the pairs in"), progress("embedding", len(controls) + len(folds), "pass") as advance:
+    passes = dict.fromkeys((run.fold.name, source.of(run.pairs)) for run in chosen)
+    root, new = paths.embeddings(pairs.profile.name), {}
+    with lock(root, "embeds the pairs in"), progress("embedding", len(controls) + len(passes), "pass") as advance:
         for name, (parts, compute) in controls.items():
             made = Made("embeddings", VERSION, parts)
             if new.setdefault(name, not store.is_current(name, made)):
                 store.write({name: made}, [{name: compute()}], omics={})
             advance()
-        for fold in folds:
-            named = {store.name(r.variant or r.method, fold, r.seed): r for r in chosen if r.fold.name == fold}
-            parts = {store.name("frozen"): own} | {name: own | {"run": run.key(source)} for name, run in named.items()}
+        for fold, tokens in passes:
+            mine = [r for r in chosen if (r.fold.name, source.of(r.pairs)) == (fold, tokens)]
+            named = {store.name(r.variant or r.method, fold, r.seed): r for r in mine}
+            own = {"tokens": tokens.key, "precision": pairs.profile.compute.precision}
+            parts = {store.name("frozen"): own} if tokens is source else {}
+            parts |= {name: own | {"run": run.key(tokens)} for name, run in named.items()}
             made = {name: Made("embeddings", VERSION, each) for name, each in parts.items()}
             made = {name: each for name, each in made.items() if not store.is_current(name, each)}
-            models = {name: runs.train_vision(run, source) for name, run in named.items() if name in made}
-            tails = {name: models[name].encoder if name in models else source.encoder for name in made}
+            models = {name: runs.train_vision(run, tokens) for name, run in named.items() if name in made}
+            tails = {name: models[name].encoder if name in models else tokens.encoder for name in made}
             omics = {name: partial(_embed_expression, model.omics, named[name]) for name, model in models.items()}
             if made:
-                store.write(made, batches.embed_pieces(tails, source), omics)
+                store.write(made, batches.embed_pieces(tails, tokens), omics)
             new |= {name: new.get(name, False) or name in made for name in parts}
             advance()
     say_done(f"{len(new)} encoders' embeddings", root, began, len(new) - sum(new.values()), sum(new.values()))

@@ -19,8 +19,8 @@ from seal.profiles import EvaluationSettings
 # truth: what lies behind simulated counts
 Kind = Literal["encoder", "adapted", "control", "baseline", "truth"]
 # none: nothing in it is random, one run stands for every seed; first: the first seed alone, where more take too long;
-# random_encoders: the first so many of the seeds
-Seeded = Literal["none", "first", "all", "random_encoders"]
+# random_encoders, ablation_seeds: the first so many of the seeds
+Seeded = Literal["none", "first", "all", "random_encoders", "ablation_seeds"]
 
 
 # Predicts the test genes of all test organs, [test spots, test genes], normalised log expression, from pairs, a fold
@@ -43,7 +43,7 @@ class Method:
     def seeds(self, settings: EvaluationSettings) -> tuple[int, ...]:
         """Choose the seeds that it runs with."""
         number = {"none": 1, "first": 1, "all": len(settings.seeds), "random_encoders": settings.random_encoders}
-        return settings.seeds[: number[self.seeded]]
+        return settings.seeds[: number.get(self.seeded, settings.ablation_seeds)]
 
 
 def predict_by_probe(pairs: Pairs, fold: Fold, embedding: np.ndarray) -> np.ndarray:

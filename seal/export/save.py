@@ -162,6 +162,7 @@ def _record(
             "linears": len(model.peft.targeted_module_names) if model.peft else 0,
         },
         "decoder": {name: getattr(s, f"decoder_{name}") for name in ("hidden", "dropout", "relu")},
+        "omics_encoder": model.omics.settings.encoder,  # whose tensors omics.safetensors holds
         "panel": {"hash": panel.hash, "genes": len(panel.genes)},
         "data": profile.label,
         "profile": profile.name,

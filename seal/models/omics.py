@@ -1,4 +1,4 @@
-"""SEAL-omics: a variational autoencoder with planar flows on the expression of one spot (stage 1)."""
+"""SEAL-omics: an autoencoder of one spot's expression (stage 1), by default variational with planar flows."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,16 +12,19 @@ from seal import losses
 from seal.profiles import OmicsSettings, Shown
 from seal.shapes import Float, RowReader
 
+# Of the other omics encoders (release).
+MLP_DROPOUT, MAE_MASK, LAYERS = 0.25, 0.2, 4
+
 
 class Latent(NamedTuple):
-    """What the encoder gives: z after the flows, and what the KL term needs."""
+    """What the encoder gives: z after the flows, and what the KL term needs (None: there is no posterior)."""
 
     z: Float[Tensor, "batch dim"]
-    z0: Float[Tensor, "batch dim"]  # before the flows
-    mu: Float[Tensor, "batch dim"]
-    logvar: Float[Tensor, "batch dim"]
-    log_det: Float[Tensor, " batch"]
-    masked: Float[Tensor, "batch genes"] | None  # 1 where a gene was hidden; None: none were
+    z0: Float[Tensor, "batch dim"] | None = None  # before the flows
+    mu: Float[Tensor, "batch dim"] | None = None
+    logvar: Float[Tensor, "batch dim"] | None = None
+    log_det: Float[Tensor, " batch"] | None = None
+    masked: Float[Tensor, "batch genes"] | None = None  # 1 where a gene was hidden; None: none were
 
 
 class PlanarFlow(nn.Module):
@@ -147,7 +150,14 @@ class SealOmics(Shown, nn.Module):
     ) -> None:
         super().__init__()
         self.settings = settings
-        layers, size = [], genes
+        self._add_layers(genes, dim, decoder_norm)
+        start_at_mean(self.decoder[-1], mean, sd)
+        self.projection_head = make_projection_head(settings.head, dim)
+        self.register_buffer("gene_mean", mean.clone())
+        self.register_buffer("gene_sd", sd.clone())
+
+    def _add_layers(self, genes: int, dim: int, decoder_norm: bool) -> None:
+        layers, size, settings = [], genes, self.settings
         for hidden in settings.hidden:
             layers += [nn.Linear(size, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Dropout(settings.dropout)]
             size = hidden
@@ -160,25 +170,28 @@ class SealOmics(Shown, nn.Module):
             layers += [nn.Linear(size, hidden), nn.ReLU(), *([nn.BatchNorm1d(hidden)] if decoder_norm else [])]
             size = hidden
         self.decoder = nn.Sequential(*layers, nn.Dropout(settings.dropout), nn.Linear(size, genes))
-        start_at_mean(self.decoder[-1], mean, sd)
-        self.projection_head = make_projection_head(settings.head, dim)
-        self.register_buffer("gene_mean", mean.clone())
-        self.register_buffer("gene_sd", sd.clone())
 
     def __str__(self) -> str:
-        way = f"{len(self.gene_mean)} genes -> {self.fc_mu.out_features} numbers, z_o -> the same genes"
-        return f"SEAL-omics: {way}\nhidden layers {self.settings.hidden}, {len(self.flows)} planar flows"
+        way = f"{len(self.gene_mean)} genes -> {self.decoder[0].in_features} numbers, z_o -> the same genes"
+        kind = self.settings.encoder
+        return f"SEAL-omics: {way}\nhidden layers {self.settings.hidden}, " + (
+            f"{len(self.flows)} planar flows" if kind == "vae" else f"omics encoder {kind}"
+        )
 
     def encode(self, x: Float[Tensor, "batch genes"]) -> Latent:
         """Embed normalised log expression, genes in panel order.
 
         In training z0 is drawn from N(mu, exp(logvar)) and `settings.mask` of the genes are set to zero; in
-        evaluation z0 = mu, so an embedding is the same every time (the release samples there too).
+        evaluation z0 = mu, so an embedding is the same every time (the release samples there too). Other encoders than
+        the vae draw nothing; mae sets a fifth of the genes to zero where `settings.mask` is 0.
         """
-        masked = None
-        if self.training and self.settings.mask > 0:
-            masked = (torch.rand_like(x) < self.settings.mask).to(x.dtype)  # [B, G]
+        masked, share = None, self.settings.mask or (MAE_MASK if self.settings.encoder == "mae" else 0)
+        if self.training and share > 0:
+            masked = (torch.rand_like(x) < share).to(x.dtype)  # [B, G]
             x = x * (1 - masked)  # [B, G]
+        return self._embed(x)._replace(masked=masked)
+
+    def _embed(self, x: Float[Tensor, "batch genes"]) -> Latent:
         hidden = self.encoder(x)  # [B, h]
         mu, logvar = self.fc_mu(hidden), self.fc_logvar(hidden)  # [B, d]
         z0 = mu + torch.randn_like(mu) * torch.exp(0.5 * logvar) if self.training else mu  # [B, d]
@@ -186,7 +199,7 @@ class SealOmics(Shown, nn.Module):
         for flow in self.flows:
             z, step = flow(z)  # [B, d], [B]
             log_det = log_det + step
-        return Latent(z, z0, mu, logvar, log_det, masked)
+        return Latent(z, z0, mu, logvar, log_det)
 
     def decode(self, z: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch genes"]:
         """Reconstruct normalised log expression from z."""
@@ -219,6 +232,56 @@ class SealOmics(Shown, nn.Module):
             terms["kl"] = losses.flow_kl(*latent[:-1], s.kl_form)
             total = total + (scale if s.kl_form == "closed" else 1) * s.kl * terms["kl"]
         return {**terms, "total": total}
+
+
+class MlpOmics(SealOmics):
+    """SEAL-omics without a posterior; mae is the same with genes hidden, and `dropout` is not this one's but 0.25.
+
+    encoder: (Linear, BatchNorm, GELU, dropout) for each hidden size, Linear;  decoder: Linear, GELU, dropout, Linear
+
+    Source: release (whose mae has no term of its own for hidden genes: `mask_weight` 0).
+    """
+
+    def _add_layers(self, genes: int, dim: int, decoder_norm: bool) -> None:
+        layers, size = [], genes
+        for hidden in self.settings.hidden:
+            layers += [nn.Linear(size, hidden), nn.BatchNorm1d(hidden), nn.GELU(), nn.Dropout(MLP_DROPOUT)]
+            size = hidden
+        self.encoder = nn.Sequential(*layers, nn.Linear(size, dim))
+        self.decoder = nn.Sequential(nn.Linear(dim, dim), nn.GELU(), nn.Dropout(MLP_DROPOUT), nn.Linear(dim, genes))
+
+    def _embed(self, x: Float[Tensor, "batch genes"]) -> Latent:
+        return Latent(self.encoder(x))
+
+
+class TransformerOmics(SealOmics):
+    """SEAL-omics whose encoder is a transformer over the genes of a spot; time grows with the square of their number.
+
+    z = W mean_g T(w x_g + b),  T four layers of attention over the genes;  decoder: Linear, ReLU, Linear
+
+    A gene is its value alone: nothing says which gene it is, so z is the same whichever gene has which value. Widths
+    follow the first hidden size: a gene's is a sixteenth of it, in heads of 8 (1024: 64, 8 heads).
+
+    Source: release, where attention weights have a dropout too (without it they need not be kept).
+    """
+
+    def _add_layers(self, genes: int, dim: int, decoder_norm: bool) -> None:
+        hidden = self.settings.hidden[0]
+        heads = max(1, hidden // 128)
+        self.gene_embedding, self.to_latent = nn.Linear(1, 8 * heads), nn.Linear(8 * heads, dim)
+        layer = nn.TransformerEncoderLayer(8 * heads, heads, 32 * heads, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, LAYERS, enable_nested_tensor=False)
+        for layer in self.encoder.layers:
+            layer.self_attn.dropout = 0.0
+        self.decoder = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, genes))
+
+    def _embed(self, x: Float[Tensor, "batch genes"]) -> Latent:
+        tokens = self.encoder(self.gene_embedding(x.unsqueeze(-1)))  # [B, G, w]
+        return Latent(self.to_latent(tokens.mean(dim=1)))
+
+
+# Of omics.encoder in seal.profiles.
+OMICS_ENCODERS = {"vae": SealOmics, "mlp": MlpOmics, "mae": MlpOmics, "transformer": TransformerOmics}
 
 
 def gene_statistics(x: RowReader) -> tuple[Float[Tensor, " genes"], Float[Tensor, " genes"]]:

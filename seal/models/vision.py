@@ -174,20 +174,21 @@ class SealVision(Shown, nn.Module):
         """L = w_1 L_INFO(h_v(z_v), h_o(z_o)) + w_2 L_REC,omics + w_3 L_REC,vision.
 
         x is the normalised log expression of the spots of z_v, h_v and h_o are the projection heads, the identity by
-        default. Every term needs the whole batch: the contrastive one for its negatives, the gene loss for
-        correlations over spots.
+        default; in the place of L_INFO stands the contrast of the settings, see `losses.CONTRASTS`. Every term needs
+        the whole batch: the contrastive one for its negatives, the gene loss for correlations over spots.
 
         Returns
         -------
-        info (nats), rec_omics, rec_vision, and total = L.
+        info (nats if clip or soft_clip), rec_omics, rec_vision, and total = L.
 
         Source: release (weights 1).
         """
         s, z_o = self.settings, self.omics.encode(x).z  # [B, d]
+        contrast = losses.CONTRASTS[s.contrast]
         if s.learn_temperature:  # the number itself is bounded: a bound on its exponential would stop its gradient
             self.log_temperature.data.clamp_(min=math.log(COLDEST))
         terms = {
-            "info": losses.info_nce(self.projection_head(z_v), self.omics.projection_head(z_o), self.temperature),
+            "info": contrast(self.projection_head(z_v), self.omics.projection_head(z_o), self.temperature),
             "rec_omics": self.reconstruction(self.omics.decode(z_o), x)["total"],
             "rec_vision": self.reconstruction(self.decoder(z_v), x)["total"],
         }

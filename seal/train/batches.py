@@ -50,6 +50,15 @@ class TokenSource(ABC):
     def __init__(self, pairs: Pairs, key: str) -> None:
         self.pairs = pairs
         self.key = key
+        self._others: dict[str, TokenSource] = {}  # of other settings, by what differs
+
+    def of(self, pairs: Pairs) -> "TokenSource":
+        """The source of these pairs' tokens: itself, or where their settings ask for others one that is made once."""
+        if (other := difference(pairs.profile, SETTINGS)) == difference(self.pairs.profile, SETTINGS):
+            return self
+        if other not in self._others:
+            self._others[other] = build(pairs)
+        return self._others[other]
 
     @cached_property
     def encoder(self) -> VisionEncoder:

@@ -22,7 +22,7 @@ from seal.data.pairs import Fold, Pairs
 from seal.errors import SealError, require_known
 from seal.files import Made, atomic, digest, find_partial, progress, read_json, say_done
 from seal.models.encoder_registry import find_spec
-from seal.models.omics import SealOmics, gene_statistics, in_gene_units
+from seal.models.omics import OMICS_ENCODERS, SealOmics, gene_statistics, in_gene_units
 from seal.models.vision import SealVision
 from seal.models.weights import differences
 from seal.profiles import OmicsSettings, Profile, Shown, difference, fitted, keyed
@@ -168,7 +168,8 @@ def train_omics(run: Run, dim: int) -> SealOmics:
     with parallel.one_maker(made, run.record) as current:
         first = parallel.is_main() and not current
         with parallel.own_random_state(_seed(run.seed, "omics")):
-            model = SealOmics(x.matrix.shape[1], dim, pairs.profile.omics, *_statistics(x, not first))
+            kind = OMICS_ENCODERS[pairs.profile.omics.encoder]
+            model = kind(x.matrix.shape[1], dim, pairs.profile.omics, *_statistics(x, not first))
         head, model.projection_head = model.projection_head, torch.nn.Identity()
         if first:
             _train(run, made, OmicsTask(model.to(parallel.device()), x))
@@ -193,6 +194,7 @@ def train_vision(run: Run, source: TokenSource) -> SealVision:
     """
     require_known("method", run.method, METHODS)
     pairs, fold, settings, compute = run.pairs, run.fold, run.pairs.profile.vision, run.pairs.profile.compute
+    source = source.of(pairs)
     omics = train_omics(run, source.encoder.dim)
     made, x = _vision_made_from(run, source), Expression(pairs.context(fold), _partners(run))
     whole = pairs.genes is None and fold.share == 1  # what a command line can say
@@ -249,7 +251,7 @@ def _vision_made_from(run: Run, source: TokenSource) -> Made:
     """Everything that a run of stage 2 depends on; its stage 1 must be there."""
     parts = {
         "stage 1": read_json(run.stage_1.record)["key"],
-        "tokens": source.key,
+        "tokens": source.of(run.pairs).key,
         "rows": digest(run.fold.train.tolist()),
         "method": run.method,
         "vision": keyed(run.pairs.profile.vision),
@@ -304,7 +306,8 @@ def _load(run: Run, model: SealOmics | SealVision) -> None:
         state = load_weights(folder / "vision.safetensors", _own_state(model), "SealVision")
         model.load_state_dict({**model.state_dict(), **state})  # the rest has just been read or is the frozen encoder
         model = model.omics
-    model.load_state_dict(load_weights(folder / "omics.safetensors", model.state_dict(), "SealOmics"))
+    owner = f"the omics encoder {model.settings.encoder!r}"
+    model.load_state_dict(load_weights(folder / "omics.safetensors", model.state_dict(), owner))
 
 
 # ---- all runs of a profile ---------------------------------------------------------------------------------

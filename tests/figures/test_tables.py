@@ -262,6 +262,19 @@ def test_only_both_ends_of_many_genes_are_shown():
     assert T09_T20_patch.genes_best_and_worst(genes)["rank"].tolist() == [*range(1, 11), *range(41, 51)]
 
 
+def test_genes_stand_beside_what_counting_allows():
+    rows = [(g, m, "A", 0, v) for g, v in (("G1", 0.1), ("G2", 0.3)) for m in ("frozen", "seal")]
+    genes = pd.DataFrame(rows, columns=["gene", "method", "donor", "seed", "value"])
+    genes = named(genes.assign(metric="pcc", organ="o", fold="A"))
+    counted = pd.DataFrame({"gene": ["G1", "G1", "G2"], "ceiling": [0.2, 0.4, 0.5]})
+    table = T09_T20_patch.genes_best_and_worst(genes, counted)
+    assert table.set_index("gene")["ceiling by counting"].to_dict() == {"G2": 0.5, "G1": 0.3}
+    assert "from halves of its counts" in table.attrs["note"]
+    plain = T09_T20_patch.genes_best_and_worst(genes)
+    assert "ceiling by counting" not in plain
+    assert "halves" not in plain.attrs["note"]
+
+
 ABLATIONS = pd.DataFrame(
     [
         ("T51", "full", "all", 0.5, 0.4, 0.6, 0.0, 0.0, 0.0),
@@ -279,10 +292,10 @@ ABLATIONS = ABLATIONS.assign(split="donor", dealt=0, resample="spots", tested="o
 
 
 def test_ablations_say_where_a_difference_is_none():
-    table = T51_T54_ablations.ablated(ABLATIONS, "T51")
+    table = T51_T54_ablations.ablated(ABLATIONS, table="T51")
     assert table.to_numpy().tolist() == [
         ["full!", "0.500 [0.400, 0.600]", "", "", 6, 6, 1],
-        ["frozen!", "0.400 [0.300, 0.500]", "-0.100 [-0.150, -0.050]", "worse", 6, 6, 1],
+        ["frozen!", "0.400 [0.300, 0.500]", "-0.100 [-0.150, -0.050]", "worse? One seed: a first look", 6, 6, 1],
         ["heads!", "0.510 [0.410, 0.610]", "+0.010 [-0.010, +0.030]", "not told apart", 6, 6, 1],
     ]
     assert table.columns[2] == "against the full method, paired"
@@ -292,17 +305,37 @@ def test_ablations_say_where_a_difference_is_none():
     )
     assert "another seed" in note
     few = ABLATIONS.assign(tested="donors left out in 1 of 4 folds", resample="donors", seeds=3)
-    note = T51_T54_ablations.ablated(few, "T51").attrs["note"]
+    note = T51_T54_ablations.ablated(few, table="T51").attrs["note"]
+    assert "another seed" not in note
+    assert "Not run" not in note
     assert note.startswith("Our first rows: seeds 3, donors left out in 1 of 4 folds. Brackets: 95 % bootstrap")
     assert "interval over donors;" in note
 
 
+def test_a_verdict_rests_on_two_seeds_of_the_full_method():
+    """The frozen encoder has one row for every seed: nothing in it is random."""
+    two = ABLATIONS.assign(seeds=ABLATIONS["method"].ne("frozen") + 1)
+    assert T51_T54_ablations.ablated(two, table="T51")["verdict"].tolist() == ["", "worse", "not told apart"]
+    assert T51_T54_ablations.ablated(two, table="T54")["verdict"].tolist() == ["", "better"]
+
+
+def test_variants_that_did_not_run_stand_in_the_note_alone():
+    left = {"table": "T51", "method": "slow", "label": "a slow one", "metric": "pcc", "organ": "all", "seeds": 0}
+    short = pd.concat([ABLATIONS, pd.DataFrame([left])])
+    table = T51_T54_ablations.ablated(short, table="T51")
+    assert table["variant"].tolist() == ["full!", "frozen!", "heads!"]
+    assert table.attrs["note"].endswith("Not run: a slow one. `python -m seal ablate` runs all, with more seeds.")
+    assert "a slow one" not in T51_T54_ablations.ablated(short, table="T54").attrs["note"]
+    long = ABLATIONS.assign(seeds=2)
+    assert T51_T54_ablations.ablated(ablations_long=long, table="T51")["seeds"].tolist() == [2, 2, 2]
+
+
 def test_each_table_of_ablations_holds_its_own():
-    assert T51_T54_ablations.ablated(ABLATIONS, "T54")["verdict"].tolist() == ["", "better"]
+    assert len(T51_T54_ablations.ablated(ABLATIONS, table="T54")) == 2
     for id in ("T52", "T53"):
-        assert len(T51_T54_ablations.ablated(ABLATIONS.replace({"T54": id}), id)) == 2
+        assert len(T51_T54_ablations.ablated(ABLATIONS.replace({"T54": id}), table=id)) == 2
         with pytest.raises(SealError, match=f"no variant of table {id}"):
-            T51_T54_ablations.ablated(ABLATIONS, id)
+            T51_T54_ablations.ablated(ABLATIONS, table=id)
 
 
 def test_markdown():

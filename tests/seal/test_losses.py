@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from seal import losses
 
@@ -252,3 +253,87 @@ def test_kl_without_flows_matches_the_closed_form_on_average():
     assert float(estimate) == pytest.approx(float(closed), abs=0.01)
     by_dimension = losses.flow_kl(z0, z0, *wide, torch.zeros(len(z0)), "closed")
     assert float(by_dimension) == pytest.approx(float(closed) / 2, rel=1e-5)
+
+
+# --- contrasts ---
+
+
+def embeddings(n=8, d=5, seed=0):
+    torch.manual_seed(seed)
+    return torch.randn(n, d), torch.randn(n, d)
+
+
+def test_soft_clip_by_hand():
+    """Two pairs at right angles: S = 1 / tau on the diagonal, and both similarities are the identity."""
+    z, tau = torch.eye(2), 0.5
+    weight = math.exp(1 / tau) / (math.exp(1 / tau) + 1)
+    expected = -(weight * math.log(weight) + (1 - weight) * math.log(1 - weight))
+    assert float(losses.soft_clip(3 * z, 2 * z, tau)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_soft_clip_is_bleep_s_loss():
+    """Written out from its formula, at its temperature 1: rows are spots, targets are transposed with the logits."""
+    z_v, z_o = (F.normalize(z, dim=1) for z in embeddings())
+    logits = z_o @ z_v.T
+    target = F.softmax((z_v @ z_v.T + z_o @ z_o.T) / 2, dim=-1)
+    spots = (-target * F.log_softmax(logits, dim=-1)).sum(1)
+    images = (-target.T * F.log_softmax(logits.T, dim=-1)).sum(1)
+    torch.testing.assert_close(losses.soft_clip(z_v, z_o, 1.0), ((spots + images) / 2).mean())
+
+
+def test_soft_clip_is_clip_where_nothing_is_alike():
+    z = torch.eye(6)
+    assert float(losses.soft_clip(z, z, 0.05)) == pytest.approx(float(losses.info_nce(z, z, 0.05)), abs=1e-6)
+    twins = torch.eye(3).repeat(2, 1)  # each spot has a twin: a hard negative for clip alone
+    assert float(losses.soft_clip(twins, twins, 0.05)) == pytest.approx(math.log(2), abs=1e-4)
+
+
+def test_barlow_twins_by_hand():
+    """z_o = z_v with its two uncorrelated dimensions exchanged: c is the exchange."""
+    z_v = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+    assert float(losses.barlow_twins(z_v, z_v)) == pytest.approx(0, abs=1e-6)
+    exchanged = float(losses.barlow_twins(z_v, 3 * z_v.flip(1) + 2))
+    assert exchanged == pytest.approx(0.005 * (2 + 0.005 * 2), rel=1e-4)
+
+
+def test_cca_equals_the_correlations_from_symmetric_roots():
+    z_v, z_o = (z.double() for z in embeddings(40))
+    s_v, s_o = ((z - z.mean(0)) / z.var(0, correction=0).add(1e-6).sqrt() for z in (z_v, z_o))
+
+    def inverse_root(z):
+        values, vectors = torch.linalg.eigh(z.T @ z / len(z) + torch.eye(5))
+        return vectors @ torch.diag(values**-0.5) @ vectors.T
+
+    values = torch.linalg.svdvals(inverse_root(s_v) @ (s_v.T @ s_o / 40) @ inverse_root(s_o))
+    torch.testing.assert_close(losses.cca(z_v, z_o), 5 * (1 - values.mean()))
+
+
+def test_cca_does_not_see_a_rotation_and_sees_what_is_shared():
+    z, other = embeddings(200)
+    z = torch.linalg.qr(z - z.mean(0)).Q * 200**0.5  # uncorrelated, of variance 1
+    turned = z @ torch.linalg.qr(torch.randn(5, 5)).Q
+    assert float(losses.cca(z, turned)) == pytest.approx(float(losses.cca(z, z)), abs=1e-3)
+    assert float(losses.cca(z, z)) == pytest.approx(5 * (1 - 1 / 2), abs=1e-3)  # 1 / (1 + 1): the identity
+    assert float(losses.cca(z, z)) < float(losses.cca(z, other)) - 1
+
+
+@pytest.mark.parametrize("name", losses.CONTRASTS)
+def test_contrasts_are_computed_in_float32_and_have_gradients(name):
+    z_v, z_o = embeddings(6, 9)  # fewer spots than dimensions
+    z_v.requires_grad_(True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value = losses.CONTRASTS[name](z_v, z_o, 0.1)
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value, losses.CONTRASTS[name](z_v, z_o, 0.1), rtol=0, atol=0)
+    half = losses.CONTRASTS[name](z_v.bfloat16(), z_o.bfloat16(), 0.1)
+    torch.testing.assert_close(half, value, rtol=0.05, atol=0.02)
+    value.backward()
+    assert torch.isfinite(z_v.grad).all()
+    assert z_v.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", losses.CONTRASTS)
+def test_contrasts_prefer_the_right_partners(name):
+    z, _ = embeddings(32, 6)
+    noisy = z + 0.3 * torch.randn(32, 6)
+    assert float(losses.CONTRASTS[name](z, noisy, 0.1)) < float(losses.CONTRASTS[name](z, noisy.roll(1, 0), 0.1))

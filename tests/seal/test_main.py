@@ -7,10 +7,11 @@ import sys
 import pytest
 
 import seal
-from seal import paths, profiles
+from seal import paths, profiles, results
 from seal.__main__ import _parser, _read_setting, main
 from seal.data.assemble import assemble
 from seal.errors import SealError
+from seal.evaluate import ablation
 from seal.train import batches, parallel, runs
 
 HEAVY = "numpy torch timm peft h5py safetensors pandas matplotlib scanpy papermill nbformat"
@@ -95,6 +96,23 @@ def test_train_with_processes_starts_the_same_in_all_of_them(small, train, monke
     assert train("--processes", "2", "--method", "seal_shuffled", "--set", "vision__rank=3") == 0
     # once, not once a run: each start costs reading everything anew
     assert started == [(profiles.changed(small, vision__rank=3), (), [0], "seal_shuffled", 2)]
+
+
+def test_ablate_runs_the_long_ones_with_two_seeds_and_writes_them_apart(small, monkeypatch, capsys):
+    small = profiles.changed(small, evaluation__ablation_folds=1, omics__epochs=1, vision__epochs=1)
+    few = {name: ablation.VARIANTS[name] for name in ("no_info", "loss_l1")}
+    monkeypatch.setitem(profiles.PROFILES, "demo", small)
+    monkeypatch.setattr(ablation, "VARIANTS", few)
+    assert few["loss_l1"].long
+    assert main(["ablate"]) == 0
+    table = results.read_result(small, "ablations_long")
+    assert table.groupby("method")["seeds"].unique().map(list).to_dict() == {
+        **{name: [2] for name in ("full", *few)},
+        "frozen": [1],
+    }
+    assert capsys.readouterr().out == f"{results.result_path(small, 'ablations_long')}\n"
+    with pytest.raises(SealError, match=r"ablations\.csv is missing"):
+        results.read_result(small, "ablations")
 
 
 def test_settings_are_read_as_python_values_or_text():
@@ -209,7 +227,7 @@ def test_settings_of_embed_are_looked_at_first(tmp_path, capsys, wrong):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("command", ["train", "profiles", "clean", "verify", "embed", "fetch", "doctor"])
+@pytest.mark.parametrize("command", ["train", "profiles", "clean", "verify", "embed", "fetch", "doctor", "ablate"])
 def test_each_command_explains_itself(command, capsys):
     with pytest.raises(SystemExit, match="0"):
         main([command, "--help"])

@@ -191,12 +191,12 @@ def test_the_words_of_settings_are_those_that_the_code_knows():
 
 def test_keys_leave_out_what_was_done_before_a_setting_was_there():
     """Or the demo's pairs and runs would be made anew; what is done now, where it differs, stands in them."""
-    later = {"rare_genes", "variable_genes", "neighbourhood", "mask_weight", "kl_form"}
+    later = {"rare_genes", "variable_genes", "neighbourhood", "mask_weight", "kl_form", "encoder", "contrast"}
     for group in ("panel", "omics", "vision"):
         plain = dataclasses.asdict(getattr(profiles.DEMO, group))
         assert profiles.keyed(getattr(profiles.DEMO, group)) == {k: v for k, v in plain.items() if k not in later}
     assert later & {*profiles.keyed(profiles.MAPLE.panel), *profiles.keyed(profiles.MAPLE.omics)} == (
-        later - {"neighbourhood"}
+        later - {"neighbourhood", "encoder", "contrast"}
     )
     other = profiles.changed(profiles.DEMO, omics__mask_weight=10.0).omics
     assert profiles.keyed(other) != profiles.keyed(profiles.DEMO.omics)

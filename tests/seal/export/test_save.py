@@ -318,7 +318,7 @@ def test_the_record_holds_what_a_reader_needs(models):
     record = json.loads((folder / "seal.json").read_text())
     assert (record["format"], record["encoder"]["name"], record["image_size"]) == (1, "virchow2", 42)
     assert (record["um_per_px"], record["pooling"], record["embedding_size"]) == (1.5, "cls_mean", model.encoder.dim)
-    assert record["panel"] == {"hash": PANEL.hash, "genes": 9}
+    assert (record["panel"], record["omics_encoder"]) == ({"hash": PANEL.hash, "genes": 9}, "vae")
     assert (record["data"], record["profile"], record["licence"]) == ("simulated data", "demo", "CC-BY-NC-ND-4.0")
     assert set(record["versions"]) == {"torch", "timm", "peft", "transformers"}
     assert record["adapter"]["kind"] == "lora"

@@ -5,7 +5,9 @@ import torch
 from jaxtyping import TypeCheckError
 
 from seal import losses
+from seal.errors import SealError
 from seal.models.omics import (
+    OMICS_ENCODERS,
     PlanarFlow,
     SealOmics,
     gene_statistics,
@@ -18,8 +20,11 @@ from seal.profiles import OmicsSettings
 
 def make(genes=20, dim=6, **changes):
     torch.manual_seed(0)
-    settings = OmicsSettings(hidden=(16, 8), **changes)
-    return SealOmics(genes, dim, settings, torch.zeros(genes), torch.ones(genes))
+    settings = OmicsSettings(**{"hidden": (16, 8), **changes})
+    return OMICS_ENCODERS[settings.encoder](genes, dim, settings, torch.zeros(genes), torch.ones(genes))
+
+
+OTHERS = ("mlp", "mae", "transformer")
 
 
 def test_state_dict_has_the_released_layout():
@@ -230,3 +235,80 @@ def test_another_shape_than_the_annotation_s_is_refused():
         model.encode(torch.rand(20))
     with pytest.raises(TypeCheckError, match="batch genes"):
         model.reconstruction(torch.rand(3, 20), torch.rand(4, 20))
+
+
+# --- the other encoders ---
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_another_encoder_has_the_same_face(kind):
+    mean, sd = torch.linspace(0, 3, 20), torch.linspace(0.5, 2, 20)
+    torch.manual_seed(0)
+    model = OMICS_ENCODERS[kind](20, 6, OmicsSettings(hidden=(16, 8), encoder=kind, head="linear"), mean, sd)
+    x = torch.rand(10, 20)
+    assert str(model).endswith(f"hidden layers (16, 8), omics encoder {kind}")
+    assert torch.equal(model.decoder[-1].bias, mean)
+    with in_gene_units([model.decoder[-1]], model.gene_mean, model.gene_sd):
+        terms = model.losses(x)
+        terms["total"].backward()
+    assert set(terms) == {"barlow", "mse", "total", *(["masked"] if kind == "mae" else [])}
+    assert all(p.grad is not None for n, p in model.named_parameters() if n.split(".")[0] not in ("projection_head",))
+    model.eval()
+    latent = model.encode(x)
+    assert torch.equal(model(x), latent.z)
+    assert torch.equal(model(x), model(x))
+    assert (latent.z0, latent.mu, latent.logvar, latent.log_det, latent.masked) == (None,) * 5
+    assert (model.decode(latent.z).shape, model.projection_head(latent.z).shape) == ((10, 20), (10, 6))
+
+
+def test_the_mlp_has_the_released_layers():
+    model = OMICS_ENCODERS["mlp"](
+        2000, 512, OmicsSettings(encoder="mlp", dropout=0.4), torch.zeros(2000), torch.ones(2000)
+    )
+    names = lambda layers: [type(layer).__name__ for layer in layers]  # noqa: E731
+    assert names(model.encoder) == [*("Linear", "BatchNorm1d", "GELU", "Dropout") * 2, "Linear"]
+    assert names(model.decoder) == ["Linear", "GELU", "Dropout", "Linear"]
+    sizes = [tuple(layer.weight.shape) for layer in [*model.encoder, *model.decoder] if hasattr(layer, "in_features")]
+    assert sizes == [(1024, 2000), (512, 1024), (512, 512), (512, 512), (2000, 512)]
+    assert {layer.p for layer in [*model.encoder, *model.decoder] if hasattr(layer, "p")} == {0.25}
+
+
+@pytest.mark.parametrize(("kind", "mask", "share"), [("mae", 0.0, 0.2), ("mae", 0.5, 0.5), ("mlp", 0.0, 0.0)])
+def test_the_mae_hides_a_fifth_of_the_genes_in_training(kind, mask, share):
+    model, seen = make(encoder=kind, mask=mask), []
+    model.encoder.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    latent = model.encode(torch.ones(200, 20))
+    assert float((seen[0] == 0).float().mean()) == pytest.approx(share, abs=0.03)
+    assert (latent.masked is None) == (share == 0)
+    model.eval().encode(torch.ones(200, 20))
+    assert (seen[1] == 1).all()
+
+
+def test_hidden_genes_weigh_in_the_mae_as_the_settings_say():
+    torch.manual_seed(1)
+    model, x = make(encoder="mae"), torch.rand(50, 20) + 1
+    terms = {name: float(value.detach()) for name, value in model.losses(x).items()}
+    rec = 0.1 * (0.05 * terms["barlow"] + 5 * terms["mse"])
+    assert terms["total"] == pytest.approx(rec + 0.1 * 10 * terms["masked"], rel=1e-5)
+    assert "masked" not in make(encoder="mae", mask_weight=0.0).losses(x)
+
+
+def test_the_transformer_has_the_released_sizes():
+    model = make(encoder="transformer", hidden=(1024, 512))
+    layer = model.encoder.layers[0]
+    assert (len(model.encoder.layers), layer.self_attn.num_heads, layer.linear1.out_features) == (4, 8, 256)
+    assert (model.gene_embedding.out_features, model.decoder[0].out_features, layer.dropout.p) == (64, 1024, 0.1)
+    small = make(encoder="transformer", hidden=(256, 128))
+    assert (small.gene_embedding.out_features, small.encoder.layers[0].self_attn.num_heads) == (16, 2)
+
+
+def test_the_transformer_does_not_know_which_gene_has_which_value():
+    model, x = make(encoder="transformer", hidden=(256,)).eval(), torch.rand(4, 20)
+    torch.testing.assert_close(model(x[:, torch.randperm(20)]), model(x), atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(model(x), model(x * 2), atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_only_the_autoencoder_has_a_posterior(kind):
+    with pytest.raises(SealError, match=r"omics\.kl is 0\.1 with omics\.encoder"):
+        OmicsSettings(encoder=kind, kl=0.1)

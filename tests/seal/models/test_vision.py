@@ -192,3 +192,13 @@ def test_the_pairs_own_statistics_standardise_both_reconstructions():
     expected = losses.gene_loss("barlow_mse", x_hat, x, mean, sd)
     torch.testing.assert_close(model.reconstruction(x_hat, x), expected)
     assert torch.equal(model.decoder.decoder[3].bias, mean)
+
+
+@pytest.mark.parametrize("name", losses.CONTRASTS)
+def test_the_contrast_of_the_settings_is_the_one_that_is_taken(name):
+    encoder = encoders.build("dinov2_s", weights="random", image_size=28, tiny=True)
+    omics = SealOmics(9, encoder.dim, OmicsSettings(hidden=(8,)), torch.zeros(9), torch.ones(9))
+    model = SealVision(encoder, omics, VisionSettings(decoder_hidden=8, contrast=name)).eval()
+    z, x = torch.randn(6, encoder.dim), torch.rand(6, 9)
+    expected = losses.CONTRASTS[name](z, model.omics(x), 0.05)
+    torch.testing.assert_close(model.objective(z, x)["info"], expected)

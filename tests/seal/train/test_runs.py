@@ -389,3 +389,15 @@ def test_a_run_killed_before_its_code_changed_goes_on_or_asks(way, monkeypatch, 
     assert seen == [3 if answer == "keep" else 0]
     assert read_json(run.record)["version"] == (old if answer == "keep" else old + 1), "it says what made it"
     assert list(run.folder.parent.glob(".omics.*.part")) == []
+
+
+def test_a_saved_omics_encoder_of_another_kind_is_refused(way):
+    pairs, fold, store = way
+    run = runs.Run(pairs.with_profile(profiles.changed(pairs.profile, omics__encoder="mlp")), fold, 0)
+    vae, mlp = (runs.train_omics(r, store.encoder.dim) for r in (runs.Run(pairs, fold, 0), run))
+    again = runs.train_omics(run, store.encoder.dim)
+    assert type(mlp) is type(again) is not type(vae)
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in mlp.state_dict().items())
+    shutil.copy(runs.Run(pairs, fold, 0, "omics").folder / "omics.safetensors", run.stage_1.folder)
+    with pytest.raises(SealError, match="does not fit the omics encoder 'mlp'"):
+        runs.train_omics(run, store.encoder.dim)
