@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 # What results follow from: no prose, and of what is computed how nothing but the precision.
-SETTINGS = "source_settings encoder image_size um_per_px selection panel omics vision evaluation compute__precision"
+SETTINGS = (
+    "source_settings encoder image_size um_per_px selection panel omics vision baselines evaluation compute__precision"
+)
 PACKAGES = "torch torchvision timm peft safetensors h5py numpy scipy pandas scikit-learn anndata scanpy matplotlib"
 MEANS = (
     "task encoder method label kind organ metric mean low high difference difference_low difference_high "
@@ -66,6 +68,9 @@ RESULTS = {
     "patch_level_genes": _result("04_patch_level", "gene organ method label kind fold donor seed metric value"),
     "maps": _result("04_patch_level", "fold donor sample barcode x y gene measured frozen seal"),
     "map_sections": _result("04_patch_level", "sample um_per_px simulated span jpeg"),
+    "batch_order": _result(
+        "04_patch_level", "method label fold comparison largest share differs mean_pcc_a mean_pcc_b"
+    ),
     "ablations": _result("04_patch_level", f"table {MEANS}"),
     "ablation_shapes": _result(
         "04_patch_level",

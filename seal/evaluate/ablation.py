@@ -11,7 +11,7 @@ from seal.evaluate import geometry
 from seal.evaluate.methods import Method, predict_by_probe
 from seal.evaluate.patch import Evaluation
 from seal.evaluate.scoring import summary
-from seal.train.runs import Run
+from seal.train.runs import CHANGED, Run
 
 FULL, FROZEN = "full", "frozen"
 
@@ -28,11 +28,9 @@ class Variant:
 
 
 VARIANTS = {
-    "no_info": Variant("T51", "without the contrastive loss", {"vision__info_weight": 0.0}),
+    "no_info": Variant("T51", "without the contrastive loss", CHANGED["no_info"]),
     "no_rec_vision": Variant("T51", "without reconstruction from images", {"vision__rec_vision_weight": 0.0}),
-    "info_alone": Variant(
-        "T51", "contrastive loss alone", {"vision__rec_vision_weight": 0.0, "vision__rec_omics_weight": 0.0}
-    ),
+    "info_alone": Variant("T51", "contrastive loss alone", CHANGED["info_alone"]),
     "heads": Variant("T51", "contrast through MLP heads", {"vision__head": "mlp", "omics__head": "mlp"}),
     "rank_32": Variant("T52", "LoRA of rank 32", {"vision__rank": 32, "vision__alpha": 32}),
     "attention": Variant("T52", "LoRA on attention alone", {"vision__lora_layers": "attention"}),

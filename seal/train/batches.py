@@ -44,6 +44,11 @@ class TokenSource(ABC):
         profile = self.pairs.profile
         return encoders.build(profile.encoder, image_size=profile.image_size).to(parallel.device())
 
+    @cached_property
+    def frozen(self) -> np.ndarray:
+        """Embeddings of all plain patches by the encoder as it came, float32 [pairs, d]; computed once a process."""
+        return embed({"frozen": self.encoder}, self)["frozen"]
+
     @abstractmethod
     def stream(self, requests: Sequence[Request]) -> Iterator[Tensor]:
         """Tokens of each request in turn, [B, T, D] on this process's device, read ahead."""
@@ -153,6 +158,14 @@ def build(pairs: Pairs) -> TokenSource:
     if "encoder" in maker.__dict__:
         source.encoder = maker.encoder
     return source
+
+
+def find(pairs: Pairs) -> TokenSource:
+    """Give a profile's tokens to who needs their encoder and their key alone: none is made or read until asked for."""
+    made = made_from(pairs)
+    record = paths.tokens(pairs.profile.name, difference(pairs.profile, SETTINGS)) / "tokens.json"
+    kept = choose(pairs) != "recompute" and made.is_current(record)  # perhaps by another version, see `Made.matches`
+    return RecomputedTokens(pairs, read_json(record)["key"] if kept else made.key)
 
 
 def choose(pairs: Pairs) -> str:

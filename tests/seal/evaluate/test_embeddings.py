@@ -8,7 +8,7 @@ from seal.data.assemble import assemble
 from seal.embed import embed_patches
 from seal.errors import SealError
 from seal.evaluate import embeddings
-from seal.models.baselines import colour_statistics
+from seal.models.baselines.colour import colour_statistics
 from seal.slides import trident
 from seal.train import batches, runs
 
