@@ -275,6 +275,9 @@ def _make_task(run: Run, source: TokenSource, model: SealVision | Baseline, x: E
     if not getattr(model, "adapts", True):
         return OmicsTask(model, given)
     kind = TwoViewTask if run.method == "no_expression" else VisionTask
+    if kind is TwoViewTask and not run.pairs.profile.vision.views:
+        what = "the control without expression has no augmented view of a patch"
+        raise SealError(what, expected="two views", do="set vision.views to 1 or more")
     return kind(model, source, run.fold.train, given, compute.precision, compute.gradcache)
 
 

@@ -3,21 +3,24 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from seal.models.encoders import VisionEncoder
 from seal.models.omics import SealOmics
 from seal.models.vision import add_adapter
-from seal.profiles import BaselineSettings, Shown, VisionSettings
+from seal.profiles import BaselineSettings, VisionSettings
 from seal.shapes import Float, Int
+
+Embedding = Float[Tensor, "batch dim"]
+Rows = Int[Tensor, " batch"]  # of the pairs
+Terms = dict[str, Float[Tensor, ""]]
 
 
 class Spots(NamedTuple):
     """Spots of a batch: spot context, and their rows among the pairs."""
 
     x: Float[Tensor, "batch genes"]
-    rows: Int[Tensor, " batch"]
+    rows: Rows
 
 
 @dataclass(frozen=True)
@@ -58,10 +61,11 @@ class Parts:
     omics: SealOmics | None = None
 
 
-class Baseline(Shown, nn.Module):
+class Baseline(nn.Module):
     """The encoder with SEAL's adapter in its last blocks; subclasses add what stands on the embedding z.
 
-    They give `objective(z, spots)`, named loss terms with `total`, and `predict(z, rows, bank)`, [batch, test genes].
+    They give `objective(z, spots)`, named loss terms with `total`, and `expression(z, rows)` of the panel, or a
+    `predict` of their own and `keys(spots)`, which it looks up.
     """
 
     adapts, learns_omics, looks_up = True, False, False
@@ -77,10 +81,6 @@ class Baseline(Shown, nn.Module):
         self.register_buffer("gene_mean", parts.mean.clone())
         self.register_buffer("gene_sd", parts.sd.clone())
 
-    def __str__(self) -> str:
-        trained = sum(p.numel() for p in self.parameters() if p.requires_grad)
-        return f"baseline {type(self).__name__}: {len(self.gene_mean)} genes\n{trained:,} weights train"
-
     @property
     def last_layers(self) -> list[nn.Linear]:
         """The layers that give expression; none by default."""
@@ -90,12 +90,11 @@ class Baseline(Shown, nn.Module):
         """Give z of the trunk's tokens."""
         return self.encoder.tail(tokens, self.settings.blocks)
 
+    def predict(self, z: Embedding, rows: Rows, bank: Bank) -> Float[Tensor, "batch test_genes"]:
+        """Predict the test genes; `rows` are those of the patches of z."""
+        return self.expression(z, rows)[:, bank.columns]
+
 
 def largest_divisor(number: int, most: int) -> int:
     """Give the largest number up to `most` that divides `number`: how many heads an attention can have."""
     return next(heads for heads in range(min(most, number), 0, -1) if number % heads == 0)
-
-
-def padding(present: Float[Tensor, "batch around"]) -> Float[Tensor, "batch around"]:
-    """What to add to attention's logits: 0 where a spot is, minus infinity elsewhere."""
-    return torch.zeros_like(present).masked_fill(present == 0, -torch.inf)

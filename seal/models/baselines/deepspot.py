@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seal.models.baselines.base import Bank, Baseline, Parts, Spots
-from seal.shapes import Float, Int
+from seal.models.baselines.base import Baseline, Embedding, Parts, Rows, Spots, Terms
+from seal.shapes import Float
 
 
 class DeepSpot(Baseline):
@@ -34,24 +34,24 @@ class DeepSpot(Baseline):
         each = F.dropout(self.phi(f), self.own.deepspot_dropout, self.training).relu()  # [..., e w]
         return each.unflatten(-1, (self.own.deepspot_ensemble, -1)).median(dim=-2).values
 
-    def pool(self, z: Float[Tensor, "batch dim"], rows: Int[Tensor, " batch"]) -> Float[Tensor, "batch two_widths"]:
+    def pool(self, z: Embedding, rows: Rows) -> Float[Tensor, "batch two_widths"]:
         """The spot's phi beside the maximum of its neighbours'."""
         around, present = self.tissue.gather(self.tissue.ring[rows])  # [B, k, d], [B, k]
         highest = (self.describe(around) * present[:, :, None]).amax(dim=1)  # [B, w]; phi is never below 0
         return torch.cat([self.describe(z), highest], dim=1)
 
-    def standardised(self, z: Float[Tensor, "batch dim"], rows: Int[Tensor, " batch"]) -> Float[Tensor, "batch genes"]:
+    def standardised(self, z: Embedding, rows: Rows) -> Float[Tensor, "batch genes"]:
         """Predict in sd of each gene from its mean."""
         pooled, p = self.pool(z, rows), self.own.deepspot_dropout  # [B, 2 w]
         heads = [F.dropout(rho(F.dropout(pooled, p, self.training).relu()), 0.1, self.training) for rho in self.rho]
         return torch.stack(heads).mean(dim=0)
 
-    def losses(self, spots: Spots) -> dict[str, Float[Tensor, ""]]:
+    def losses(self, spots: Spots) -> Terms:
         """L: mse, and total = mse."""
         y = self.standardised(self.tissue.frozen[spots.rows], spots.rows)  # [B, G]
         mse = F.mse_loss(y, (spots.x - self.gene_mean) / self.gene_sd)
         return {"mse": mse, "total": mse}
 
-    def predict(self, z: Float[Tensor, "batch dim"], rows: Int[Tensor, " batch"], bank: Bank) -> Tensor:
-        """Predict the test genes from frozen embeddings, [batch, test genes]."""
-        return (self.gene_mean + self.gene_sd * self.standardised(z, rows))[:, bank.columns]
+    def expression(self, z: Embedding, rows: Rows) -> Float[Tensor, "batch genes"]:
+        """Predict the panel from frozen embeddings."""
+        return self.gene_mean + self.gene_sd * self.standardised(z, rows)

@@ -3,9 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from seal.models.baselines.base import Bank, Parts, Spots, largest_divisor
+from seal.models.baselines.base import Bank, Embedding, Parts, Rows, Spots, Terms, largest_divisor
 from seal.models.vision import SealVision
-from seal.shapes import Float, Int
 
 
 class PathOmClip(SealVision):
@@ -30,15 +29,15 @@ class PathOmClip(SealVision):
             dim, heads, own.pathomclip_hidden, own.pathomclip_dropout, batch_first=self.needs == "frozen"
         )
 
-    def mix(self, z: Float[Tensor, "batch dim"], rows: Int[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:
+    def mix(self, z: Embedding, rows: Rows) -> Embedding:
         """Z' of a batch; `rows` are its spots."""
         return self.local(z)
 
-    def objective(self, z_v: Float[Tensor, "batch dim"], x: Spots) -> dict[str, Float[Tensor, ""]]:
+    def objective(self, z_v: Embedding, x: Spots) -> Terms:
         """SEAL's losses of z'."""
         return super().objective(self.mix(z_v, x.rows), x.x)
 
-    def predict(self, z: Float[Tensor, "batch dim"], rows: Int[Tensor, " batch"], bank: Bank) -> Tensor:
+    def predict(self, z: Embedding, rows: Rows, bank: Bank) -> Tensor:
         """Predict the test genes by the gene decoder, [batch, test genes]."""
         return self.decoder(self.mix(z, rows))[:, bank.columns]
 
@@ -53,7 +52,7 @@ class PathOmClipSpatial(PathOmClip):
 
     needs = "frozen"
 
-    def mix(self, z: Float[Tensor, "batch dim"], rows: Int[Tensor, " batch"]) -> Float[Tensor, "batch dim"]:
+    def mix(self, z: Embedding, rows: Rows) -> Embedding:
         """Z' of a batch; `rows` are its spots."""
         around, present = self.tissue.gather(self.tissue.ring[rows])  # [B, k, d], [B, k]
         absent = torch.cat([torch.zeros_like(present[:, :1]), present == 0], dim=1).bool()  # [B, 1 + k]

@@ -4,8 +4,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seal import losses
-from seal.models.baselines.base import Bank, Baseline, Parts, Spots
-from seal.shapes import Float, Int
+from seal.models.baselines.base import Baseline, Embedding, Parts, Rows, Spots, Terms
+from seal.shapes import Float
 
 
 class StNet(Baseline):
@@ -29,14 +29,14 @@ class StNet(Baseline):
         """The head."""
         return [self.head]
 
-    def objective(self, z: Float[Tensor, "batch dim"], spots: Spots) -> dict[str, Float[Tensor, ""]]:
+    def objective(self, z: Embedding, spots: Spots) -> Terms:
         """L: mse, and total = mse."""
-        mse = F.mse_loss(self.head(z), spots.x)
+        mse = F.mse_loss(self.expression(z, spots.rows), spots.x)
         return {"mse": mse, "total": mse}
 
-    def predict(self, z: Float[Tensor, "batch dim"], rows: Int[Tensor, " batch"], bank: Bank) -> Tensor:
-        """Predict the test genes, [batch, test genes]."""
-        return self.head(z)[:, bank.columns]
+    def expression(self, z: Embedding, rows: Rows) -> Float[Tensor, "batch genes"]:
+        """Predict the panel."""
+        return self.head(z)
 
 
 class NoExpression(Baseline):
@@ -45,7 +45,7 @@ class NoExpression(Baseline):
     L = L_INFO(z_1, z_2), SEAL's temperature. Source: our control; SPECTRA and others gain from such training.
     """
 
-    def objective(self, z: Float[Tensor, "views dim"], spots: Spots) -> dict[str, Float[Tensor, ""]]:
+    def objective(self, z: Float[Tensor, "views dim"], spots: Spots) -> Terms:
         """L of all first views, then all second ones; `spots`, without a gene, are not read."""
         one, other = z.chunk(2)  # [B, d] each
         info = losses.info_nce(one, other, self.settings.temperature)

@@ -5,10 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seal.models.baselines import rules
-from seal.models.baselines.base import Bank, Baseline, Parts, Spots
-from seal.shapes import Float, Int
-
-Terms = dict[str, Float[Tensor, ""]]
+from seal.models.baselines.base import Bank, Baseline, Embedding, Parts, Rows, Spots, Terms
+from seal.shapes import Float
 
 
 class ProjectionHead(nn.Module):
@@ -44,7 +42,7 @@ class Bleep(Baseline):
         self.image = ProjectionHead(self.encoder.dim, shared, dropout)
         self.spot = ProjectionHead(len(parts.mean), shared, dropout)
 
-    def objective(self, z: Float[Tensor, "batch dim"], spots: Spots) -> Terms:
+    def objective(self, z: Embedding, spots: Spots) -> Terms:
         """L: soft, and total = soft."""
         image, spot, t = self.image(z), self.spot(spots.x), self.own.bleep_temperature  # [B, s]
         logits, targets = spot @ image.T / t, rules.soft_targets(image, spot, t)  # [B, B]
@@ -55,7 +53,7 @@ class Bleep(Baseline):
         """Spots in the space that they share with patches."""
         return self.spot(spots.x)
 
-    def predict(self, z: Float[Tensor, "batch dim"], rows: Int[Tensor, " batch"], bank: Bank) -> Tensor:
+    def predict(self, z: Embedding, rows: Rows, bank: Bank) -> Tensor:
         """Predict the test genes, [batch, test genes]."""
         return rules.average_nearest(self.image(z), bank.keys, bank.values, self.own.bleep_nearest)
 
@@ -102,7 +100,7 @@ class MclStExp(Baseline):
         self.attention = nn.Sequential(*blocks)
         self.image, self.spot = (ProjectionHead(size, own.projection) for size in (self.encoder.dim, genes))
 
-    def objective(self, z: Float[Tensor, "batch dim"], spots: Spots) -> Terms:
+    def objective(self, z: Embedding, spots: Spots) -> Terms:
         """L: clip, and total = clip."""
         logits = self.keys(spots) @ self.image(z).T  # [B, B]
         own = torch.arange(len(z), device=z.device)
@@ -114,6 +112,6 @@ class MclStExp(Baseline):
         row, col = (self.tissue.places[spots.rows] - self.first).unbind(dim=1)  # [B] each
         return self.spot(self.attention(spots.x + self.row(row) + self.col(col)))
 
-    def predict(self, z: Float[Tensor, "batch dim"], rows: Int[Tensor, " batch"], bank: Bank) -> Tensor:
+    def predict(self, z: Embedding, rows: Rows, bank: Bank) -> Tensor:
         """Predict the test genes, [batch, test genes]."""
         return rules.weigh_nearest(self.image(z), bank.keys, bank.values, self.own.mclstexp_nearest)

@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seal.models.baselines.base import Bank, Baseline, Parts, Spots, largest_divisor
+from seal.models.baselines.base import Baseline, Embedding, Parts, Rows, Spots, Terms, largest_divisor
 from seal.models.omics import start_at_mean
-from seal.shapes import Float, Int
+from seal.shapes import Float
 
 BRANCHES = ("target", "neighbours", "section")
 
@@ -52,21 +52,19 @@ class Triplex(Baseline):
         """The four heads."""
         return list(self.head.values())
 
-    def branches(
-        self, z: Float[Tensor, "batch dim"], rows: Int[Tensor, " batch"]
-    ) -> dict[str, Float[Tensor, "batch genes"]]:
+    def branches(self, z: Embedding, rows: Rows) -> dict[str, Float[Tensor, "batch genes"]]:
         """Expression of the panel by the fusion and by each branch."""
         target = self.into["target"](z)[:, None]  # [B, 1, w]
         frozen, present = self.tissue.gather(self.tissue.window[rows])  # [B, k, d], [B, k]
-        near = self.into["neighbours"](frozen) + self.place  # [B, k, w]
-        near = self.norm["neighbours"](self.around(near, src_key_padding_mask=present == 0))  # [B, k, w]
+        near = self.around(self.into["neighbours"](frozen) + self.place, src_key_padding_mask=present == 0)  # [B, k, w]
+        near = self.norm["neighbours"](near)
         section = self.section(rows)  # [B, w]
         fused = self._fuse(section, target, None) + self._fuse(section, near, present == 0)  # [B, w]
         mean = (near * present[:, :, None]).sum(dim=1) / present.sum(dim=1, keepdim=True)  # [B, w]
         tokens = {"fused": self.norm["fused"](fused), "target": target[:, 0], "neighbours": mean, "section": section}
         return {name: self.head[name](token) for name, token in tokens.items()}
 
-    def section(self, rows: Int[Tensor, " batch"]) -> Float[Tensor, "batch width"]:
+    def section(self, rows: Rows) -> Float[Tensor, "batch width"]:
         """Token of each spot in its section: all the section's spots look at each other."""
         ends, which = self.tissue.sections[rows].unique(dim=0, return_inverse=True)
         tokens = torch.zeros(len(rows), len(self.place[0]), device=rows.device)  # [B, w]
@@ -83,7 +81,7 @@ class Triplex(Baseline):
         query = query + seen
         return (query + self.feed(query))[:, 0]
 
-    def objective(self, z: Float[Tensor, "batch dim"], spots: Spots) -> dict[str, Float[Tensor, ""]]:
+    def objective(self, z: Embedding, spots: Spots) -> Terms:
         """L: mse, that of the fusion; target, neighbours and section, the branches' share; total."""
         given, a = self.branches(z, spots.rows), self.own.triplex_distillation
         fused = given.pop("fused")
@@ -92,6 +90,6 @@ class Triplex(Baseline):
             terms[name] = (1 - a) * F.mse_loss(own, spots.x) + a * F.mse_loss(fused, own)
         return {**terms, "total": sum(terms.values())}
 
-    def predict(self, z: Float[Tensor, "batch dim"], rows: Int[Tensor, " batch"], bank: Bank) -> Tensor:
-        """Predict the test genes by the fusion, [batch, test genes]."""
-        return self.branches(z, rows)["fused"][:, bank.columns]
+    def expression(self, z: Embedding, rows: Rows) -> Float[Tensor, "batch genes"]:
+        """Predict the panel by the fusion."""
+        return self.branches(z, rows)["fused"]
