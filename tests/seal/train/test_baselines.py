@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -119,17 +120,15 @@ def test_own_settings_are_part_of_the_key_where_weights_depend_on_them(way):
     assert seal[0].folder == seal[1].folder, "SEAL's own runs do not depend on baselines"
 
 
-@pytest.mark.parametrize(
-    ("views", "allowed"), [(1, {(0, 1), (1, 0)}), (3, {(a, b) for a in (1, 2, 3) for b in (1, 2, 3) if a != b})]
-)
+@pytest.mark.parametrize(("views", "allowed"), [(1, {0, 1}), (3, {1, 2, 3})])
 def test_the_control_without_expression_sees_two_different_views(way, views, allowed):
-    pairs, fold, source = way
+    pairs, fold, _ = way
     pairs = pairs.with_profile(profiles.changed(pairs.profile, vision__views=views))
     task = steps.TwoViewTask.__new__(steps.TwoViewTask)
     for name, value in {"source": type("S", (), {"pairs": pairs}), "rows": fold.train}.items():
         object.__setattr__(task, name, value)
     seen, rows = task._draw(Batch(torch.arange(30), seed=4))
-    assert set(zip(seen[:30].tolist(), seen[30:].tolist(), strict=True)) == allowed
+    assert set(zip(seen[:30].tolist(), seen[30:].tolist(), strict=True)) == set(permutations(allowed, 2))
     assert (rows[:30] == fold.train[:30]).all()
     assert (rows[30:] == fold.train[:30]).all()
 
