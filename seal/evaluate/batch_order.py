@@ -5,13 +5,13 @@ whose attention runs over the batch gives another answer in another order: then 
 nobody who has a single patch can use it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from seal.data.pairs import Fold
+from seal.data.pairs import Fold, Pairs
 from seal.evaluate.ablation import choose_folds
 from seal.evaluate.methods import Cut, Method
 from seal.evaluate.metrics import mean_pearson
@@ -20,17 +20,11 @@ from seal.evaluate.patch import Evaluation, parts
 ROUNDING = 1e-4  # of normalised log expression: larger than what the order of sums changes
 
 
-def one_by_one(n: int, size: int) -> Sequence[Tensor]:
-    """Cut spots into batches of one."""
-    return torch.arange(n).split(1)
-
-
-def shuffled(n: int, size: int) -> Sequence[Tensor]:
-    """Cut spots into batches in an order that mixes sections, always the same."""
-    return torch.randperm(n, generator=torch.Generator().manual_seed(0)).split(size)
-
-
-COMPARISONS: dict[str, Cut] = {"one spot at a time": one_by_one, "another order": shuffled}
+# how the spots are cut otherwise: each alone, or in an order that mixes sections, always the same
+COMPARISONS: dict[str, Cut] = {
+    "one spot at a time": lambda n, size: torch.arange(n).split(1),
+    "another order": lambda n, size: torch.randperm(n, generator=torch.Generator().manual_seed(0)).split(size),
+}
 
 
 def table(evaluation: Evaluation):
@@ -44,29 +38,26 @@ def table(evaluation: Evaluation):
     """
     import pandas as pd
 
-    baselines, rows = [method for method in evaluation.methods if method.kind == "baseline"], []
-    for fold in choose_folds(evaluation.pairs):
-        for method in baselines:
-            rows += _compare(evaluation, fold, method)
-    return pd.DataFrame(rows)
+    baselines = [method for method in evaluation.methods if method.kind == "baseline"]
+    jobs = [(fold, method) for fold in choose_folds(evaluation.pairs) for method in baselines]
+    return pd.DataFrame([row for fold, method in jobs for row in _compare(evaluation, fold, method)])
 
 
-def _compare(evaluation: Evaluation, fold: Fold, method: Method) -> list[dict]:
-    pairs, rows = evaluation.pairs, []
-    seed = pairs.profile.evaluation.seeds[0]
+def _compare(evaluation: Evaluation, fold: Fold, method: Method) -> Iterator[dict[str, Any]]:
+    pairs, seed = evaluation.pairs, evaluation.pairs.profile.evaluation.seeds[0]
     official = evaluation.predictions[method.name, fold.name, seed]
     embedding = evaluation.embeddings.read(method.embedding, fold.name, seed)
     for comparison, cut in COMPARISONS.items():
         other = method.predict(pairs, fold, embedding, seed, cut=cut)
         gap = np.abs(other - official)
-        row = {"method": method.name, "label": method.label, "fold": fold.name, "comparison": comparison}
-        row |= {"largest": float(gap.max()), "share": float((gap > ROUNDING).mean())}
-        row |= {"differs": bool(gap.max() > ROUNDING)}
-        rows.append(row | {f"mean_pcc_{k}": _mean_pcc(evaluation, fold, p) for k, p in (("a", official), ("b", other))})
-    return rows
+        yield {
+            **{"method": method.name, "label": method.label, "fold": fold.name, "comparison": comparison},
+            **{"largest": float(gap.max()), "share": float((gap > ROUNDING).mean())},
+            **{"differs": bool(gap.max() > ROUNDING), "mean_pcc_a": _mean_pcc(pairs, fold, official)},
+            "mean_pcc_b": _mean_pcc(pairs, fold, other),
+        }
 
 
-def _mean_pcc(evaluation: Evaluation, fold: Fold, prediction: np.ndarray) -> float:
-    measured = evaluation.pairs.measured(fold)[fold.test]
-    each = [mean_pearson(p.take(prediction), p.take(measured)) for p in parts(evaluation.pairs, fold)]
-    return float(np.nanmean(each))
+def _mean_pcc(pairs: Pairs, fold: Fold, prediction: np.ndarray) -> float:
+    measured = pairs.measured(fold)[fold.test]
+    return float(np.nanmean([mean_pearson(p.take(prediction), p.take(measured)) for p in parts(pairs, fold)]))

@@ -25,7 +25,7 @@ from seal.errors import SealError, require_known
 from seal.files import Made, atomic, digest, find_partial, progress, read_json, say_done
 from seal.models import baselines
 from seal.models.baselines import BASELINES
-from seal.models.baselines.base import Baseline, Parts, Tissue
+from seal.models.baselines.base import Baseline, Parts, Surroundings
 from seal.models.encoder_registry import find_spec
 from seal.models.omics import SealOmics, gene_statistics, in_gene_units
 from seal.models.vision import SealVision
@@ -250,17 +250,17 @@ def _make_model(
     if run.method in METHODS:
         return SealVision(encoder, omics, profile.vision, *statistics)
     kind = BASELINES[run.method]
-    tissue = _read_tissue(run.pairs, source if kind.needs == "frozen" else None) if kind.needs else None
+    tissue = _read_surroundings(run.pairs, source if kind.needs == "frozen" else None) if kind.needs else None
     return kind(Parts(encoder, profile.vision, profile.baselines, *statistics, tissue, omics))
 
 
-def _read_tissue(pairs: Pairs, source: TokenSource | None) -> Tissue:
+def _read_surroundings(pairs: Pairs, source: TokenSource | None) -> Surroundings:
     read = (
         *(neighbours.places(pairs), neighbours.find_around(pairs, STEPS)),
         *(neighbours.find_around(pairs, neighbours.WINDOW), neighbours.find_sections(pairs)),
         *((source.frozen,) if source else ()),
     )
-    return Tissue(*(torch.from_numpy(np.array(values)).to(parallel.device()) for values in read))
+    return Surroundings(*(torch.from_numpy(np.array(values)).to(parallel.device()) for values in read))
 
 
 def _expression(run: Run) -> Expression:

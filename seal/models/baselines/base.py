@@ -24,7 +24,7 @@ class Spots(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Tissue:
+class Surroundings:
     """Where every spot with a patch stands and what lies around it, as rows of the pairs (`seal.data.neighbours`)."""
 
     places: Int[Tensor, "pairs 2"]  # array_row, array_col
@@ -57,7 +57,7 @@ class Parts:
     own: BaselineSettings
     mean: Float[Tensor, " genes"]  # over the training spots
     sd: Float[Tensor, " genes"]
-    tissue: Tissue | None = None
+    tissue: Surroundings | None = None
     omics: SealOmics | None = None
 
 

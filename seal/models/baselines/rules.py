@@ -30,11 +30,8 @@ def find_nearest(query: Query, keys: Keys, k: int) -> Int[Tensor, "batch k"]:
         There are fewer training spots.
     """
     if len(keys) < k:
-        raise SealError(
-            f"{len(keys)} training spots to look up",
-            expected=f"at least the {k} that are averaged",
-            do="train on more spots, or lower baselines.bleep_nearest and baselines.mclstexp_nearest",
-        )
+        do = "train on more spots, or lower baselines.bleep_nearest and baselines.mclstexp_nearest"
+        raise SealError(f"{len(keys)} training spots to look up", expected=f"at least the {k} that are averaged", do=do)
     return (F.normalize(query, dim=1) @ F.normalize(keys, dim=1).T).topk(k, dim=1).indices
 
 
@@ -67,9 +64,6 @@ def weigh_all(query: Query, keys: Keys, values: Values) -> Prediction:
     query, keys = F.normalize(query.double(), dim=1), F.normalize(keys.double(), dim=1)
     total = query @ keys.sum(dim=0)  # [B]; the rule is linear in the query, so no matrix of similarities is needed
     if not (total.abs() > 1e-9).all():
-        raise SealError(
-            f"the similarities of a patch with {len(keys)} training spots add up to zero",
-            expected="similarities that can be weights",
-            do="train on more spots, or look at the encoder's embeddings",
-        )
+        what = f"the similarities of a patch with {len(keys)} training spots add up to zero"
+        raise SealError(what, expected="similarities that can be weights", do="train on more spots")
     return (query @ (keys.T @ values.double()) / total[:, None]).float()

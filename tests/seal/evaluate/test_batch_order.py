@@ -31,7 +31,9 @@ def test_the_order_matters_where_attention_runs_over_the_batch(table):
 
 
 def test_cuts_hold_every_spot_once():
-    for cut in (in_order, batch_order.one_by_one, batch_order.shuffled):
+    alone, mixed = batch_order.COMPARISONS.values()
+    for cut in (in_order, alone, mixed):
         assert torch.cat(cut(10, 4)).sort().values.tolist() == list(range(10))
     assert [len(part) for part in in_order(10, 4)] == [4, 4, 2]
-    assert not torch.equal(torch.cat(batch_order.shuffled(10, 4)), torch.arange(10))
+    assert [len(part) for part in alone(10, 4)] == [1] * 10
+    assert not torch.equal(torch.cat(mixed(10, 4)), torch.arange(10))

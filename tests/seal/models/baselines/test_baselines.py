@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from seal.models import encoders
 from seal.models.baselines import BASELINES
-from seal.models.baselines.base import Bank, Parts, Spots, Tissue
+from seal.models.baselines.base import Bank, Parts, Spots, Surroundings
 from seal.models.omics import SealOmics
 from seal.profiles import BaselineSettings, OmicsSettings, VisionSettings
 
@@ -31,7 +31,7 @@ def tissue():
     window[0, 13] = 1
     sections = torch.tensor([(0, 6)] * 6 + [(6, 12)] * 6)
     frozen = torch.randn(SPOTS, 48, generator=torch.Generator().manual_seed(3))
-    return Tissue(places, ring, window, sections, frozen)
+    return Surroundings(places, ring, window, sections, frozen)
 
 
 @pytest.fixture
