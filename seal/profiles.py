@@ -197,6 +197,30 @@ class VisionSettings(_Checked):
 
 
 @dataclass(frozen=True)
+class BaselineSettings(_Checked):
+    """Baselines of `seal.models.baselines`: what is theirs alone. Adapter and schedule are those of SEAL-vision."""
+
+    projection: int = _set(256, "BLEEP, mclSTExp", least=1)  # size of the space that image and spot share
+    bleep_dropout: float = _set(0.1, "BLEEP", below=1)
+    bleep_temperature: float = _set(1.0, "BLEEP", above=0)
+    bleep_nearest: int = _set(50, "BLEEP", "k", least=1)
+    mclstexp_layers: int = _set(2, "mclSTExp", least=1)
+    mclstexp_heads: int = _set(8, "mclSTExp", least=1)
+    mclstexp_head_width: int = _set(64, "mclSTExp", least=1)
+    mclstexp_nearest: int = _set(200, "mclSTExp", "k", least=1)
+    pathomclip_heads: int = _set(8, RELEASE, least=1)  # at most: as many as divide the embedding's size
+    pathomclip_hidden: int = _set(256, CHOICE, least=1)  # 2,048 in the release
+    pathomclip_dropout: float = _set(0.1, RELEASE, below=1)
+    triplex_width: int = _set(128, CHOICE, least=2)  # 512 in TRIPLEX, and up to 16 heads
+    triplex_heads: int = _set(4, CHOICE, least=1)
+    triplex_dropout: float = _set(0.1, "TRIPLEX", below=1)
+    triplex_distillation: float = _set(0.3, "TRIPLEX", "α", most=1)
+    deepspot_width: int = _set(128, CHOICE, least=1)  # 512 in DeepSpot
+    deepspot_ensemble: int = _set(10, "DeepSpot", least=1)
+    deepspot_dropout: float = _set(0.3, "DeepSpot", below=1)
+
+
+@dataclass(frozen=True)
 class ComputeSettings(_Checked):
     """How things are computed: speed and memory, not what is computed."""
 
@@ -250,6 +274,7 @@ class Profile(_Checked, Shown):
     panel: PanelSettings = field(default_factory=PanelSettings)
     omics: OmicsSettings = field(default_factory=OmicsSettings)
     vision: VisionSettings = field(default_factory=VisionSettings)
+    baselines: BaselineSettings = field(default_factory=BaselineSettings)
     compute: ComputeSettings = field(default_factory=ComputeSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
 
@@ -469,7 +494,7 @@ def setting_rows(profile: Profile) -> list[dict[str, Any]]:
     One dict a setting: stage, setting, symbol, value, default, source.
     """
     rows = []
-    for stage in ("panel", "omics", "vision", "compute", "evaluation"):
+    for stage in ("panel", "omics", "vision", "baselines", "compute", "evaluation"):
         for f in dataclasses.fields(group := getattr(profile, stage)):
             value = getattr(group, f.name)
             source = f.metadata["source"] if value == f.default else CHOICE

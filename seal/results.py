@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # What results follow from: no prose, and of what is computed how nothing but the precision.
 SETTINGS = (
-    "source_settings encoder further_encoders image_size um_per_px selection panel omics vision evaluation "
+    "source_settings encoder further_encoders image_size um_per_px selection panel omics vision baselines evaluation "
     "compute__precision"
 )
 PACKAGES = "torch torchvision timm peft safetensors h5py numpy scipy pandas scikit-learn anndata scanpy matplotlib"
@@ -83,6 +83,9 @@ RESULTS = {
     ),
     "maps": _result("04_patch_level", "fold donor sample barcode x y gene measured frozen seal"),
     "map_sections": _result("04_patch_level", "sample um_per_px simulated span jpeg"),
+    "batch_order": _result(
+        "04_patch_level", "method label fold comparison largest share differs mean_pcc_a mean_pcc_b"
+    ),
     "ablations": _result("04_patch_level", f"table {MEANS}"),
     "ledger": _result(
         "08_figures_and_tables",

@@ -51,6 +51,19 @@ SMALL = profiles.get(
     panel=dataclasses.replace(profiles.DEMO.panel, genes=30, test_genes=8),
     omics=dataclasses.replace(profiles.DEMO.omics, hidden=(16, 8), batch=16, epochs=2),
     vision=dataclasses.replace(profiles.DEMO.vision, decoder_hidden=8, batch=16, epochs=2, views=1, lr=1e-2),
+    baselines=profiles.BaselineSettings(
+        projection=8,
+        bleep_nearest=5,
+        mclstexp_layers=1,
+        mclstexp_heads=2,
+        mclstexp_head_width=4,
+        mclstexp_nearest=8,
+        pathomclip_hidden=8,
+        triplex_width=8,
+        triplex_heads=2,
+        deepspot_width=4,
+        deepspot_ensemble=3,
+    ),
     evaluation=profiles.EvaluationSettings(pca=8, seeds=(0, 1), bootstrap=50),
 )
 
@@ -101,6 +114,6 @@ def evaluated(small_home, tmp_path_factory, tiny_build):
         patch.setattr(encoders, "build", tiny_build)
         pairs = assemble(SMALL)
         source = batches.build(pairs)
-        runs.train_runs(runs.list_runs(pairs), source)
+        runs.train_runs(runs.list_compared(pairs), source)
         evaluation = Evaluation(pairs, embed_all(pairs, source), find_methods(pairs)).run()
         return evaluation, runs.tabulate_training(pairs)

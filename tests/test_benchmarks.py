@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from seal import paths
 from seal.models import architecture
+from seal.models.baselines import BASELINES
 from seal.models.encoder_registry import REGISTRY
 from seal.models.encoders import VisionEncoder
 
@@ -80,6 +81,16 @@ def test_memory():
     assert line["memory"]["kind"] == "memory"
     assert {"over_ratio", "peak_ratio", "disk_within_limit", "disk_growth_gb", "file_gb"} <= line.keys()
     assert {"limit_gb", "before_gb", "over_gb", "peak_gb"} <= line["disk"].keys()
+
+
+@pytest.mark.slow
+def test_baselines():
+    """Every baseline is trained by as many steps as SEAL."""
+    (line,) = lines("baselines", "--tiny")
+    assert set(line["ratio"]) == set(BASELINES)
+    assert line["steps"] > 1
+    assert min(line["ratio"].values()) > 0
+    assert {"seal", "frozen", "all_folds", "all_folds_processor", "profile", "pairs"} <= line.keys()
 
 
 @pytest.mark.slow

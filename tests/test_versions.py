@@ -32,12 +32,16 @@ WRITERS = {
         *("seal.train.runs", "seal.train.loop", "seal.train.steps", "seal.losses"),
         *("seal.models.omics", "seal.models.vision", "seal.models.dropout", *ENCODER),
     ),
+    "seal.models.baselines": (
+        *(f"seal.models.baselines.{name}" for name in ("base", "regression", "retrieval", "rules", "pathomclip")),
+        *("seal.models.baselines.triplex", "seal.models.baselines.deepspot", "seal.data.neighbours"),
+    ),
     "seal.embed": (
         *("seal.embed", "seal.slides.pixels", "seal.slides.image", "seal.slides.tissue", "seal.slides.patches"),
         *ENCODER,
     ),
     "seal.evaluate.embeddings": (
-        *("seal.evaluate.embeddings", "seal.train.batches", "seal.embed", "seal.models.baselines", *ENCODER),
+        *("seal.evaluate.embeddings", "seal.train.batches", "seal.embed", "seal.models.baselines.colour", *ENCODER),
     ),
     "seal.evaluate.hest_bench": ("seal.evaluate.hest_bench", "seal.data.hest_bench", "seal.train.batches", *ENCODER),
     "seal_atlas.realism.mouse": ("seal_atlas.realism.mouse",),

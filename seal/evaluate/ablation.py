@@ -14,7 +14,7 @@ from seal.evaluate.patch import Evaluation
 from seal.evaluate.scoring import summary
 from seal.models.encoder_registry import find_spec
 from seal.profiles import Profile
-from seal.train.runs import Run
+from seal.train.runs import CHANGED, Run
 
 FULL, FROZEN = "full", "frozen"
 
@@ -33,11 +33,9 @@ class Variant:
 
 
 VARIANTS = {
-    "no_info": Variant("T51", "without the contrastive loss", {"vision__info_weight": 0.0}),
+    "no_info": Variant("T51", "without the contrastive loss", CHANGED["no_info"]),
     "no_rec_vision": Variant("T51", "without reconstruction from images", {"vision__rec_vision_weight": 0.0}),
-    "info_alone": Variant(
-        "T51", "contrastive loss alone", {"vision__rec_vision_weight": 0.0, "vision__rec_omics_weight": 0.0}
-    ),
+    "info_alone": Variant("T51", "contrastive loss alone", CHANGED["info_alone"]),
     "heads": Variant("T51", "contrast through MLP heads", {"vision__head": "mlp", "omics__head": "mlp"}),
     "soft_clip": Variant("T51", "contrast with soft targets", {"vision__contrast": "soft_clip"}),
     "barlow_twins": Variant("T51", "Barlow Twins for the contrast", {"vision__contrast": "barlow"}),

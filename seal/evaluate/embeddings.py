@@ -16,7 +16,7 @@ from seal.embed import embed_patches, is_current
 from seal.errors import SealError
 from seal.files import Made, lock, progress, remove_parts, say_done
 from seal.models import encoders
-from seal.models.baselines import colour_statistics
+from seal.models.baselines.colour import colour_statistics
 from seal.models.omics import SealOmics
 from seal.profiles import difference
 from seal.slides import trident
@@ -124,7 +124,8 @@ def embed_all(pairs: Pairs, source: TokenSource) -> Embeddings:
     controls = {} if pairs.further else {store.name("colour"): colour}
     for seed in profile.evaluation.seeds[: profile.evaluation.random_encoders]:
         controls[store.name("random", seed=seed)] = patches | own | {"seed": seed}, partial(_embed_random, pairs, seed)
-    return embed_runs(pairs, source, runs.list_runs(pairs), controls)
+    chosen = [run for run in runs.list_compared(pairs) if run.method != "deepspot"]  # which adapts no encoder
+    return embed_runs(pairs, source, chosen, controls)
 
 
 def embed_runs(
@@ -158,7 +159,8 @@ def embed_runs(
             made = {name: each for name, each in made.items() if not store.is_current(name, each)}
             models = {name: runs.train_vision(run, tokens) for name, run in named.items() if name in made}
             tails = {name: models[name].encoder if name in models else tokens.encoder for name in made}
-            omics = {name: partial(_embed_expression, model.omics, named[name]) for name, model in models.items()}
+            learnt = {name: model.omics for name, model in models.items() if named[name].learns_omics}
+            omics = {name: partial(_embed_expression, model, named[name]) for name, model in learnt.items()}
             if made:
                 store.write(made, batches.embed_pieces(tails, tokens), omics)
             new |= {name: new.get(name, False) or name in made for name in parts}

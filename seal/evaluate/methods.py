@@ -1,19 +1,29 @@
 """The one list of methods: what predicts a spot's expression from its patch, what it is called, and what it is for.
 
-A new baseline is a class in `seal.models.baselines` and one line in `METHODS`. Tables and figures read a method's
-label and kind from the columns of the results, and its place from the order of their rows: the order of this list.
+A new baseline is a class in `seal.models.baselines`, a line there and a line in `METHODS`. Tables and figures read a
+method's label and kind from the columns of the results, and its place from the order of their rows: that of this list.
 """
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from seal.data.pairs import Fold, Pairs
+from seal.errors import SealError
+from seal.evaluate.embeddings import Embeddings
 from seal.evaluate.probe import ridge_probe, validation
+from seal.models.baselines import rules
+from seal.models.baselines.base import Bank
 from seal.profiles import EvaluationSettings
+from seal.train import batches, parallel, runs
+from seal.train.runs import Run
+from seal.train.steps import Expression, PlacedExpression
 
 # encoder: as it comes; adapted: after SEAL; control: what something simpler does; baseline: another published method;
 # truth: what lies behind simulated counts
@@ -23,10 +33,12 @@ Kind = Literal["encoder", "adapted", "control", "baseline", "truth"]
 Seeded = Literal["none", "first", "all", "random_encoders", "ablation_seeds"]
 
 
-# Predicts the test genes of all test organs, [test spots, test genes], normalised log expression, from pairs, a fold
-# and the embeddings of all pairs, [pairs, d], by the encoder of this fold and seed (None if the method names none).
-# Of `pairs.measured(fold)` only the rows of `fold.train` may be looked at.
-Predict = Callable[[Pairs, Fold, np.ndarray | None], np.ndarray]
+# Predicts the test genes of all test organs, [test spots, test genes], normalised log expression, from pairs, a fold,
+# the embeddings of all pairs, [pairs, d], by the encoder of this fold and seed (None if the method names none), and the
+# seed. Of `pairs.measured(fold)` only the rows of `fold.train` may be looked at.
+Predict = Callable[[Pairs, Fold, np.ndarray | None, int], np.ndarray]
+# Cuts n spots into batches of at most so many: their positions.
+Cut = Callable[[int, int], Sequence[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -46,7 +58,7 @@ class Method:
         return settings.seeds[: number.get(self.seeded, settings.ablation_seeds)]
 
 
-def predict_by_probe(pairs: Pairs, fold: Fold, embedding: np.ndarray) -> np.ndarray:
+def predict_by_probe(pairs: Pairs, fold: Fold, embedding: np.ndarray, seed: int = 0) -> np.ndarray:
     """Predict by ridge on the training spots' own expression.
 
     Its penalty is chosen among training donors, each judged by its own organ's test genes; see `ridge_probe`.
@@ -67,14 +79,73 @@ def predict_by_probe(pairs: Pairs, fold: Fold, embedding: np.ndarray) -> np.ndar
     return prediction
 
 
-def predict_mean(pairs: Pairs, fold: Fold, embedding: np.ndarray | None = None) -> np.ndarray:
+def predict_mean(pairs: Pairs, fold: Fold, embedding: np.ndarray | None = None, seed: int = 0) -> np.ndarray:
     """Predict the training spots' mean expression, whatever the patch."""
     mean = pairs.measured(fold)[fold.train].mean(axis=0, keepdims=True)  # [1, test genes]
     return np.repeat(mean, len(fold.test), axis=0)
 
 
-def _probed(name: str, label: str, kind: Kind, seeded: Seeded) -> Method:
-    return Method(name, label, kind, seeded, predict_by_probe, embedding=name)
+def in_order(n: int, size: int) -> Sequence[Tensor]:
+    """Cut spots into batches in the order of their sections: the official one."""
+    return torch.arange(n).split(size)
+
+
+def predict_trained(
+    name: str, pairs: Pairs, fold: Fold, embedding: np.ndarray, seed: int, cut: Cut = in_order
+) -> np.ndarray:
+    """Predict by a run's own model, without a probe: a baseline's, or SEAL's gene decoder.
+
+    Parameters
+    ----------
+    name
+        The run's method.
+    cut
+        How spots are cut into batches, training spots that are looked up and test spots alike; batches are of the
+        training's size. Where attention runs over the batch, the answer depends on it.
+
+    Raises
+    ------
+    SealError
+        The run is not trained, too few training spots, or a prediction is not finite.
+    """
+    source, run = batches.find(pairs), Run(pairs, fold, seed, name)
+    source.frozen = Embeddings(pairs).read("frozen")
+    model, size, device = runs.read_vision(run, source), pairs.profile.vision.batch, parallel.device()
+    values = torch.from_numpy(np.array(pairs.measured(fold)[fold.train])).to(device)
+    z, rows = (torch.from_numpy(np.array(v)).to(device) for v in (embedding[fold.test], fold.test))
+    columns = pairs.panel(fold).test_columns
+    with torch.no_grad():
+        if name == "seal":
+            return model.decoder(z)[:, columns].cpu().numpy()
+        keys = None
+        if model.looks_up:
+            x, parts = PlacedExpression(Expression(pairs.context(fold), fold.train)), cut(len(fold.train), size)
+            keys = torch.cat([model.keys(x[part]) for part in parts])[torch.cat(parts).argsort()]  # [train, s]
+        bank, parts = Bank(keys, values, columns), cut(len(z), size)
+        found = torch.cat([model.predict(z[part], rows[part], bank) for part in parts])[torch.cat(parts).argsort()]
+    return _require_finite(name, found)
+
+
+def predict_predex(pairs: Pairs, fold: Fold, embedding: np.ndarray, seed: int = 0, cut: Cut = in_order) -> np.ndarray:
+    """Predict by OmiCLIP's rule on the profile's encoder, see `rules.weigh_all`; nothing is trained."""
+    z, measured = torch.from_numpy(embedding), torch.from_numpy(np.array(pairs.measured(fold)[fold.train]))
+    parts = cut(len(fold.test), pairs.profile.vision.batch)
+    found = torch.cat([rules.weigh_all(z[fold.test[part]], z[fold.train], measured) for part in parts])
+    return _require_finite("predex", found[torch.cat(parts).argsort()])
+
+
+def _require_finite(name: str, prediction: Tensor) -> np.ndarray:
+    if not torch.isfinite(prediction).all():
+        raise SealError(f"{name} predicts NaN or infinity", expected="numbers", do="look at its log, and train it anew")
+    return prediction.cpu().numpy()
+
+
+def _probed(name: str, label: str, kind: Kind, seeded: Seeded, embedding: str | None = None) -> Method:
+    return Method(name, label, kind, seeded, predict_by_probe, embedding or name)
+
+
+def _baseline(name: str, label: str, embedding: str | None = None) -> Method:
+    return Method(name, label, "baseline", "first", partial(predict_trained, name), embedding or name)
 
 
 METHODS = (
@@ -84,6 +155,19 @@ METHODS = (
     _probed("random", "random weights", "control", "random_encoders"),
     _probed("colour", "colour statistics", "control", "none"),
     Method("mean", "mean predictor", "control", "none", predict_mean),
+    # a control, and not adapted: figures show one number for SEAL, the probe's, as for every encoder
+    Method("decoder", "SEAL, its gene decoder", "control", "first", partial(predict_trained, "seal"), "seal"),
+    _probed("reconstruction", "SEAL, reconstruction only", "control", "first", "no_info"),
+    _probed("contrast", "SEAL, contrast only", "control", "first", "info_alone"),
+    _probed("no_expression", "adapter without expression", "control", "first"),
+    _baseline("stnet", "ST-Net"),
+    _baseline("bleep", "BLEEP"),
+    _baseline("pathomclip", "PathOmCLIP, over the batch"),
+    _baseline("pathomclip_spatial", "PathOmCLIP, over neighbours"),
+    _baseline("mclstexp", "mclSTExp"),
+    _baseline("triplex", "TRIPLEX"),
+    _baseline("deepspot", "DeepSpot", "frozen"),
+    Method("predex", "PredEx, profile's encoder", "baseline", "none", predict_predex, "frozen"),
 )
 
 

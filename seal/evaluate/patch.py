@@ -57,7 +57,7 @@ class Evaluation:
         with progress("predictions", len(jobs), "run") as advance:
             for fold, method, seed in jobs:
                 embedding = method.embedding and self.embeddings.read(method.embedding, fold.name, seed)
-                self.predictions[method.name, fold.name, seed] = method.predict(self.pairs, fold, embedding)
+                self.predictions[method.name, fold.name, seed] = method.predict(self.pairs, fold, embedding, seed)
                 advance(note=f"{method.name} {fold.name} seed {seed}")
         return self
 

@@ -66,6 +66,11 @@ class TokenSource(ABC):
         profile = self.pairs.profile
         return encoders.build(profile.encoder, image_size=profile.image_size).to(parallel.device())
 
+    @cached_property
+    def frozen(self) -> np.ndarray:
+        """Embeddings of all plain patches by the encoder as it came, float32 [pairs, d]; computed once a process."""
+        return embed({"frozen": self.encoder}, self)["frozen"]
+
     @abstractmethod
     def stream(self, requests: Sequence[Request]) -> Iterator[Tensor]:
         """Tokens of each request in turn, [B, T, D] on this process's device, read ahead."""
@@ -208,6 +213,14 @@ def _keep_tokens(makers: Sequence["RecomputedTokens"]) -> None:
 
     shape = (1 + profile.vision.views, makers[0].pairs.n_pairs)
     write_tokens(wanted, shape, profile.compute.token_dtype, make)
+
+
+def find(pairs: Pairs) -> TokenSource:
+    """Give a profile's tokens to who needs their encoder and their key alone: none is made or read until asked for."""
+    made = made_from(pairs)
+    record = _folder(pairs.profile) / "tokens.json"
+    kept = choose(pairs) != "recompute" and made.is_current(record)  # perhaps by another version, see `Made.matches`
+    return RecomputedTokens(pairs, read_json(record)["key"] if kept else made.key)
 
 
 def choose(pairs: Pairs) -> str:

@@ -15,12 +15,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from seal import paths
+from seal import paths, profiles
+from seal.data import neighbours
 from seal.data import pairs as stored_pairs
 from seal.data import panel as panels
+from seal.data.grid import STEPS
 from seal.data.pairs import Fold, Pairs
 from seal.errors import SealError, require_known
 from seal.files import Made, atomic, digest, find_partial, progress, read_json, say_done
+from seal.models import baselines
+from seal.models.baselines import BASELINES
+from seal.models.baselines.base import Baseline, Parts, Surroundings
 from seal.models.encoder_registry import find_spec
 from seal.models.omics import OMICS_ENCODERS, SealOmics, gene_statistics, in_gene_units
 from seal.models.vision import SealVision
@@ -29,10 +34,15 @@ from seal.profiles import OmicsSettings, Profile, Shown, difference, fitted, key
 from seal.train import parallel, tokens
 from seal.train.batches import TokenSource
 from seal.train.loop import Schedule, finish, fit
-from seal.train.steps import Expression, OmicsTask, VisionTask
+from seal.train.steps import Expression, OmicsTask, PlacedExpression, TwoViewTask, VisionTask
 
 VERSION = 1  # counted up when the same inputs and settings give other weights
 METHODS = ("seal", "seal_shuffled")
+# controls that are SEAL under other settings: the ablations have them by these names too
+CHANGED = {
+    "no_info": {"vision__info_weight": 0.0},
+    "info_alone": {"vision__rec_vision_weight": 0.0, "vision__rec_omics_weight": 0.0},
+}
 # Of a profile, what each stage depends on.
 OMICS = (*stored_pairs.SETTINGS, "encoder", *(f"omics__{f.name}" for f in fields(OmicsSettings) if f.name != "head"))
 VISION = (*tokens.SETTINGS, *OMICS, "omics", "vision")
@@ -43,8 +53,8 @@ class Run(Shown):
     """One training: the pairs under its settings, the fold that it learns from, its seed and method.
 
     The method "omics" is stage 1 alone; "seal_shuffled" is the control in which every patch gets the expression of
-    another spot. `variant` names what was changed, if anything was: in the name of the run's
-    embeddings, instead of the method.
+    another spot; the others are `BASELINES`. `variant` names what was changed, if anything was: in the name of the
+    run's embeddings, instead of the method.
     """
 
     pairs: Pairs
@@ -54,7 +64,7 @@ class Run(Shown):
     variant: str = ""
 
     def __post_init__(self) -> None:
-        require_known("method", self.method, ("omics", *METHODS))
+        require_known("method", self.method, ("omics", *METHODS, *BASELINES))
         object.__setattr__(self, "seed", fitted("seed", self.seed, int))
 
     def __str__(self) -> str:
@@ -65,8 +75,9 @@ class Run(Shown):
     @property
     def folder(self) -> Path:
         """Where it lies, apart from runs of other settings."""
+        settings = (*VISION, "baselines") if self.method in BASELINES else VISION
         other = [
-            difference(self.pairs.profile, OMICS if self.method == "omics" else VISION),
+            difference(self.pairs.profile, OMICS if self.method == "omics" else settings),
             "" if self.pairs.genes is None else f"genes={self.pairs.genes}",
             "" if self.fold.share == 1 else f"share={self.fold.share:g}",
         ]
@@ -83,13 +94,18 @@ class Run(Shown):
         """The run whose SEAL-omics it starts from."""
         return replace(self, method="omics")
 
+    @property
+    def learns_omics(self) -> bool:
+        """Whether it trains SEAL-omics too."""
+        return self.method not in BASELINES or BASELINES[self.method].learns_omics
+
     def read_log(self) -> list[dict[str, Any]]:
         """Read the log of a finished run: one dict a step."""
         return read_json(self.folder / "log.json")
 
     def is_trained(self, source: TokenSource) -> bool:
-        """Say whether both stages are there and current."""
-        if not _omics_made_from(self.stage_1, source.encoder.dim).is_current(self.stage_1.record):
+        """Say whether both stages, or its own alone, are there and current."""
+        if self.learns_omics and not _omics_made_from(self.stage_1, source.encoder.dim).is_current(self.stage_1.record):
             return False
         return _vision_made_from(self, source).is_current(self.record)
 
@@ -112,7 +128,7 @@ class Run(Shown):
 
 def require_trainable(profile: Profile, method: str, seeds: Sequence[int]) -> None:
     """Assert, before anything is computed, that there are this method and encoder, these seeds and so many blocks."""
-    require_known("method", method, METHODS)
+    require_known("method", method, (*METHODS, *BASELINES))
     for seed in seeds:
         fitted("seed", seed, int)
     fitted("vision.blocks", profile.vision.blocks, int, most=find_spec(profile.encoder).geometry.depth)
@@ -182,7 +198,7 @@ def train_omics(run: Run, dim: int) -> SealOmics:
     return model.cpu().eval()
 
 
-def train_vision(run: Run, source: TokenSource) -> SealVision:
+def train_vision(run: Run, source: TokenSource) -> SealVision | Baseline:
     """Both stages of a run, read if they are there: stage 2 on the fold's training pairs, from the trunk's tokens.
 
     Called in many processes at once (torchrun, accelerate, or `python -m seal train`), it shares the work among
@@ -190,33 +206,88 @@ def train_vision(run: Run, source: TokenSource) -> SealVision:
 
     Returns
     -------
-    SealVision in evaluation mode, with its adapters, on this process's device.
+    SealVision, or the baseline that the run is of, in evaluation mode, with its adapters, on this process's device.
     """
-    require_known("method", run.method, METHODS)
-    pairs, fold, settings, compute = run.pairs, run.fold, run.pairs.profile.vision, run.pairs.profile.compute
-    source = source.of(pairs)
-    omics = train_omics(run, source.encoder.dim)
-    made, x = _vision_made_from(run, source), Expression(pairs.context(fold), _partners(run))
-    whole = pairs.genes is None and fold.share == 1  # what a command line can say
+    require_known("method", run.method, (*METHODS, *BASELINES))
+    source = source.of(run.pairs)
+    omics = train_omics(run, source.encoder.dim) if run.learns_omics else None
+    made, x = _vision_made_from(run, source), _expression(run)
+    whole = run.pairs.genes is None and run.fold.share == 1  # what a command line can say
     if whole and (processes := parallel.gpus_to_share()) and not made.is_current(run.record):
-        parallel.start_training(pairs.profile, [fold.name], [run.seed], run.method, processes)
+        parallel.start_training(run.pairs.profile, [run.fold.name], [run.seed], run.method, processes)
     with parallel.one_maker(made, run.record) as current:
         with parallel.own_random_state(_seed(run.seed, "vision")):
-            model = SealVision(source.encoder.fork(settings.blocks), omics, settings, *_statistics(x, current))
+            model = _make_model(run, source, omics, _statistics(x, current))
         model.to(parallel.device())
         if current:
             _load(run, model)
         else:
-            _train(run, made, VisionTask(model, source, fold.train, x, compute.precision, compute.gradcache))
+            _train(run, made, _make_task(run, source, model, x))
         parallel.state().wait_for_everyone()
     return model.eval()
+
+
+def read_vision(run: Run, source: TokenSource) -> SealVision | Baseline:
+    """Read a run's model as `train_vision` does, but never train it.
+
+    Raises
+    ------
+    SealError
+        It is not trained yet, or on other inputs.
+    """
+    run.key(source)
+    statistics, omics = _statistics(_expression(run), True), None
+    if run.learns_omics:
+        omics = SealOmics(len(statistics[0]), source.encoder.dim, run.pairs.profile.omics, *statistics)
+    with parallel.own_random_state():
+        model = _make_model(run, source, omics, statistics).to(parallel.device())
+    _load(run, model)
+    return model.eval()
+
+
+def _make_model(
+    run: Run, source: TokenSource, omics: SealOmics | None, statistics: tuple[Tensor, Tensor]
+) -> SealVision | Baseline:
+    profile, encoder = run.pairs.profile, source.encoder.fork(run.pairs.profile.vision.blocks)
+    if run.method in METHODS:
+        return SealVision(encoder, omics, profile.vision, *statistics)
+    kind = BASELINES[run.method]
+    tissue = _read_surroundings(run.pairs, source if kind.needs == "frozen" else None) if kind.needs else None
+    return kind(Parts(encoder, profile.vision, profile.baselines, *statistics, tissue, omics))
+
+
+def _read_surroundings(pairs: Pairs, source: TokenSource | None) -> Surroundings:
+    read = (
+        *(neighbours.places(pairs), neighbours.find_around(pairs, STEPS)),
+        *(neighbours.find_around(pairs, neighbours.WINDOW), neighbours.find_sections(pairs)),
+        *((source.frozen,) if source else ()),
+    )
+    return Surroundings(*(torch.from_numpy(np.array(values)).to(parallel.device()) for values in read))
+
+
+def _expression(run: Run) -> Expression:
+    """What a run of stage 2 learns from; for one without any expression no genes of the same spots."""
+    if run.method == "no_expression":
+        return Expression(np.empty((run.pairs.n_spots, 0), dtype=np.float32), run.fold.train)
+    return Expression(run.pairs.context(run.fold), _partners(run))
+
+
+def _make_task(run: Run, source: TokenSource, model: SealVision | Baseline, x: Expression) -> VisionTask | OmicsTask:
+    compute, given = run.pairs.profile.compute, x if run.method in METHODS else PlacedExpression(x)
+    if not getattr(model, "adapts", True):
+        return OmicsTask(model, given)
+    kind = TwoViewTask if run.method == "no_expression" else VisionTask
+    if kind is TwoViewTask and not run.pairs.profile.vision.views:
+        what = "the control without expression has no augmented view of a patch"
+        raise SealError(what, expected="two views", do="set vision.views to 1 or more")
+    return kind(model, source, run.fold.train, given, compute.precision, compute.gradcache)
 
 
 def _train(run: Run, made: Made, task: OmicsTask | VisionTask) -> None:
     """Train in a folder of a hidden name, where a killed run goes on, and give it its name when it is whole."""
     folder, model, settings = run.folder, task.model, task.model.settings
     partial, made = find_partial(folder, made)
-    vision = isinstance(model, SealVision)
+    vision = not isinstance(model, SealOmics)
     draw = _seed(run.seed, "vision loop" if vision else "omics loop")
     schedule = Schedule(settings.epochs, settings.batch, settings.lr, settings.weight_decay, draw)
     with in_gene_units(model.last_layers if vision else [model.decoder[-1]], model.gene_mean, model.gene_sd):
@@ -248,22 +319,31 @@ def _omics_made_from(run: Run, dim: int) -> Made:
 
 
 def _vision_made_from(run: Run, source: TokenSource) -> Made:
-    """Everything that a run of stage 2 depends on; its stage 1 must be there."""
-    parts = {
-        "stage 1": read_json(run.stage_1.record)["key"],
-        "tokens": source.of(run.pairs).key,
-        "rows": digest(run.fold.train.tolist()),
+    """Everything that a run of stage 2 depends on; its stage 1 must be there, if it has one."""
+    pairs, fold = run.pairs, run.fold
+    parts = {"stage 1": read_json(run.stage_1.record)["key"]} if run.learns_omics else {}
+    parts |= {
+        "tokens": source.of(pairs).key,
+        "rows": digest(fold.train.tolist()),
         "method": run.method,
-        "vision": keyed(run.pairs.profile.vision),
-        "precision": run.pairs.profile.compute.precision,
+        "vision": keyed(pairs.profile.vision),
+        "precision": pairs.profile.compute.precision,
     }
-    return Made("SEAL-vision", VERSION, parts)
+    if run.method in METHODS:
+        return Made("SEAL-vision", VERSION, parts)
+    kind = BASELINES[run.method]
+    parts["own"] = {name: getattr(pairs.profile.baselines, name) for name in kind.uses}
+    if not run.learns_omics and run.method != "no_expression":
+        parts |= {"expression": pairs.digest_of(f"folds/{fold.name}/context.npy"), "panel": pairs.panel(fold).hash}
+    if kind.needs:
+        parts["places"] = pairs.key
+    return Made("baseline", baselines.VERSION, parts)
 
 
 def _partners(run: Run) -> np.ndarray:
     """The spot whose expression each training patch gets."""
     rows = run.fold.train
-    if run.method == "seal":
+    if run.method != "seal_shuffled":
         return rows
     order = np.random.default_rng(_seed(run.seed, "shuffle")).permutation(len(rows))
     partners = np.empty_like(rows)
@@ -276,38 +356,40 @@ def _save_tensors(path: Path, state: Mapping[str, Tensor]) -> None:
         save_file({name: value.detach().contiguous().cpu() for name, value in state.items()}, temporary)
 
 
-def _own_state(model: SealVision) -> dict[str, Tensor]:
-    """What of a SEAL-vision model lies neither in the adapter's files nor in SEAL-omics nor in the frozen encoder."""
+def _own_state(model: SealVision | Baseline) -> dict[str, Tensor]:
+    """What of a stage 2 lies neither in the adapter's files nor in SEAL-omics nor in the frozen encoder."""
     trained = {name for name, p in model.named_parameters() if p.requires_grad and "lora_" not in name}
     names = trained | {"gene_mean", "gene_sd", "log_temperature"}
     return {n: value for n, value in model.state_dict().items() if n in names and not n.startswith("omics.")}
 
 
-def _save(run: Run, model: SealOmics | SealVision, folder: Path) -> None:
-    if isinstance(model, SealVision):
+def _save(run: Run, model: SealOmics | SealVision | Baseline, folder: Path) -> None:
+    if not isinstance(model, SealOmics):
         if model.peft is not None:
             with atomic(folder / "adapter") as temporary:
                 model.peft.save_pretrained(temporary)
         _save_tensors(folder / "vision.safetensors", _own_state(model))
-        model = model.omics
-    _save_tensors(folder / "omics.safetensors", model.state_dict())
+        model = getattr(model, "omics", None)
+    if model is not None:
+        _save_tensors(folder / "omics.safetensors", model.state_dict())
     run.pairs.panel(run.fold).save(folder / "panel.json")
 
 
-def _load(run: Run, model: SealOmics | SealVision) -> None:
+def _load(run: Run, model: SealOmics | SealVision | Baseline) -> None:
     folder = run.folder
     run.pairs.panel(run.fold).require(panels.load(folder / "panel.json"), str(folder))
-    if isinstance(model, SealVision):
+    if not isinstance(model, SealOmics):
         if model.peft is not None:
             from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
             path, like = folder / "adapter" / "adapter_model.safetensors", get_peft_model_state_dict(model.peft)
             set_peft_model_state_dict(model.peft, load_weights(path, like, "the adapter of this encoder"))
-        state = load_weights(folder / "vision.safetensors", _own_state(model), "SealVision")
+        state = load_weights(folder / "vision.safetensors", _own_state(model), type(model).__name__)
         model.load_state_dict({**model.state_dict(), **state})  # the rest has just been read or is the frozen encoder
-        model = model.omics
-    owner = f"the omics encoder {model.settings.encoder!r}"
-    model.load_state_dict(load_weights(folder / "omics.safetensors", model.state_dict(), owner))
+        model = getattr(model, "omics", None)
+    if model is not None:
+        owner = f"the omics encoder {model.settings.encoder!r}"
+        model.load_state_dict(load_weights(folder / "omics.safetensors", model.state_dict(), owner))
 
 
 # ---- all runs of a profile ---------------------------------------------------------------------------------
@@ -322,6 +404,20 @@ def list_runs(
     """List the runs of these methods, folds and seeds; by default all of the profile's."""
     folds, seeds = folds or pairs.folds(), seeds or pairs.profile.evaluation.seeds
     return [Run(pairs, fold, seed, method) for fold in folds for method in methods for seed in seeds]
+
+
+def list_compared(pairs: Pairs) -> list[Run]:
+    """List all that the evaluation compares: SEAL with every seed, baselines and other controls with the first.
+
+    Of a further encoder SEAL and its shuffled control alone.
+    """
+    if pairs.further:
+        return list_runs(pairs)
+    changed, first = [], pairs.profile.evaluation.seeds[:1]
+    for name, changes in CHANGED.items():
+        other = pairs.with_profile(profiles.changed(pairs.profile, **changes))
+        changed += [replace(run, variant=name) for run in list_runs(other, ["seal"], seeds=first)]
+    return [*list_runs(pairs), *list_runs(pairs, tuple(BASELINES), seeds=first), *changed]
 
 
 def train_runs(runs: Sequence[Run], source: TokenSource) -> None:

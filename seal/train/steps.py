@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seal.models.baselines.base import Baseline, Spots
+from seal.models.baselines.deepspot import DeepSpot
 from seal.models.omics import SealOmics
 from seal.models.vision import SealVision
 from seal.shapes import Float, Int, RowReader
@@ -39,10 +41,24 @@ class Expression:
 
 
 @dataclass(frozen=True)
-class OmicsTask:
-    """Stage 1: reconstruct expression, x, [n, G]."""
+class PlacedExpression:
+    """Expression and where among the pairs its spots stand: what baselines learn from."""
 
-    model: SealOmics
+    expression: Expression
+
+    def __len__(self) -> int:
+        return len(self.expression)
+
+    def __getitem__(self, positions: Int[Tensor, " batch"]) -> Spots:
+        rows = torch.from_numpy(self.expression.rows)[positions]
+        return Spots(self.expression[positions], rows.to(parallel.device()))
+
+
+@dataclass(frozen=True)
+class OmicsTask:
+    """Stage 1: reconstruct expression, x, [n, G]; or a baseline that trains on frozen embeddings."""
+
+    model: SealOmics | DeepSpot
     x: RowReader
     shared: bool = False  # the first process trains it alone
 
@@ -56,7 +72,7 @@ class OmicsTask:
         return iter(batches)
 
     def backward(self, inputs: Batch) -> dict[str, Float[Tensor, ""]]:
-        """L_REC,omics (and KL) of one batch."""
+        """Gradients of one batch's losses: L_REC,omics (and KL)."""
         parallel.seed(inputs.seed)
         terms = self.model.losses(self.x[inputs.rows])
         terms["total"].backward()
@@ -83,7 +99,7 @@ class VisionTask:
     With `gradcache` blocks are embedded twice, so that only one at a time keeps what its gradient needs.
     """
 
-    model: SealVision
+    model: SealVision | Baseline
     source: TokenSource
     rows: Int[np.ndarray, " pairs"]  # of each training pair in the source
     x: RowReader  # expression that each training pair gets, [n, G]
@@ -99,8 +115,10 @@ class VisionTask:
     def stream(self, batches: Sequence[Batch]) -> Iterator[Share]:
         """Tokens of this process's share of each batch, read ahead."""
         process, processes = parallel.state().process_index, parallel.state().num_processes
-        shares = [split_batch(len(batch.rows), processes) for batch in batches]
-        wanted = [self._wanted(batch, share[process]) for batch, share in zip(batches, shares, strict=True)]
+        whole = [self._draw(batch) for batch in batches]
+        shares = [split_batch(len(rows), processes) for _, rows in whole]
+        parts = [slice(share[process].start, share[process].stop) for share in shares]
+        wanted = [(views[part], rows[part]) for (views, rows), part in zip(whole, parts, strict=True)]
         tokens = self.source.stream([request for request in wanted if len(request[0])])
         for batch, share, request in zip(batches, shares, wanted, strict=True):
             own = share[process]
@@ -108,13 +126,12 @@ class VisionTask:
             found = next(tokens) if len(request[0]) else torch.zeros(0)
             yield Share(batch, found, seeds, [len(part) for part in share])
 
-    def _wanted(self, batch: Batch, share: range) -> Request:
-        """Views and source rows of a share. Training sees augmented views only; without any, the plain patch."""
+    def _draw(self, batch: Batch) -> Request:
+        """Views and source rows of a batch. Training sees augmented views only; without any, the plain patch."""
         draw = torch.Generator().manual_seed(batch.seed)
         views, n = self.source.pairs.profile.vision.views, len(batch.rows)
         drawn = torch.randint(1, views + 1, (n,), generator=draw) if views else torch.zeros(n, dtype=torch.int64)  # [B]
-        part = slice(share.start, share.stop)
-        return drawn[part].numpy(), self.rows[batch.rows[part].numpy()]
+        return drawn.numpy(), self.rows[batch.rows.numpy()]
 
     def backward(self, inputs: Share) -> dict[str, Float[Tensor, ""]]:
         """Gradients of L over the whole batch, on every process the same."""
@@ -150,6 +167,22 @@ class VisionTask:
         parallel.sum_gradients(self.model.encoder.parameters())
         rest = [p for p in self.model.parameters() if id(p) not in encoder]
         parallel.sum_gradients(rest, share=1 / parallel.state().num_processes)
+
+
+class TwoViewTask(VisionTask):
+    """Stage 2 on two views of each patch, all first ones before all second ones: z is [2 B, d].
+
+    Two different augmented views, or, where only one is kept, the plain patch and that one, in either order.
+    """
+
+    def _draw(self, batch: Batch) -> Request:
+        draw = torch.Generator().manual_seed(batch.seed)
+        views, n = self.source.pairs.profile.vision.views, len(batch.rows)
+        least, choices = (1, views) if views > 1 else (0, views + 1)
+        first = torch.randint(choices, (n,), generator=draw)  # [B]
+        second = (first + torch.randint(1, choices, (n,), generator=draw)) % choices  # [B]
+        rows = self.rows[batch.rows.numpy()]
+        return least + torch.cat([first, second]).numpy(), np.concatenate([rows, rows])
 
 
 def split_batch(n: int, processes: int) -> list[range]:

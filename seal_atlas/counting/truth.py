@@ -54,7 +54,9 @@ def has_truth(sample: Sample) -> bool:
         return set(LAYERS) <= set(file.get("layers", ()))
 
 
-def expected_expression(name: str, pairs: "Pairs", fold: Fold, embedding: np.ndarray | None = None) -> np.ndarray:
+def expected_expression(
+    name: str, pairs: "Pairs", fold: Fold, embedding: np.ndarray | None = None, seed: int = 0
+) -> np.ndarray:
     """Expected expression of a fold's test spots, as `seal.data.expression.normalise` would give it.
 
     log(1 + T s), with s a gene's expected share and T the counts a spot is scaled to.
@@ -63,8 +65,8 @@ def expected_expression(name: str, pairs: "Pairs", fold: Fold, embedding: np.nda
     ----------
     name
         "oracle" or "ceiling".
-    embedding
-        Not read: the truth is known without a picture. Every method takes it.
+    embedding, seed
+        Not read: the truth is known without a picture, and one. Every method takes them.
 
     Returns
     -------

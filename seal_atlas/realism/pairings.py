@@ -10,7 +10,7 @@ import numpy as np
 from seal.data.sample_files import read_counts
 from seal.data.samples import Sample
 from seal.evaluate.robustness import measure_separability
-from seal.models.baselines import colour_statistics
+from seal.models.baselines.colour import colour_statistics
 from seal_atlas.realism.measure import COLUMNS, patch_numbers, read_spread
 from seal_atlas.realism.statistic import STATISTICS
 

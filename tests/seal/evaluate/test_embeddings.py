@@ -8,7 +8,7 @@ from seal.data.assemble import assemble
 from seal.embed import embed_patches
 from seal.errors import SealError
 from seal.evaluate import embeddings
-from seal.models.baselines import colour_statistics
+from seal.models.baselines.colour import colour_statistics
 from seal.slides import trident
 from seal.train import batches, runs
 
@@ -77,7 +77,7 @@ def test_pairs_are_embedded_once_and_anew_when_the_run_is_another(trained, monke
 def test_controls_are_embeddings_too_and_a_folds_runs_share_a_pass(small, tiny_build, monkeypatch):
     pairs = assemble(small)
     source = batches.build(pairs)
-    runs.train_runs(runs.list_runs(pairs), source)
+    runs.train_runs(runs.list_compared(pairs), source)
     passes, embed_pieces = [], batches.embed_pieces
     monkeypatch.setattr(batches, "embed_pieces", lambda tails, s: passes.append(len(tails)) or embed_pieces(tails, s))
     store = embeddings.embed_all(pairs, source)

@@ -25,7 +25,7 @@ def test_every_method_predicts_every_fold_and_seed(evaluation):
     }
     assert len(runs) == len(evaluation.methods) * 4
     for (method, name), seeds in runs.items():
-        assert seeds == ([0, 1] if method in ("seal", "seal_shuffled", "random") else [0])
+        assert seeds == ([0, 1] if method in ("seal", "seal_shuffled", "random") else [0]), method
         fold = pairs.fold(name)
         for _, prediction in evaluation.runs(method, name):
             assert prediction.shape == (len(fold.test), len(pairs.panel(fold).test_genes))
@@ -39,10 +39,11 @@ def test_a_methods_seeds():
 
 def test_a_method_is_given_its_embedding_and_no_other(evaluation):
     """A baseline is one line: what it gets is what is stored for this fold and seed."""
-    given = {}
+    given, seeds = {}, []
 
-    def recorded(pairs, fold, embedding):
+    def recorded(pairs, fold, embedding, seed):
         given.setdefault(fold.name, []).append(embedding)
+        seeds.append(seed)
         return np.zeros((len(fold.test), len(pairs.panel(fold).test_genes)))
 
     methods = (
@@ -55,6 +56,7 @@ def test_a_method_is_given_its_embedding_and_no_other(evaluation):
         assert nothing is None
         for seed, found in enumerate((first, second)):
             np.testing.assert_array_equal(found, evaluation.embeddings.read("seal", fold.name, seed))
+    assert seeds == [0, 1, 0] * len(evaluation.pairs.folds())
 
 
 def test_the_test_donors_expression_is_never_used(evaluation, monkeypatch):
@@ -63,12 +65,12 @@ def test_the_test_donors_expression_is_never_used(evaluation, monkeypatch):
     fold = pairs.folds()[0]
     measured = np.array(pairs.measured(fold))
     embedding = evaluation.embeddings.read("frozen")
-    before = {m.name: m.predict(pairs, fold, embedding) for m in METHODS}
+    before = {m.name: m.predict(pairs, fold, embedding, 0) for m in METHODS}
     assert (before["frozen"] == evaluation.predictions["frozen", fold.name, 0]).all()
     measured[fold.test] = np.random.default_rng(0).random((len(fold.test), measured.shape[1]))
     monkeypatch.setattr(type(pairs), "measured", lambda *_: measured)
     for method in METHODS:
-        assert (method.predict(pairs, fold, embedding) == before[method.name]).all()
+        assert (method.predict(pairs, fold, embedding, 0) == before[method.name]).all()
 
 
 def test_maps_hold_the_first_test_genes_of_each_fold(evaluation):

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from seal.errors import SealError
-from seal.models.baselines import colour_statistics
+from seal.models.baselines.colour import colour_statistics
 
 
 def test_mean_and_sd_of_each_colour_by_hand():

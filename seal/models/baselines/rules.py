@@ -1,0 +1,69 @@
+"""How methods without a regression head predict: from the training spots that a patch resembles."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from seal.errors import SealError
+from seal.shapes import Float, Int
+
+Query = Float[Tensor, "batch shared"]
+Keys = Float[Tensor, "train shared"]
+Values = Float[Tensor, "train genes"]
+Prediction = Float[Tensor, "batch genes"]
+
+
+def soft_targets(image: Query, spot: Query, temperature: float) -> Float[Tensor, "batch batch"]:
+    """BLEEP's targets, softmax over each row of (i i' + s s') / 2 T.
+
+    Source: BLEEP, models.py (bowang-lab/BLEEP; Xie et al. 2023), which multiplies by T here and divides the logits.
+    """
+    return F.softmax((image @ image.T + spot @ spot.T) / 2 * temperature, dim=1)
+
+
+def find_nearest(query: Query, keys: Keys, k: int) -> Int[Tensor, "batch k"]:
+    """Find the k training spots of highest cosine similarity.
+
+    Raises
+    ------
+    SealError
+        There are fewer training spots.
+    """
+    if len(keys) < k:
+        do = "train on more spots, or lower baselines.bleep_nearest and baselines.mclstexp_nearest"
+        raise SealError(f"{len(keys)} training spots to look up", expected=f"at least the {k} that are averaged", do=do)
+    return (F.normalize(query, dim=1) @ F.normalize(keys, dim=1).T).topk(k, dim=1).indices
+
+
+def average_nearest(query: Query, keys: Keys, values: Values, k: int) -> Prediction:
+    """Mean expression of the k nearest training spots. Source: BLEEP, its method "average"."""
+    return values[find_nearest(query, keys, k)].mean(dim=1)
+
+
+def weigh_nearest(query: Query, keys: Keys, values: Values, k: int) -> Prediction:
+    """Mean of the k nearest by cosine, weighted by 1 / d^2, d = sum_j |q_j - k_j|.
+
+    Source: mclSTExp, evel_her2st.py (ZhicengShi/mclSTExp). That d is at least 1e-6 is ours.
+    """
+    nearest = find_nearest(query, keys, k)  # [B, k]
+    weights = (keys[nearest] - query[:, None]).abs().sum(dim=2).clamp_min(1e-6) ** -2  # [B, k]
+    return torch.einsum("bk,bkg->bg", weights / weights.sum(dim=1, keepdim=True), values[nearest])
+
+
+def weigh_all(query: Query, keys: Keys, values: Values) -> Prediction:
+    """Mean over all training spots, weighted by cosine similarity: sum_j s_ij y_j / sum_j s_ij; no training.
+
+    Source: Loki's PredEx (GuangyuWangLab2021/Loki; Chen et al. 2025), which compares the image with the spots' text by
+    OmiCLIP. Its weights are gated: here the image is compared with the spots' images by the profile's encoder.
+
+    Raises
+    ------
+    SealError
+        There is no training spot, or a row's similarities add up to zero.
+    """
+    query, keys = F.normalize(query.double(), dim=1), F.normalize(keys.double(), dim=1)
+    total = query @ keys.sum(dim=0)  # [B]; the rule is linear in the query, so no matrix of similarities is needed
+    if not (total.abs() > 1e-9).all():
+        what = f"the similarities of a patch with {len(keys)} training spots add up to zero"
+        raise SealError(what, expected="similarities that can be weights", do="train on more spots")
+    return (query @ (keys.T @ values.double()) / total[:, None]).float()
