@@ -133,7 +133,7 @@ def vary(pairs: Pairs, name: str) -> Pairs:
 def _changed(profile: Profile, variant: Variant) -> Profile:
     longer = {f"{s}__epochs": round(getattr(profile, s).epochs / variant.pairs) for s in ("omics", "vision")}
     changes = {key: value(profile) if callable(value) else value for key, value in variant.changes.items()}
-    return profiles.changed(profile, **longer, **changes)
+    return profiles.changed(profile, further_encoders=(), **longer, **changes)
 
 
 def table(ablation: Ablation):
