@@ -31,7 +31,7 @@ def hest_bench_panel(subfigure: "SubFigure", hest_bench_summary: "pd.DataFrame",
     table = table[(table["probe"] == OFFICIAL) & (table["correlation"] == "pooled")]
     table = table[table["encoder"] == (encoder or table["encoder"].iloc[0])]
     tasks, looks = list(dict.fromkeys(table["task"])), method_looks(table)
-    upper, lower = subfigure.subplots(2, 1, sharex=True, height_ratios=[1.3, 1])
+    upper, lower = subfigure.subplots(1, 2)
     for i, (method, look) in enumerate(looks.items()):
         rows = table[table["method"] == method].set_index("task").reindex(tasks)
         x = np.arange(len(tasks)) + 0.6 * ((i + 0.5) / len(looks) - 0.5)
@@ -41,13 +41,13 @@ def hest_bench_panel(subfigure: "SubFigure", hest_bench_summary: "pd.DataFrame",
             upper.hlines(published, x - 0.15, x + 0.15, color=BLACK, lw=1.2, zorder=4)
         else:
             _draw_points(lower, x, rows[["difference", "difference_low", "difference_high"]].to_numpy(), look)
-    upper.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-    upper.set(ylabel="mean PCC, 50 genes")
-    lower.set(ylabel="paired difference", xlim=(-0.6, len(tasks) - 0.4))
+    upper.set(ylabel="mean PCC, 50 genes", xlim=(-0.6, len(tasks) - 0.4))
+    lower.set(ylabel="minus the frozen encoder, paired", xlim=(-0.6, len(tasks) - 0.4))
+    lower.legend(*upper.get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, 1.25), ncols=len(looks))
     folds = table.drop_duplicates("task").set_index("task")["folds"]
     labels = [f"{task} ({folds[task]})" for task in tasks]
-    lower.set_xticks(range(len(tasks)), labels, rotation=30, ha="right", rotation_mode="anchor")
     for axes in (upper, lower):
+        axes.set_xticks(range(len(tasks)), labels, rotation=30, ha="right", rotation_mode="anchor")
         axes.axhline(0, color=BLACK, lw=0.6)
         axes.axvline(tasks.index(AVERAGE) - 0.5, color=GREY, lw=0.6, ls=":")
         axes.tick_params(axis="x", length=0)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from figures.F3_hest_bench import hest_bench_panel
 from figures.markdown import interval_text
 from figures.style import BLACK, DOUBLE, GREY, Look, method_looks, new_figure, panel_title, style
 
@@ -36,9 +37,12 @@ class Contrast:
 
 @style()
 def patch_level_figure(
-    patch_level: "pd.DataFrame", patch_level_summary: "pd.DataFrame", encoders: "pd.DataFrame"
+    patch_level: "pd.DataFrame",
+    patch_level_summary: "pd.DataFrame",
+    encoders: "pd.DataFrame",
+    hest_bench_summary: "pd.DataFrame | None" = None,
 ) -> "Figure":
-    """Draw F3: A, encoders with their controls, paired differences, and by organ; C, the baselines beside SEAL.
+    """Draw F3: A, encoders with their controls, and by organ; B, HEST-Bench; C, the baselines beside SEAL.
 
     Parameters
     ----------
@@ -51,6 +55,8 @@ def patch_level_figure(
         the baselines are its.
     encoders
         Labels and parameters; of several encoders, a circle's area is the number of parameters.
+    hest_bench_summary
+        Drawn as B where it is there, see `hest_bench_panel`.
     """
     table = _named(patch_level_summary, encoders)
     scores = _named(patch_level, encoders).merge(table[["encoder", "method"]].drop_duplicates())
@@ -64,8 +70,11 @@ def patch_level_figure(
     overall = table[(table["organ"] == "all") & ~is_truth & ~is_baseline]
     organs = table[is_main & ~is_truth & ~is_baseline & (table["organ"] != "all")]
     lines = _contrasts(overall)
-    heights = [18 + max(4.7 * len(_grouped(overall)), 4.3 * len(lines)), 52]
-    heights += [18 + 4.4 * (len(baselines) + 2)] if len(baselines) else []
+    key = _key(overall, truth)
+    heights = [17 + max(4.2 * len(_grouped(overall)), 4.0 * len(lines)), 42]
+    heights += [44] if hest_bench_summary is not None else []
+    heights += [14 + 4.0 * (len(baselines) + 2)] if len(baselines) else []
+    heights[-1 if len(baselines) else 1] += 3 * (1 + key.count("\n"))  # below the last panel that it speaks of
     figure = new_figure(DOUBLE, sum(heights) + 6)
     upper, middle, *lower = figure.subfigures(len(heights), 1, height_ratios=heights)
     left, right = upper.subplots(1, 2, width_ratios=[1.35, 1])
@@ -77,9 +86,11 @@ def patch_level_figure(
     of_main = scores[scores["encoder"] == table["encoder"].iloc[0]]
     short = [rows.assign(row=rows["label"]) for rows in (organs, truth[truth["organ"] != "all"], of_main)]
     _draw_organs(middle.subplots(), *short, looks)
+    if hest_bench_summary is not None:
+        hest_bench_panel(lower[0], hest_bench_summary)
     if len(baselines):
-        _draw_baselines(lower[0], overall, baselines, scores, looks)
-    (lower[0] if lower else middle).supxlabel(_key(overall, truth), x=0.005, ha="left", fontsize=6, color=GREY)
+        _draw_baselines(lower[-1], overall, baselines, scores, looks)
+    (lower[-1] if len(baselines) else middle).supxlabel(key, x=0.005, ha="left", fontsize=6, color=GREY)
     figure.draw_without_rendering()
     return figure
 

@@ -173,7 +173,7 @@ def test_draw_writes_stamped_files_and_only_what_can_be_drawn(home):
     assert {id for id, state in states(DEMO).items() if state == DRAWN} == {
         *("F1", "F3", "E4", "T1", "T2", "T3", "T4", "T5", "T9", "T19")
     }
-    assert why(DEMO, "F3") == "panels AC of ABC"
+    assert why(DEMO, "F3") == ""
     assert [row[0] for row in pd.read_csv(folder / "tables/T19.csv")[["method"]].to_numpy()] == [
         label for label, *_ in METHODS.values()
     ]
