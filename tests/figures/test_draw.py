@@ -150,7 +150,7 @@ def test_nothing_there_yet_says_which_notebook_and_why(home):
     assert why(DEMO, "E5") == (
         "training_curves.csv, ablations.csv, patch_level_summary.csv missing: run notebook 04_patch_level"
     )
-    assert "profile her2st cannot produce it, maple can" in why(HER2ST, "T14")
+    assert "profile her2st cannot produce it, demo and maple can" in why(HER2ST, "T14")
     assert "05_slide_level" in why(DEMO, "F2")
     text = draw.status_text(DEMO)
     assert "profile demo (simulated data): 0 drawn, 0 stale, 63 not there yet, of 63" in text

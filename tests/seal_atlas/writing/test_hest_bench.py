@@ -69,8 +69,9 @@ def test_a_patch_shows_its_spot(made):
     assert (data.obs["in_tissue"] == 1).all()
 
 
-def test_what_is_there_is_not_made_again_and_other_settings_have_their_own_folder(made):
+def test_what_is_there_is_not_made_again(made, monkeypatch):
     root, profile = made
+    monkeypatch.setenv("SEAL_HOME", str(root.parents[2]))
     record = root / RECORD
     before = record.stat().st_mtime_ns
     assert seal_atlas.prepare_bench(profile) == root
