@@ -36,8 +36,8 @@ def table(evaluation: Evaluation):
     Returns
     -------
     DataFrame with method, label, fold, comparison, largest (difference of a prediction, normalised log expression),
-    share (of predictions that differ by more than rounding), differs (in more than 1 %), mean_pcc_a (official) and mean_pcc_b: mean
-    Pearson correlation over genes, then donors.
+    share (of predictions that differ by more than rounding), differs (in more than 1 %), mean_pcc_a (official) and
+    mean_pcc_b: mean Pearson correlation over genes, then donors.
     """
     import pandas as pd
 
