@@ -128,9 +128,10 @@ def predict_trained(
 
 def predict_predex(pairs: Pairs, fold: Fold, embedding: np.ndarray, seed: int = 0, cut: Cut = in_order) -> np.ndarray:
     """Predict by OmiCLIP's rule on the profile's encoder, see `rules.weigh_all`; nothing is trained."""
-    z, measured = torch.from_numpy(embedding), torch.from_numpy(np.array(pairs.measured(fold)[fold.train]))
-    parts = cut(len(fold.test), pairs.profile.vision.batch)
-    found = torch.cat([rules.weigh_all(z[fold.test[part]], z[fold.train], measured) for part in parts])
+    z, measured = torch.from_numpy(embedding[fold.test]), torch.from_numpy(np.array(pairs.measured(fold)[fold.train]))
+    rule = rules.weigh_all(torch.from_numpy(embedding[fold.train]), measured)
+    parts = cut(len(z), pairs.profile.vision.batch)
+    found = torch.cat([rule(z[part]) for part in parts])
     return _require_finite("predex", found[torch.cat(parts).argsort()])
 
 

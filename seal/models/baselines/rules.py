@@ -1,5 +1,7 @@
 """How methods without a regression head predict: from the training spots that a patch resembles."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -50,20 +52,25 @@ def weigh_nearest(query: Query, keys: Keys, values: Values, k: int) -> Predictio
     return torch.einsum("bk,bkg->bg", weights / weights.sum(dim=1, keepdim=True), values[nearest])
 
 
-def weigh_all(query: Query, keys: Keys, values: Values) -> Prediction:
+def weigh_all(keys: Keys, values: Values) -> Callable[[Query], Prediction]:
     """Mean over all training spots, weighted by cosine similarity: sum_j s_ij y_j / sum_j s_ij; no training.
+
+    Returns
+    -------
+    What predicts patches. The rule is linear in a patch's direction, so no matrix of similarities is needed.
 
     Source: Loki's PredEx (GuangyuWangLab2021/Loki; Chen et al. 2025), which compares the image with the spots' text by
     OmiCLIP. Its weights are gated: here the image is compared with the spots' images by the profile's encoder.
-
-    Raises
-    ------
-    SealError
-        There is no training spot, or a row's similarities add up to zero.
     """
-    query, keys = F.normalize(query.double(), dim=1), F.normalize(keys.double(), dim=1)
-    total = query @ keys.sum(dim=0)  # [B]; the rule is linear in the query, so no matrix of similarities is needed
-    if not (total.abs() > 1e-9).all():
-        what = f"the similarities of a patch with {len(keys)} training spots add up to zero"
-        raise SealError(what, expected="similarities that can be weights", do="train on more spots")
-    return (query @ (keys.T @ values.double()) / total[:, None]).float()
+    keys = F.normalize(keys.double(), dim=1)
+    summed, product = keys.sum(dim=0), keys.T @ values.double()  # [s], [s, G]
+
+    def predict(query: Query) -> Prediction:
+        query = F.normalize(query.double(), dim=1)
+        total = query @ summed  # [B]
+        if not (total.abs() > 1e-9).all():
+            what = f"the similarities of a patch with {len(keys)} training spots add up to zero"
+            raise SealError(what, expected="similarities that can be weights", do="train on more spots")
+        return (query @ product / total[:, None]).float()
+
+    return predict

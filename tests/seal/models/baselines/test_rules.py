@@ -33,7 +33,7 @@ def test_all_spots_weighted_by_cosine_over_the_row_sum():
     root = 2**-0.5
     total = 1 + root - 1
     expected = (1 * 1 + root * 4 - 1 * 8) / total
-    found = rules.weigh_all(QUERY, KEYS, VALUES)
+    found = rules.weigh_all(KEYS, VALUES)(QUERY)
     np.testing.assert_allclose(found[0], [expected, 10 * expected], rtol=1e-6)
     np.testing.assert_allclose(found[1, 0], (1 * 2 + root * 4) / (1 + root), rtol=1e-6)
 
@@ -55,4 +55,4 @@ def test_fewer_training_spots_than_are_averaged_are_refused(rule, spots):
 def test_no_training_spots_and_similarities_that_cancel_are_refused():
     for keys in (KEYS[:0], KEYS[[0, 3]]):
         with pytest.raises(SealError, match="add up to zero"):
-            rules.weigh_all(QUERY[:1], keys, VALUES[: len(keys)])
+            rules.weigh_all(keys, VALUES[: len(keys)])(QUERY[:1])
