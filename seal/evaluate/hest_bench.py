@@ -16,8 +16,8 @@ from seal.embed import SAME_SCALE, is_current
 from seal.errors import SealError
 from seal.evaluate.embeddings import Embeddings
 from seal.evaluate.methods import METHODS
-from seal.evaluate.metrics import cluster_means, interval, mean_pearson, pearson
-from seal.evaluate.probe import ridge_probe, validation
+from seal.evaluate.metrics import cluster_means, interval, mean_pearson, pearson, two_sided
+from seal.evaluate.probe import PROBES, ridge_probe, validation
 from seal.evaluate.scoring import BOOTSTRAP_SEED
 from seal.files import Made, contents, lock, progress
 from seal.models import weights
@@ -37,20 +37,7 @@ AVERAGE = "average"  # over the nine tasks
 TOLERANCE, TOLERANCE_OF_AVERAGE = 0.02, 0.01
 FEWEST = 10  # patches of a correlation (our choice)
 MISSES = "frozen number misses the published one by"
-GAIN = ("difference", "difference_low", "difference_high")
-
-
-def _official(train: np.ndarray, target: np.ndarray, test: np.ndarray) -> np.ndarray:
-    """HEST's recipe, until `seal.evaluate.probe.PROBES` has it."""
-    mean, sd = train.mean(axis=0), train.std(axis=0)
-    x, x_test = ((part - mean) / np.where(sd > 0, sd, 1.0) for part in (train, test))
-    axes = np.linalg.svd(x, full_matrices=False)[2][:256].T
-    x, x_test = x @ axes, x_test @ axes
-    alpha = 100 / (x.shape[1] * target.shape[1])
-    return x_test @ np.linalg.solve(x.T @ x + alpha * np.eye(x.shape[1]), x.T @ target)
-
-
-PROBES: dict[str, Callable] = {OFFICIAL: _official}
+GAIN = ("difference", "difference_low", "difference_high", "difference_p")
 
 
 def list_runs(pairs: Pairs) -> list[Run]:
@@ -62,7 +49,8 @@ def list_runs(pairs: Pairs) -> list[Run]:
 def evaluate(tasks: Sequence[BenchTask], source: TokenSource, chosen: Sequence[Run]):
     """Embed tasks with the frozen encoder and trained runs, probe them, and score every fold.
 
-    Probes: HEST's two, hest_bench and xgboost; cross_validated, whose penalty is chosen on training donors (ours).
+    Probes: HEST's two, hest_bench and, for the main encoder frozen and after SEAL's first seed, xgboost;
+    cross_validated, whose penalty is chosen on training donors (ours).
     Correlation: over a fold's test patches together ("pooled", HEST's), or the mean over its samples ("sample");
     either the mean over the genes that vary.
 
@@ -100,7 +88,8 @@ def evaluate(tasks: Sequence[BenchTask], source: TokenSource, chosen: Sequence[R
                     own = {"task": task.name, "encoder": profile.encoder, "method": name, "label": methods[name].label}
                     own |= {"kind": methods[name].kind, "fold": fold, "seed": seed, "metric": "pcc"}
                     z = partial(_file, pairs, task, name=Embeddings(pairs).name(name, trained_on, seed))
-                    rows += [own | scored for scored in _score(task, fold, z, truth, pairs, seed == first)]
+                    boosted = seed == first and name in ("frozen", "seal") and not pairs.further
+                    rows += [own | scored for scored in _score(task, fold, z, truth, pairs, boosted)]
                 advance()
     published = {} if profile.simulated else read_published().get(profile.encoder, {})
     table = pd.DataFrame(rows).assign(simulated=profile.simulated)
@@ -139,12 +128,12 @@ def embed_tasks(tasks: Sequence[BenchTask], source: TokenSource, chosen: Sequenc
     models = {name: run and runs.train_vision(run, source) for name, run in named.items()} if missing else {}
     tails = {name: model.encoder if model else source.encoder for name, model in models.items()}
     maker = RecomputedTokens(pairs, source.key)
-    maker.encoder = source.encoder
+    maker.encoder, after = source.encoder, source.encoder.depth - profile.vision.blocks
     with lock(paths.embeddings(profile.name), "embeds in"), progress("tasks", len(missing), "sample") as advance:
         for task, sample, made in missing:
             found = {name: [] for name in tails}
             for images in task.images(sample, CHUNK[parallel.device().type]):
-                tokens = maker.trunk(torch.from_numpy(images))  # [B, T, D]
+                (tokens,) = maker.trunks(torch.from_numpy(images), (after,))  # [B, T, D]
                 with parallel.autocast(profile.compute.precision):
                     for name, encoder in tails.items():
                         z = encoder.to(parallel.device()).eval().tail(tokens, profile.vision.blocks)  # [B, d]
@@ -157,9 +146,9 @@ def embed_tasks(tasks: Sequence[BenchTask], source: TokenSource, chosen: Sequenc
 
 
 def _score(
-    task: BenchTask, fold: str, file: Callable[[str], Path], truth: Mapping, pairs: Pairs, first: bool
+    task: BenchTask, fold: str, file: Callable[[str], Path], truth: Mapping, pairs: Pairs, boosted: bool
 ) -> Iterator[dict]:
-    """Rows of one fold and one embedding: each probe, each correlation; XGBoost of the first seed alone."""
+    """Rows of one fold and one embedding: each probe, each correlation; XGBoost, which is slow, where it is asked."""
     sides, settings = task.splits[fold], pairs.profile.evaluation
     names = [np.repeat(side, [len(truth[s]) for s in side]) for side in sides]  # the sample of each patch
     z = [np.concatenate([trident.read_table(file(s), "features") for s in side]).astype(float) for side in sides]
@@ -167,7 +156,7 @@ def _score(
     donors = [np.array([task.donors.get(s, s) for s in side]) for side in names]
     across = np.concatenate([trident.read_table(file(s), "coords")[:, 0] for s in sides[0]])
     how = validation(donors[0], names[0], across, *[np.full(len(across), "")] * 2)
-    probes = {name: PROBES[name] for name in (OFFICIAL, *([BOOSTED] if first else [])) if name in PROBES}
+    probes = {name: PROBES[name] for name in (OFFICIAL, *([BOOSTED] if boosted else []))}
     probes |= {"cross_validated": lambda x, y, z: ridge_probe(x, y, how, z, settings.pca, settings.alphas)[0]}
     parts = {"pooled": [np.full(len(y[1]), True)], "sample": [names[1] == sample for sample in sides[1]]}
     shared = ", ".join(sorted(set(donors[0]) & set(donors[1])))
@@ -200,7 +189,7 @@ def summary(table, bootstrap: int):
     Returns
     -------
     DataFrame with task (or "average"), encoder, method, label, kind, probe, correlation, metric, mean, low, high,
-    difference, difference_low, difference_high, published, folds, seeds, tasks, simulated, note.
+    difference, difference_low, difference_high, difference_p, published, folds, seeds, tasks, simulated, note.
     """
     import pandas as pd
 
@@ -228,7 +217,7 @@ def _means(values, frozen, bootstrap: int) -> dict[str, float]:
     means = {}
     for names, each in ((("mean", "low", "high"), values), (GAIN, values - frozen)):
         drawn = cluster_means(each.to_numpy(), np.arange(len(each)), bootstrap, BOOTSTRAP_SEED)
-        means |= dict(zip(names, (each.mean(), *interval(drawn)), strict=True))
+        means |= dict(zip(names, (each.mean(), *interval(drawn), two_sided(drawn)), strict=False))
     return means
 
 
