@@ -96,7 +96,7 @@ def test_every_row_is_dealt_to_one_process_in_whole_blocks(n, processes):
 
 def test_views_follow_the_seed_and_leave_the_plain_patch_out(task):
     mine = task()
-    asked = [mine._wanted(Batch(BATCH.rows, seed), range(30)) for seed in (1, 1, 2)]
+    asked = [mine._draw(Batch(BATCH.rows, seed)) for seed in (1, 1, 2)]
     assert all((views == 1).all() for views, _ in asked)  # one augmented view is kept
     assert (asked[0][1] == mine.rows[:30]).all()
 
