@@ -41,6 +41,7 @@ def patch_level_figure(
     patch_level_summary: "pd.DataFrame",
     encoders: "pd.DataFrame",
     hest_bench_summary: "pd.DataFrame | None" = None,
+    baselines: "pd.DataFrame | None" = None,
 ) -> "Figure":
     """Draw F3: A, encoders with their controls, and by organ; B, HEST-Bench; C, the baselines beside SEAL.
 
@@ -57,24 +58,22 @@ def patch_level_figure(
         Labels and parameters; of several encoders, a circle's area is the number of parameters.
     hest_bench_summary
         Drawn as B where it is there, see `hest_bench_panel`.
+    baselines
+        Drawn as C where it is there: as `patch_level_summary`, on folds of its own; a difference is to SEAL.
     """
     table = _named(patch_level_summary, encoders)
     scores = _named(patch_level, encoders).merge(table[["encoder", "method"]].drop_duplicates())
     looks = method_looks(table)
-    is_main, is_truth, is_baseline = (
-        table["encoder"] == table["encoder"].iloc[0],
-        table["kind"] == "truth",
-        table["kind"] == "baseline",
-    )
-    truth, baselines = table[is_truth], table[is_baseline & (table["organ"] == "all")]
-    overall = table[(table["organ"] == "all") & ~is_truth & ~is_baseline]
-    organs = table[is_main & ~is_truth & ~is_baseline & (table["organ"] != "all")]
+    is_main, is_truth = table["encoder"] == table["encoder"].iloc[0], table["kind"] == "truth"
+    truth, overall = table[is_truth], table[(table["organ"] == "all") & ~is_truth]
+    organs = table[is_main & ~is_truth & (table["organ"] != "all")]
     lines = _contrasts(overall)
     key = _key(overall, truth)
     heights = [17 + max(4.2 * len(_grouped(overall)), 4.0 * len(lines)), 42]
     heights += [44] if hest_bench_summary is not None else []
-    heights += [14 + 4.0 * (len(baselines) + 2)] if len(baselines) else []
-    heights[-1 if len(baselines) else 1] += 3 * (1 + key.count("\n"))  # below the last panel that it speaks of
+    rivals = None if baselines is None else _choose_rivals(_named(baselines, encoders))
+    heights += [] if rivals is None else [14 + 4.0 * len(rivals)]
+    heights[1 if rivals is None else -1] += 3 * (1 + key.count("\n"))  # below the last panel that it speaks of
     figure = new_figure(DOUBLE, sum(heights) + 6)
     upper, middle, *lower = figure.subfigures(len(heights), 1, height_ratios=heights)
     left, right = upper.subplots(1, 2, width_ratios=[1.35, 1])
@@ -88,9 +87,9 @@ def patch_level_figure(
     _draw_organs(middle.subplots(), *short, looks)
     if hest_bench_summary is not None:
         hest_bench_panel(lower[0], hest_bench_summary)
-    if len(baselines):
-        _draw_baselines(lower[-1], overall, baselines, scores, looks)
-    (lower[-1] if len(baselines) else middle).supxlabel(key, x=0.005, ha="left", fontsize=6, color=GREY)
+    if rivals is not None:
+        _draw_baselines(lower[-1], rivals)
+    (middle if rivals is None else lower[-1]).supxlabel(key, x=0.005, ha="left", fontsize=6, color=GREY)
     figure.draw_without_rendering()
     return figure
 
@@ -126,10 +125,11 @@ def _draw_ticks(axes: "Axes", rows: "pd.DataFrame", scores: "pd.DataFrame", look
     sns.stripplot(scores, **where, **hues, jitter=False, size=5, linewidth=0.5, alpha=0.35, zorder=1, ax=axes)
 
 
-def _draw_means(axes: "Axes", table: "pd.DataFrame", scores: "pd.DataFrame", looks: dict[str, Look]) -> None:
+def _draw_means(axes: "Axes", table: "pd.DataFrame", scores: "pd.DataFrame | None", looks: dict[str, Look]) -> None:
     lines = _grouped(table)
     order = [line if isinstance(line, str) else line["row"] for line in lines]
-    _draw_ticks(axes, table, scores, looks, x="value", y="row", order=order, marker="|")
+    if scores is not None:
+        _draw_ticks(axes, table, scores, looks, x="value", y="row", order=order, marker="|")
     largest = table["parameters"].max() if _are_several(table) else None  # one size says nothing
     for y, row in enumerate(lines):
         if isinstance(row, str):
@@ -182,38 +182,36 @@ def _contrasts(table: "pd.DataFrame") -> list[str | Contrast]:
         lines.append(f"{label}: minus frozen" if several else f"minus the {rows.loc[encoder, 'label'].iloc[0]}")
         lines += [Contrast(*values) for values in rows.loc[~encoder, ["label", "method", *NAMES]].to_numpy()]
     if "control" in table:
-        for control, rows in table[table["kind"] == "adapted"].groupby("control", sort=False):
+        for control, rows in table.dropna(subset="control").groupby("control", sort=False):
             lines.append(f"minus {table.loc[table['method'] == control, 'label'].iloc[0]}")
             main = table["encoder_label"].iloc[0]
             names = [label.removeprefix(f"{main}, ") for label in rows["encoder_label"]]
-            rows = rows.assign(label=names if several else rows["label"])
+            rows = rows.assign(label=names if several and (rows["kind"] == "adapted").all() else rows["label"])
             lines += [Contrast(*values) for values in rows[["label", "method", *BESIDE]].to_numpy()]
     return lines
 
 
-def _draw_baselines(
-    figure: "SubFigure",
-    overall: "pd.DataFrame",
-    baselines: "pd.DataFrame",
-    scores: "pd.DataFrame",
-    looks: dict[str, Look],
-) -> None:
-    """C: methods made to predict expression beside the frozen encoder and SEAL, and their differences to SEAL."""
-    import pandas as pd
+def _choose_rivals(table: "pd.DataFrame") -> "pd.DataFrame":
+    """Rows of panel C: the encoder, SEAL and its decoder, and the baselines by their own prediction."""
+    return table[(table["organ"] == "all") & table["kind"].isin(["encoder", "adapted", "readout", "baseline"])]
 
+
+def _draw_baselines(figure: "SubFigure", rivals: "pd.DataFrame") -> None:
+    """C: methods made to predict expression beside the encoder and SEAL, and their differences to SEAL."""
     left, right = figure.subplots(1, 2, width_ratios=[1.35, 1])
-    own = overall[(overall["encoder"] == baselines["encoder"].iloc[0]) & overall["kind"].isin(["encoder", "adapted"])]
-    _draw_means(left, pd.concat([own, baselines]), scores, looks)
-    panel_title(left, "C", "Methods made to predict expression, same encoder, panel and splits")
-    adapted = own.loc[own["kind"] == "adapted", "label"].iloc[0]
-    lines = [f"minus {adapted}", *(Contrast(*row) for row in baselines[["label", "method", *BESIDE]].to_numpy())]
+    looks = method_looks(rivals)
+    _draw_means(left, rivals, None, looks)
+    panel_title(left, "C", f"Methods made to predict expression: {rivals['tested'].iloc[0]}")
+    adapted = rivals.loc[rivals["kind"] == "adapted", "label"].iloc[0]
+    others = rivals[~rivals["kind"].isin(["encoder", "adapted"])]
+    lines = [f"minus {adapted}", *(Contrast(*row) for row in others[["label", "method", *BESIDE]].to_numpy())]
     _draw_contrasts(right, lines, looks)
 
 
 def _reach(lines: list[str | Contrast], looks: dict[str, Look]) -> float:
     """How far the axis goes to both sides: wide enough for what training gains, far below the distance of a control."""
     rows = [line for line in lines if isinstance(line, Contrast)]
-    chosen = [row for row in rows if looks[row.method].kind in ("adapted", "baseline")] or rows
+    chosen = [row for row in rows if looks[row.method].kind in ("adapted", "readout", "baseline")] or rows
     return ZOOM * max(float(np.nanmax(np.abs([row.difference, row.low, row.high]))) for row in chosen) or 1.0
 
 

@@ -28,10 +28,12 @@ KINDS = {
     "encoder": (BLUE,),
     "adapted": (VERMILION,),
     "control": (GREY,),
+    "readout": (VERMILION,),
     "baseline": (GREEN, PURPLE, ORANGE, SKY, YELLOW),
+    "probed": (GREEN, PURPLE, ORANGE, SKY, YELLOW),
     "truth": (BLACK,),  # lines across all methods, never markers
 }
-MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">")  # of controls and baselines; the encoder and SEAL are circles
+MARKERS = ("s", "^", "D", "v", "P", "X", "<", ">")  # of all but the encoder and SEAL, which are circles
 LINES = ((0, (4, 1.5)), (0, (1, 1.2)), (0, (4, 1.5, 1, 1.5)))
 
 
@@ -66,7 +68,7 @@ def method_looks(table: "pd.DataFrame") -> dict[str, Look]:
         i, colours = seen[kind], KINDS[kind]
         seen[kind] += 1
         colour = colours[i % len(colours)]
-        marker = MARKERS[i % len(MARKERS)] if kind in ("control", "baseline") or i else "o"
+        marker = "o" if kind in ("encoder", "adapted") and not i else MARKERS[i % len(MARKERS)]
         looks[method] = Look(label, kind, colour, marker, LINES[i % len(LINES)])
     return looks
 

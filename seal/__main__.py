@@ -29,6 +29,8 @@ def _parser() -> argparse.ArgumentParser:
     for command in (train, clean, verify, ablate):
         command.add_argument("--profile", type=profiles.get, default="demo", help="demo (default), her2st or maple")
     listed.add_argument("name", nargs="?", type=profiles.get, help="of one of them")
+    ablate.add_argument("--variants", nargs="+", default=("all",), metavar="NAME", help="long ones (default: all)")
+    ablate.add_argument("--seeds", type=int, default=2, help="how many of the profile's (default: 2)")
     of_file = {"dest": "profile", "type": _read_profile, "metavar": "FILE"}
     train.add_argument("--profile-file", **of_file, help="a profile as JSON (profiles.to_json)")
     train.add_argument("--fold", action="append", help="name of what is left out (default: every fold in turn)")
@@ -92,14 +94,15 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _ablate(arguments: argparse.Namespace) -> None:
-    """What notebook 04 does with the profile's ablations, with all of them."""
+    """What notebook 04 does with the profile's ablations, with the long ones too."""
     from seal import results
     from seal.data.assemble import assemble
     from seal.evaluate import ablation
     from seal.evaluate.embeddings import embed_runs
     from seal.train import batches, runs
 
-    pairs = assemble(profiles.changed(arguments.profile, evaluation__long_ablations=True, evaluation__ablation_seeds=2))
+    own = {"evaluation__long_ablations": arguments.variants, "evaluation__ablation_seeds": arguments.seeds}
+    pairs = assemble(profiles.changed(arguments.profile, **own))
     source, chosen = batches.build(pairs), ablation.list_runs(pairs)
     runs.train_runs(chosen, source)
     table = ablation.table(ablation.Ablation(pairs, embed_runs(pairs, source, chosen)).run())

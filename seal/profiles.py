@@ -252,7 +252,8 @@ class EvaluationSettings(_Checked):
     random_encoders: int = _set(3, CHOICE)  # how many random initialisations the control takes, first of the seeds
     ablation_folds: int = _set(0, CHOICE)  # 0: ablations run on all folds; k: on the first k
     ablation_seeds: int = _set(1, CHOICE, least=1)  # the first so many of the seeds; one gives no verdict
-    long_ablations: bool = _set(False, CHOICE)  # those too that take many minutes each
+    # names of the long ablations that run too; "all": all of them
+    long_ablations: tuple[str, ...] = _set((), CHOICE, fewest=0)
 
 
 @dataclass(frozen=True)
@@ -354,7 +355,7 @@ MAPLE = Profile(
     omics=OmicsSettings(epochs=10),
     # a rectified output has no gradient where it is off
     vision=VisionSettings(blocks=3, decoder_relu=False),
-    evaluation=EvaluationSettings(split="given", resample="donors", ablation_seeds=2, long_ablations=True),
+    evaluation=EvaluationSettings(split="given", resample="donors", ablation_seeds=2, long_ablations=("all",)),
     compute=ComputeSettings(
         assembly="processes", memory_gb=64.0, token_dtype="bfloat16", precision="bfloat16", workers=14
     ),

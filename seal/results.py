@@ -83,6 +83,7 @@ RESULTS = {
     ),
     "maps": _result("04_patch_level", "fold donor sample barcode x y gene measured frozen seal"),
     "map_sections": _result("04_patch_level", "sample um_per_px simulated span jpeg"),
+    "baselines": _result("04_patch_level", MEANS),
     "batch_order": _result(
         "04_patch_level", "method label fold comparison largest share differs mean_pcc_a mean_pcc_b"
     ),

@@ -81,7 +81,7 @@ def test_from_sections_to_figures(her2st, monkeypatch):
     assert draw.manifest(her2st)["F3"]["data"] == "real data"
     pcc = tables["patch_level"].query("metric == 'pcc'").groupby("method")["value"].mean()
     # At these settings the score itself means nothing; that every method has one does.
-    assert set(pcc.index) == {method.name for method in methods.METHODS}  # nobody knows the truth of real tissue
+    assert set(pcc.index) == {method.name for method in evaluation.methods}  # nobody knows the truth of real tissue
     assert np.isfinite(pcc).all()
     assert pcc["mean"] == 0
 

@@ -143,6 +143,10 @@ class Pairs(Shown):
         """The folds over the donors with patches (or sections, studies, organs), see `seal.data.folds`."""
         return make_folds(self.sections, self.profile.evaluation)
 
+    def trial_folds(self) -> tuple[Fold, ...]:
+        """The first folds, as many as `EvaluationSettings.ablation_folds` says: of ablations and baselines."""
+        return self.folds()[: self.profile.evaluation.ablation_folds or None]
+
     def fold(self, name: str) -> Fold:
         """Look a fold up by name."""
         folds = {fold.name: fold for fold in self.folds()}

@@ -29,56 +29,58 @@ class Variant:
     changes: Mapping[str, Any] = field(default_factory=dict)
     genes: float = 1.0  # share of the panel
     pairs: float = 1.0  # share of the training rows
-    long: bool = False  # left out where `EvaluationSettings.long_ablations` is off
+    long: bool = False  # left out unless `EvaluationSettings.long_ablations` names it
 
 
 VARIANTS = {
     "no_info": Variant("T51", "without the contrastive loss", CHANGED["no_info"]),
     "no_rec_vision": Variant("T51", "without reconstruction from images", {"vision__rec_vision_weight": 0.0}),
     "info_alone": Variant("T51", "contrastive loss alone", CHANGED["info_alone"]),
-    "heads": Variant("T51", "contrast through MLP heads", {"vision__head": "mlp", "omics__head": "mlp"}),
-    "soft_clip": Variant("T51", "contrast with soft targets", {"vision__contrast": "soft_clip"}),
-    "barlow_twins": Variant("T51", "Barlow Twins for the contrast", {"vision__contrast": "barlow"}),
-    "cca": Variant("T51", "canonical correlation for the contrast", {"vision__contrast": "cca"}),
+    "heads": Variant("T51", "contrast through MLP heads", {"vision__head": "mlp", "omics__head": "mlp"}, long=True),
+    "soft_clip": Variant("T51", "contrast with soft targets", {"vision__contrast": "soft_clip"}, long=True),
+    "barlow_twins": Variant("T51", "Barlow Twins for the contrast", {"vision__contrast": "barlow"}, long=True),
+    "cca": Variant("T51", "canonical correlation for the contrast", {"vision__contrast": "cca"}, long=True),
     "one_block": Variant("T52", "last block alone", {"vision__blocks": 1}, long=True),
     "three_blocks": Variant("T52", "last three blocks", {"vision__blocks": 3}, long=True),
     "all_blocks": Variant(
         "T52", "all blocks", {"vision__blocks": lambda profile: find_spec(profile.encoder).geometry.depth}, long=True
     ),
     "rank_32": Variant("T52", "LoRA of rank 32", {"vision__rank": 32, "vision__alpha": 32}),
-    "attention": Variant("T52", "LoRA on attention alone", {"vision__lora_layers": "attention"}),
-    "mlp": Variant("T52", "LoRA on the MLP alone", {"vision__lora_layers": "mlp"}),
+    "attention": Variant("T52", "LoRA on attention alone", {"vision__lora_layers": "attention"}, long=True),
+    "mlp": Variant("T52", "LoRA on the MLP alone", {"vision__lora_layers": "mlp"}, long=True),
     "full_tuning": Variant("T52", "last blocks fine-tuned", {"vision__adapter": "full"}),
     "bottleneck": Variant("T52", "bottleneck on the embedding", {"vision__adapter": "bottleneck"}),
     "mlp_encoder": Variant("T53", "omics encoder: MLP", {"omics__encoder": "mlp"}),
     "mae_encoder": Variant("T53", "omics encoder: MLP, genes hidden", {"omics__encoder": "mae"}, long=True),
     "transformer_encoder": Variant("T53", "omics encoder: transformer", {"omics__encoder": "transformer"}, long=True),
     "no_flows": Variant("T53", "omics encoder without flows", {"omics__flows": 0}),
-    "masking": Variant("T53", "20 % of the genes masked", {"omics__mask": 0.2}),
+    "masking": Variant("T53", "20 % of the genes masked", {"omics__mask": 0.2}, long=True),
     # weights 1/2: those that the MSE has inside the full gene loss
     "mse": Variant(
         "T53",
         "gene loss without the Barlow term",
         {"omics__gene_loss": "mse", "vision__rec_omics_weight": 0.5, "vision__rec_vision_weight": 0.5},
     ),
-    "loss_pcc": Variant("T53", "gene loss: correlation over genes", {"omics__gene_loss": "pcc"}),
+    "loss_pcc": Variant("T53", "gene loss: correlation over genes", {"omics__gene_loss": "pcc"}, long=True),
     "loss_l1": Variant("T53", "gene loss: absolute error", {"omics__gene_loss": "l1"}, long=True),
     "loss_huber": Variant("T53", "gene loss: Huber", {"omics__gene_loss": "huber"}, long=True),
     "loss_mmd": Variant("T53", "gene loss: mean discrepancy", {"omics__gene_loss": "mmd"}, long=True),
     "loss_pls": Variant("T53", "gene loss: partial least squares", {"omics__gene_loss": "pls"}, long=True),
     "loss_negbin": Variant("T53", "gene loss: negative binomial", {"omics__gene_loss": "negbin"}, long=True),
     "tenth_panel": Variant("T54", "the first tenth of the panel", genes=0.1, long=True),
-    "third_panel": Variant("T54", "the first third of the panel", genes=1 / 3),
+    "third_panel": Variant("T54", "the first third of the panel", genes=1 / 3, long=True),
     "half_pairs": Variant("T54", "half of the pairs, as many steps", pairs=0.5),
     "eighth_pairs": Variant("T54", "an eighth of the pairs, as many steps", pairs=0.125, long=True),
 }
 
 
-def choose_variants(profile: Profile, long: bool | None = None) -> dict[str, Variant]:
+def choose_variants(profile: Profile, long: bool = False) -> dict[str, Variant]:
     """Choose the variants that change something in this profile; without the long ones unless it asks for them."""
-    long = profile.evaluation.long_ablations if long is None else long
-    own = {n: v for n, v in VARIANTS.items() if v.genes < 1 or v.pairs < 1 or _changed(profile, v) != profile}
-    return {name: variant for name, variant in own.items() if long or not variant.long}
+    plain, named = profiles.changed(profile, further_encoders=()), profile.evaluation.long_ablations
+    for name in named:
+        require_known("ablation", name, (*VARIANTS, "all"))
+    own = {n: v for n, v in VARIANTS.items() if v.genes < 1 or v.pairs < 1 or _changed(profile, v) != plain}
+    return {n: v for n, v in own.items() if long or not v.long or n in named or "all" in named}
 
 
 def list_methods(profile: Profile) -> tuple[Method, ...]:
@@ -104,18 +106,13 @@ class Ablation(Evaluation):
 
     def folds(self) -> tuple[Fold, ...]:
         """Give the first folds, as many as the profile says."""
-        return choose_folds(self.pairs)
-
-
-def choose_folds(pairs: Pairs) -> tuple[Fold, ...]:
-    """Choose the first folds, as many as the profile says."""
-    return pairs.folds()[: pairs.profile.evaluation.ablation_folds or None]
+        return self.pairs.trial_folds()
 
 
 def list_runs(pairs: Pairs) -> list[Run]:
     """List what the ablations compare: the full method and its variants, each with the profile's first seeds."""
     settings, runs = pairs.profile.evaluation, []
-    for fold, seed in product(choose_folds(pairs), settings.seeds[: settings.ablation_seeds]):
+    for fold, seed in product(pairs.trial_folds(), settings.seeds[: settings.ablation_seeds]):
         runs.append(Run(pairs, fold, seed))
         for name, variant in choose_variants(pairs.profile).items():
             part = fold if variant.pairs == 1 else fold.part(variant.pairs, seed)

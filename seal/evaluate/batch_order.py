@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from seal.data.pairs import Fold, Pairs
-from seal.evaluate.ablation import choose_folds
 from seal.evaluate.methods import Cut, Method
 from seal.evaluate.metrics import mean_pearson
 from seal.evaluate.patch import Evaluation, parts
@@ -42,7 +41,7 @@ def table(evaluation: Evaluation):
     import pandas as pd
 
     baselines = [method for method in evaluation.methods if method.kind == "baseline"]
-    jobs = [(fold, method) for fold in choose_folds(evaluation.pairs) for method in baselines]
+    jobs = [(fold, method) for fold in evaluation.folds() for method in baselines]
     return pd.DataFrame([row for fold, method in jobs for row in _compare(evaluation, fold, method)])
 
 

@@ -25,9 +25,10 @@ from seal.train import batches, parallel, runs
 from seal.train.runs import Run
 from seal.train.steps import Expression, PlacedExpression
 
-# encoder: as it comes; adapted: after SEAL; control: what something simpler does; baseline: another published method;
+# encoder: as it comes; adapted: after SEAL; control: what something simpler does; readout: SEAL's own prediction,
+# without our probe; baseline: another published method, by its own prediction; probed: its encoder under our probe;
 # truth: what lies behind simulated counts
-Kind = Literal["encoder", "adapted", "control", "baseline", "truth"]
+Kind = Literal["encoder", "adapted", "control", "readout", "baseline", "probed", "truth"]
 # none: nothing in it is random, one run stands for every seed; first: the first seed alone, where more take too long;
 # random_encoders, ablation_seeds: the first so many of the seeds
 Seeded = Literal["none", "first", "all", "random_encoders", "ablation_seeds"]
@@ -153,14 +154,13 @@ METHODS = (
     _probed("frozen", "frozen encoder", "encoder", "none"),
     _probed("seal", "SEAL", "adapted", "all"),
     _probed("seal_shuffled", "SEAL, shuffled pairs", "control", "all"),
+    _probed("reconstruction", "SEAL, reconstruction only", "control", "first", "no_info"),
+    _probed("contrast", "SEAL, contrast only", "control", "first", "info_alone"),
+    _probed("no_expression", "adapter without expression", "control", "all"),
     _probed("random", "random weights", "control", "random_encoders"),
     _probed("colour", "colour statistics", "control", "none"),
     Method("mean", "mean predictor", "control", "none", predict_mean),
-    # a control, and not adapted: figures show one number for SEAL, the probe's, as for every encoder
-    Method("decoder", "SEAL, its gene decoder", "control", "first", partial(predict_trained, "seal"), "seal"),
-    _probed("reconstruction", "SEAL, reconstruction only", "control", "first", "no_info"),
-    _probed("contrast", "SEAL, contrast only", "control", "first", "info_alone"),
-    _probed("no_expression", "adapter without expression", "control", "first"),
+    Method("decoder", "SEAL's gene decoder", "readout", "first", partial(predict_trained, "seal"), "seal"),
     _baseline("stnet", "ST-Net"),
     _baseline("bleep", "BLEEP"),
     _baseline("pathomclip", "PathOmCLIP, over the batch"),
@@ -169,14 +169,26 @@ METHODS = (
     _baseline("triplex", "TRIPLEX"),
     _baseline("deepspot", "DeepSpot", "frozen"),
     Method("predex", "PredEx, profile's encoder", "baseline", "none", predict_predex, "frozen"),
+    _probed("stnet_probed", "ST-Net's encoder", "probed", "first", "stnet"),
+    _probed("bleep_probed", "BLEEP's encoder", "probed", "first", "bleep"),
+    _probed("pathomclip_probed", "PathOmCLIP's encoder, over the batch", "probed", "first", "pathomclip"),
+    _probed("pathomclip_spatial_probed", "PathOmCLIP's, over neighbours", "probed", "first", "pathomclip_spatial"),
+    _probed("mclstexp_probed", "mclSTExp's encoder", "probed", "first", "mclstexp"),
+    _probed("triplex_probed", "TRIPLEX's encoder", "probed", "first", "triplex"),
 )
+BESIDE_BASELINES = ("encoder", "adapted", "readout", "baseline", "probed")  # kinds of the table of baselines
 
 
 EVERY_ENCODER = ("frozen", "seal", "seal_shuffled")  # what further encoders are compared by
 
 
+def find_baselines() -> tuple[Method, ...]:
+    """The baselines, by their own prediction and by our probe, beside the encoder, SEAL and its decoder."""
+    return tuple(method for method in METHODS if method.kind in BESIDE_BASELINES)
+
+
 def find_methods(pairs: Pairs) -> tuple[Method, ...]:
-    """`METHODS`, and what the pairs' source knows beyond them: a simulator knows the truth behind its counts.
+    """Encoder, SEAL and controls, and what the pairs' source knows beyond them: a simulator knows the truth.
 
     Of a further encoder those of `EVERY_ENCODER` alone.
 
@@ -184,5 +196,6 @@ def find_methods(pairs: Pairs) -> tuple[Method, ...]:
     """
     if pairs.further:
         return tuple(method for method in METHODS if method.name in EVERY_ENCODER)
+    own = tuple(method for method in METHODS if method.kind in ("encoder", "adapted", "control"))
     offered = getattr(importlib.import_module(pairs.profile.source), "methods", None)
-    return METHODS if offered is None else (*METHODS, *offered(pairs))
+    return own if offered is None else (*own, *offered(pairs))

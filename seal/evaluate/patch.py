@@ -6,7 +6,7 @@ import numpy as np
 
 from seal.data.pairs import Fold, Pairs
 from seal.evaluate.embeddings import Embeddings
-from seal.evaluate.methods import METHODS, Method
+from seal.evaluate.methods import Method, find_baselines, find_methods
 from seal.files import progress
 
 
@@ -41,10 +41,13 @@ class Evaluation:
 
     pairs: Pairs
     embeddings: Embeddings  # read, never made: see `embed_all`
-    methods: tuple[Method, ...] = METHODS  # in the order of the results' rows
+    methods: tuple[Method, ...] = ()  # in the order of the results' rows; by default all that `find_methods` gives
     reference: str = "frozen"  # name of the method that all others are compared with
     # (method, fold, seed) -> predicted expression of the test genes of all organs, [test spots, test genes]
     predictions: dict[tuple[str, str, int], np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.methods = self.methods or find_methods(self.pairs)
 
     def folds(self) -> tuple[Fold, ...]:
         """Give the folds that are evaluated."""
@@ -64,3 +67,14 @@ class Evaluation:
     def runs(self, method: str, fold: str) -> list[tuple[int, np.ndarray]]:
         """List seeds and predictions of one method on one fold."""
         return [(s, p) for (m, f, s), p in self.predictions.items() if (m, f) == (method, fold)]
+
+
+@dataclass
+class Baselines(Evaluation):
+    """Predictions of methods made to predict expression, beside the encoder's and SEAL's, on the trial folds."""
+
+    methods: tuple[Method, ...] = field(default_factory=find_baselines)
+
+    def folds(self) -> tuple[Fold, ...]:
+        """Give the first folds, as many as the profile says."""
+        return self.pairs.trial_folds()

@@ -9,7 +9,7 @@ from seal.data.folds import Fold, deal_units
 from seal.data.pairs import Pairs
 from seal.errors import SealError
 from seal.evaluate import scoring
-from seal.evaluate.ablation import Ablation, choose_folds
+from seal.evaluate.ablation import Ablation
 from seal.evaluate.methods import Method
 from seal.evaluate.metrics import pearson
 from seal.evaluate.patch import Evaluation
@@ -169,7 +169,7 @@ def probes(evaluation: Evaluation):
     methods = tuple(method for method in evaluation.methods if method.name in ("frozen", "seal"))
     for name, probe in {"ridge": None, **PROBES, "xgboost": partial(predict_xgboost, bins=BINS)}.items():
         part = Ablation(pairs, evaluation.embeddings, methods, evaluation.reference)
-        for fold in choose_folds(pairs):
+        for fold in pairs.trial_folds():
             panel, measured = pairs.panel(fold), pairs.measured(fold)
             columns = np.array(sorted(set().union(*(panel.scored(organ)[:PROBED] for organ in panel.test))))
             for method in methods:

@@ -13,7 +13,9 @@ from seal.profiles import EvaluationSettings
 
 BOOTSTRAP_SEED = 0
 CONTROL = "seal_shuffled"  # what SEAL gains is owed to the pairs only as far as it exceeds this
-BESIDE = {"adapted": CONTROL, "baseline": "seal"}  # kind -> what its methods are compared with besides
+# kind -> what its methods are compared with besides
+BESIDE = {"adapted": CONTROL} | dict.fromkeys(("readout", "baseline", "probed"), "seal")
+RIVAL = "no_expression"  # what SEAL gains is owed to expression only as far as it exceeds this
 PICTURE = 400  # px, the longer side of a section's H&E
 
 
@@ -137,9 +139,9 @@ def summary(evaluation: Evaluation):
     -------
     DataFrame with task, encoder, method, label, kind, organ, metric, mean, low, high, difference, difference_low,
     difference_high, difference_p (see `metrics.two_sided`), folds, donors, seeds, split, dealt (0: each left out in
-    turn; K: dealt into K folds), resample, tested (what was left out of training, in words); for adapted encoders and
-    baselines control, the method they are compared with besides, and control_difference, control_low, control_high,
-    control_p.
+    turn; K: dealt into K folds), resample, tested (what was left out of training, in words); for adapted encoders,
+    baselines and the adapter without expression control, the method they are compared with besides, and
+    control_difference, control_low, control_high, control_p.
     """
     import pandas as pd
 
@@ -156,7 +158,7 @@ def summary(evaluation: Evaluation):
                 | {"seeds": len(evaluation.runs(method.name, means.parts[chosen[0]].fold)), "split": settings.split}
                 | {"dealt": settings.folds, "resample": settings.resample, "tested": _tested(settings, len(folds))}
             )
-            if (beside := BESIDE.get(method.kind)) in means.point:
+            if (beside := "seal" if method.name == RIVAL else BESIDE.get(method.kind)) in means.point:
                 own = means.row(method.name, chosen, beside)
                 names = {"difference": "control_difference", "difference_low": "control_low"}
                 names |= {"difference_high": "control_high", "difference_p": "control_p"}

@@ -407,7 +407,7 @@ def list_runs(
 
 
 def list_compared(pairs: Pairs) -> list[Run]:
-    """List all that the evaluation compares: SEAL with every seed, baselines and other controls with the first.
+    """List all that the evaluation compares: SEAL and controls, baselines on the trial folds with the first seed.
 
     Of a further encoder SEAL and its shuffled control alone.
     """
@@ -417,7 +417,9 @@ def list_compared(pairs: Pairs) -> list[Run]:
     for name, changes in CHANGED.items():
         other = pairs.with_profile(profiles.changed(pairs.profile, **changes))
         changed += [replace(run, variant=name) for run in list_runs(other, ["seal"], seeds=first)]
-    return [*list_runs(pairs), *list_runs(pairs, tuple(BASELINES), seeds=first), *changed]
+    baselines = tuple(name for name in BASELINES if name != "no_expression")
+    rivals = list_runs(pairs, baselines, pairs.trial_folds(), first)
+    return [*list_runs(pairs), *list_runs(pairs, ["no_expression"]), *rivals, *changed]
 
 
 def train_runs(runs: Sequence[Run], source: TokenSource) -> None:

@@ -37,6 +37,7 @@ ORGANS = (
 ATLAS = {f"{organ}-{i}": organ for organ in ORGANS for i in range(4)}
 WITH_TRUTH = METHODS | TRUTH
 SUMMARY = patch_tables()[1]
+RIVALS = patch_tables(methods={name: METHODS[name] for name in ("frozen", "seal")} | BASELINES)[1]
 
 
 @style()
@@ -57,7 +58,7 @@ FIGURES = {
     "patch level, 14 organs": lambda: patch_level_figure(*patch_tables(ATLAS, dealt=4, methods=WITH_TRUTH)),
     "patch level, 2 folds": lambda: patch_level_figure(*patch_tables({"B": "Breast", "C": "Breast"})),
     "patch level, 2 encoders": lambda: patch_level_figure(*patch_tables(encoders=("own", "uni"))),
-    "patch level, baselines": lambda: patch_level_figure(*patch_tables(methods=METHODS | BASELINES | TRUTH)),
+    "patch level, baselines": lambda: patch_level_figure(*patch_tables(), baselines=RIVALS),
     "maps": lambda: expression_maps_figure(map_table(), SUMMARY),
     "maps, one section": lambda: expression_maps_figure(map_table(["B4"], ["ERBB2"]), SUMMARY),
     "maps, H&E": lambda: expression_maps_figure(map_table(), SUMMARY, section_table()),

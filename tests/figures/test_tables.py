@@ -165,17 +165,18 @@ def test_a_table_an_encoder_and_a_word_where_there_is_none():
     assert T09_T20_patch.by_organ(both, ENCODERS, "2").attrs["title"].endswith(": UNI2-h")
     with pytest.raises(LacksRows, match=r"holds 1 encoder\(s\)"):
         T09_T20_patch.by_organ(SUMMARY, ENCODERS, "2")
-    with pytest.raises(LacksRows, match="no baseline"):
-        T09_T20_patch.baselines(SUMMARY, ENCODERS)
 
 
-def test_baselines_stand_beside_the_encoder_and_seal():
-    new = SUMMARY[SUMMARY["method"] == "seal"].assign(method="st_net", label="ST-Net", kind="baseline")
-    new = new.assign(control="seal", control_difference=-0.02, control_low=-0.03, control_high=0.01)
-    table = T09_T20_patch.baselines(pd.concat([SUMMARY, new]), ENCODERS)
-    assert table["method"].tolist() == ["frozen encoder", "SEAL", "ST-Net"]
-    assert table["minus SEAL, paired"].tolist() == ["", "", "-0.020 [-0.030, +0.010]"]
-    assert table.attrs["note"].startswith("All on Own-S, one gene panel")
+def test_baselines_stand_beside_the_encoder_and_seal_by_either_prediction():
+    seal = SUMMARY[SUMMARY["method"] == "seal"]
+    own = {"control": "seal", "control_difference": -0.02, "control_low": -0.03, "control_high": 0.01}
+    new = [seal.assign(method=kind, label=f"ST-Net {kind}", kind=kind, **own) for kind in ("baseline", "probed")]
+    shown = SUMMARY[SUMMARY["kind"] != "control"]
+    table = T09_T20_patch.baselines_table(pd.concat([shown, *new]), ENCODERS)
+    assert table["method"].tolist() == ["frozen encoder", "SEAL", "ST-Net baseline", "ST-Net probed"]
+    assert table["predicted by"].tolist() == ["our probe", "our probe", "its own", "our probe"]
+    assert table["minus SEAL, paired"].tolist() == ["", "", *["-0.020 [-0.030, +0.010]"] * 2]
+    assert table.attrs["note"].startswith("All on Own-S, with one gene panel")
 
 
 TRUTH = pd.DataFrame(
@@ -265,7 +266,7 @@ def test_only_both_ends_of_many_genes_are_shown():
 def test_genes_stand_beside_what_counting_allows():
     rows = [(g, m, "A", 0, v) for g, v in (("G1", 0.1), ("G2", 0.3)) for m in ("frozen", "seal")]
     genes = pd.DataFrame(rows, columns=["gene", "method", "donor", "seed", "value"])
-    genes = named(genes.assign(metric="pcc", organ="o", fold="A"))
+    genes = named(genes.assign(metric="pcc", organ="o", fold="A", encoder="own"))
     counted = pd.DataFrame({"gene": ["G1", "G1", "G2"], "ceiling": [0.2, 0.4, 0.5]})
     table = T09_T20_patch.genes_best_and_worst(genes, counted)
     assert table.set_index("gene")["ceiling by counting"].to_dict() == {"G2": 0.5, "G1": 0.3}

@@ -48,7 +48,7 @@ def ran(small_home, small_profile, tiny_build, tmp_path_factory):
     """Every variant on the first fold, and what the tests ask of it, gathered while its home is there."""
     home = tmp_path_factory.mktemp("ablated")
     shutil.copytree(small_home, home, dirs_exist_ok=True)
-    profile = profiles.changed(small_profile, omics__epochs=1, vision__epochs=1, evaluation__long_ablations=True)
+    profile = profiles.changed(small_profile, omics__epochs=1, vision__epochs=1, evaluation__long_ablations=("all",))
     folds = Pairs.folds
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SEAL_HOME", str(home))
@@ -82,7 +82,7 @@ def ran(small_home, small_profile, tiny_build, tmp_path_factory):
         evaluated = Ablation(pairs, embeddings).run()
         twice = pairs.with_profile(profiles.changed(profile, evaluation__ablation_seeds=2))
         twice = [(run.variant, run.seed) for run in ablation.list_runs(twice)]
-        quick = pairs.with_profile(profiles.changed(profile, evaluation__long_ablations=False))
+        quick = pairs.with_profile(profiles.changed(profile, evaluation__long_ablations=()))
         short = ablation.table(Ablation(quick, embeddings).run())
         shutil.rmtree(runs["masking"].folder.parent)
         stages.train_runs([runs["masking"]], source)
@@ -190,7 +190,7 @@ def test_the_same_seed_gives_the_same_weights(ran):
 
 def test_the_table_compares_with_the_full_method(ran):
     table = ran.table
-    assert set(table.columns) == set(results.RESULTS["ablations"].columns)
+    assert set(table.columns) == {*results.RESULTS["ablations"].columns, "difference_p"}
     assert (table["seeds"] == 1).all()
     overall = table[table["organ"] == "all"]
     groups = {id: rows["method"].tolist() for id, rows in overall.groupby("table")}
@@ -231,7 +231,7 @@ def test_each_profile_has_the_variants_that_change_something():
 
     long = {name for name, variant in VARIANTS.items() if variant.long}
     assert chosen("demo") == chosen("her2st") == set(VARIANTS) - long
-    assert chosen("demo", long_ablations=True) == set(VARIANTS) - {"one_block"}
+    assert chosen("demo", long_ablations=("all",)) == set(VARIANTS) - {"one_block"}
     assert chosen("maple") == set(VARIANTS) - {"three_blocks"}
     depth = VARIANTS["all_blocks"].changes["vision__blocks"]
     assert [depth(profiles.get(name)) for name in ("demo", "maple")] == [12, 24]

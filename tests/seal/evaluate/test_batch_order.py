@@ -7,6 +7,7 @@ import torch
 from seal import results
 from seal.evaluate import batch_order
 from seal.evaluate.methods import in_order
+from seal.evaluate.patch import Baselines
 from seal.models import encoders
 
 
@@ -15,7 +16,8 @@ def table(evaluated, monkeypatch, tiny_build):
     evaluation = evaluated[0]
     monkeypatch.setenv("SEAL_HOME", str(evaluation.pairs.folder.parents[2]))
     monkeypatch.setattr(encoders, "build", tiny_build)
-    return evaluation, batch_order.table(evaluation)
+    beside = Baselines(evaluation.pairs, evaluation.embeddings).run()
+    return beside, batch_order.table(beside)
 
 
 def test_the_order_matters_where_attention_runs_over_the_batch(table):

@@ -81,7 +81,8 @@ def test_controls_are_embeddings_too_and_a_folds_runs_share_a_pass(small, tiny_b
     passes, embed_pieces = [], batches.embed_pieces
     monkeypatch.setattr(batches, "embed_pieces", lambda tails, s: passes.append(len(tails)) or embed_pieces(tails, s))
     store = embeddings.embed_all(pairs, source)
-    assert passes == [5, 4, 4, 4]  # two methods and seeds a fold, and once the frozen encoder
+    # SEAL, shuffled and the adapter without expression by two seeds, six baselines, two losses; once the frozen encoder
+    assert passes == [15, 14, 14, 14]
     np.testing.assert_array_equal(store.read("colour"), colour_statistics(pairs.patches))
     for seed in (0, 1):
         encoder = tiny_build(small.encoder, weights="random", image_size=56, seed=seed)

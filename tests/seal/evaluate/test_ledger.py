@@ -56,10 +56,11 @@ def test_verdict_of_a_family(home, found, verdict):
 
 
 def test_sign_of_a_claim(home):
-    """Baselines are compared with SEAL: the claim is that they lie below."""
-    below = {"method": "b", "kind": "baseline", "control": "seal", "control_difference": -0.1, "control_p": 0.001}
-    assert verdicts(home, below).loc["P4", "verdict"] == ledger.SUPPORTED
-    assert verdicts(home, below | {"control_difference": 0.1}).loc["P4", "verdict"] == ledger.CONTRADICTED
+    """The adapter without expression is compared with SEAL: the claim is that it lies below."""
+    below = {"method": "no_expression", "kind": "control", "control": "seal"}
+    below |= {"control_difference": -0.1, "control_p": 0.001}
+    assert verdicts(home, below).loc["P4c", "verdict"] == ledger.SUPPORTED
+    assert verdicts(home, below | {"control_difference": 0.1}).loc["P4c", "verdict"] == ledger.CONTRADICTED
 
 
 def test_organs_are_those_of_the_first_encoder_and_all_is_no_organ(home):

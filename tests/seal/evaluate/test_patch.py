@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from seal import profiles
 from seal.evaluate import scoring
-from seal.evaluate.methods import METHODS, Method, predict_by_probe
-from seal.evaluate.patch import Evaluation
+from seal.evaluate.methods import METHODS, Method, find_baselines, predict_by_probe
+from seal.evaluate.patch import Baselines, Evaluation
 from seal.models import encoders
 from seal.profiles import EvaluationSettings
 
@@ -20,17 +21,31 @@ def evaluation(evaluated, monkeypatch, tiny_build):
 
 def test_every_method_predicts_every_fold_and_seed(evaluation):
     pairs = evaluation.pairs
-    assert evaluation.methods[: len(METHODS)] == METHODS
-    assert {m.kind for m in evaluation.methods[len(METHODS) :]} <= {"truth"}
+    assert {m.kind for m in evaluation.methods} == {"encoder", "adapted", "control", "truth"}
+    assert {m for m in evaluation.methods if m.kind != "truth"} | set(find_baselines()) == set(METHODS)
     runs = {
         (m, f): [s for (n, g, s) in evaluation.predictions if (n, g) == (m, f)] for m, f, _ in evaluation.predictions
     }
     assert len(runs) == len(evaluation.methods) * 4
     for (method, name), seeds in runs.items():
-        assert seeds == ([0, 1] if method in ("seal", "seal_shuffled", "random") else [0]), method
+        assert seeds == ([0, 1] if method in ("seal", "seal_shuffled", "no_expression", "random") else [0]), method
         fold = pairs.fold(name)
         for _, prediction in evaluation.runs(method, name):
             assert prediction.shape == (len(fold.test), len(pairs.panel(fold).test_genes))
+
+
+def test_baselines_are_predicted_on_the_trial_folds_beside_seal(evaluation):
+    pairs = evaluation.pairs
+    one = pairs.with_profile(profiles.changed(pairs.profile, evaluation__ablation_folds=1))
+    methods = tuple(m for m in find_baselines() if m.name in ("frozen", "seal", "decoder", "stnet", "stnet_probed"))
+    beside = Baselines(one, evaluation.embeddings, methods).run()
+    assert [fold.name for fold in beside.folds()] == [pairs.folds()[0].name]
+    table = scoring.summary(beside).query("organ == 'all'").set_index("method")
+    assert list(table["kind"]) == ["encoder", "adapted", "readout", "baseline", "probed"]
+    assert table["control"].fillna("").tolist() == ["", "", "seal", "seal", "seal"]
+    whole = scoring.scores(evaluation).query("metric == 'pcc' and method == 'frozen'")
+    own = whole.loc[whole["fold"] == pairs.folds()[0].name, "value"].mean()
+    assert table.loc["frozen", "mean"] == pytest.approx(own)
 
 
 def test_a_methods_seeds():
