@@ -1,4 +1,4 @@
-"""What the README shows of the results: five rows and two figures, made from the committed reference, never typed."""
+"""What the README shows of the results: rows, verdicts and two figures, from the committed reference, never typed."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,19 +16,21 @@ if TYPE_CHECKING:
     import pandas as pd
 
 README = paths.PROJECT / "README.md"
+LEDGER = "ledger"  # a result, see `seal.evaluate.ledger`
 BEGIN, END = "<!-- results: written by `python -m figures readme` -->\n", "<!-- end of results -->\n"
 PICTURES = [REFERENCE / f"{id}.png" for id in ("F1", "F3")]  # of the demo
 METHODS = {
     "frozen": "frozen encoder",
     "seal": "SEAL",
     "seal_shuffled": "SEAL on shuffled pairs",
+    "no_expression": "the same adapter without expression",
     "random": "random weights",
     "oracle": "oracle, which knows the truth",
 }
 
 
 def results_table() -> str:
-    """Give the five methods with their intervals on simulated and on real tissue, as Markdown.
+    """Give the six methods with their intervals on simulated and on real tissue, as Markdown.
 
     Raises
     ------
@@ -49,6 +51,26 @@ def results_table() -> str:
     return table_text(pd.DataFrame(columns))
 
 
+def verdicts_table() -> str:
+    """Give the claims that the results of a profile speak of, with their verdicts, as Markdown; empty without any."""
+    import pandas as pd
+
+    found = {}
+    for name in ("demo", "her2st"):
+        source = Source(profiles.get(name), committed=True)
+        if source.has(LEDGER):
+            ledger = source.read(LEDGER).set_index("text")
+            found[f"{name}, {source.profile.label}"] = ledger.loc[ledger["comparisons"] > 0, "verdict"]
+    if not found:
+        return ""
+    return table_text(pd.DataFrame(found).fillna("").rename_axis("claim").reset_index())
+
+
+def both_tables() -> str:
+    """Give what stands between the README's two marks."""
+    return "\n".join(filter(None, (results_table(), verdicts_table())))
+
+
 def _intervals(numbers: "pd.DataFrame", sign: str) -> list[str]:
     rows = numbers.itertuples(index=False)
     return ["" if value != value else interval_text(value, low, high, sign) for value, low, high in rows]
@@ -67,7 +89,7 @@ def draw_pictures() -> list[Path]:
 
 
 def write(path: Path = README) -> Path:
-    """Put the table between the README's two marks.
+    """Put the tables between the README's two marks.
 
     Raises
     ------
@@ -79,5 +101,5 @@ def write(path: Path = README) -> Path:
     if not (begin and end):
         raise SealError(f"{path} lacks a mark", expected=f"{BEGIN.strip()} and {END.strip()}", do="put both back")
     with atomic(path) as temporary:
-        temporary.write_text(f"{head}{BEGIN}\n{results_table()}\n{END}{tail}", encoding="utf-8")
+        temporary.write_text(f"{head}{BEGIN}\n{both_tables()}\n{END}{tail}", encoding="utf-8")
     return path
