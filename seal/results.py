@@ -89,7 +89,7 @@ RESULTS = {
     ),
     "ablations": _result("04_patch_level", f"table {MEANS}"),
     "ledger": _result(
-        "08_figures_and_tables",
+        "04_patch_level",
         "claim text said figure result comparisons supported contradicted value low high p least resample verdict "
         "profile data reason",
     ),
