@@ -44,7 +44,7 @@ class Artefact:
     instead
         A table that replaces all of `results` where it is there.
     optional
-        Tables that are drawn too where they are there.
+        Tables that are drawn too where they are there; "table:B" if they are a panel of their own.
     profiles
         Profiles that can produce it.
     panels, drawn
@@ -78,9 +78,18 @@ class Artefact:
         return "table" if self.id.startswith("T") else "figure"
 
     @property
-    def drawn_caption(self) -> str:
-        """The caption of the panels that are drawn, of all if none is."""
-        shown = self.drawn or self.panels
+    def extras(self) -> dict[str, str]:
+        """Optional table -> the panel that shows it, empty if it only adds to others."""
+        return {name: panel for name, _, panel in (word.partition(":") for word in self.optional)}
+
+    def panels_from(self, names: Iterable[str]) -> str:
+        """Give the panels that are drawn from these tables."""
+        lacking = {panel for name, panel in self.extras.items() if panel and name not in names}
+        return "".join(panel for panel in self.drawn if panel not in lacking)
+
+    def caption_of(self, panels: str) -> str:
+        """Give the caption of some panels, of all if there are none."""
+        shown = panels or self.panels
         return " ".join(part for part in self.caption.split(" | ") if part[1:3] != ", " or part[0] in shown)
 
     def function(self) -> Callable[..., Any]:
@@ -122,7 +131,7 @@ def _fault(artefact: Artefact) -> str:
     faults = {
         "caption_source": artefact.caption_source in ("paper", "our choice"),
         "caption": artefact.panels == "".join(p[0] for p in artefact.caption.split(" | ") if p[1:3] == ", "),
-        "results": {*artefact.results, artefact.instead, *artefact.optional} - {""} <= results.RESULTS.keys(),
+        "results": {*artefact.results, artefact.instead, *artefact.extras} - {""} <= results.RESULTS.keys(),
         "profiles": set(artefact.profiles) <= PROFILES.keys(),
         "drawn": set(artefact.drawn) <= set(artefact.panels),
         "draw": bool(artefact.draw) == bool(artefact.results),
@@ -156,7 +165,7 @@ def inputs_of(artefact: Artefact, source: Source) -> tuple[str, ...]:
     """The tables it is drawn from: the preferred one if it is there, and the optional ones that are."""
     if artefact.instead and source.has(artefact.instead):
         return (artefact.instead,)
-    return artefact.results + tuple(name for name in artefact.optional if source.has(name))
+    return artefact.results + tuple(name for name in artefact.extras if source.has(name))
 
 
 def obstacle(artefact: Artefact, source: Source) -> str:
@@ -201,7 +210,8 @@ def state_of(artefact: Artefact, profile: Profile, entry: dict[str, Any] | None)
     if reasons:
         again = "draw it with --reference" if obstacle(artefact, run) else f"run notebook {DRAWING_NOTEBOOK}"
         return State(artefact.id, STALE, f"{', '.join(reasons)}: {again}")
-    notes = [f"panels {artefact.drawn} of {artefact.panels}"] if artefact.panels != artefact.drawn else []
+    shown = entry["panels"]
+    notes = [f"panels {shown} of {artefact.panels}"] if artefact.panels != shown else []
     return State(artefact.id, DRAWN, ", ".join([*notes, "from the reference"] if source.committed else notes))
 
 
@@ -310,7 +320,8 @@ def draw(profile: Profile, ids: Iterable[str] | None = None, committed: bool = F
                 raise
             continue
         write = write_figure if artefact.kind == "figure" else write_table
-        title, files = write(drawn, artefact.id, artefact.title, artefact.drawn_caption, stamp)
+        caption = artefact.caption_of(artefact.panels_from(names))
+        title, files = write(drawn, artefact.id, artefact.title, caption, stamp)
         _record(source, artefact, title, files, stamp)
         written += files
     return written
@@ -344,9 +355,9 @@ def _record(source: Source, artefact: Artefact, title: str, files: list[Path], s
     profile, folder = source.profile, paths.figures(source.profile.name)
     entry = {
         "title": title,
-        "caption": artefact.drawn_caption,
+        "caption": artefact.caption_of(artefact.panels_from(stamp["inputs"])),
         "caption_source": artefact.caption_source,
-        "panels": artefact.drawn,
+        "panels": artefact.panels_from(stamp["inputs"]),
         "function": f"figures.{artefact.draw}",
         "files": {path.relative_to(folder).as_posix(): sha256(path) for path in files},
         **stamp,

@@ -65,9 +65,9 @@ def test_every_entry_can_be_drawn_or_says_what_it_lacks(artefact):
     assert re.fullmatch(r"0\d_\w+", artefact.notebook)
     if artefact.draw:
         taken = inspect.signature(artefact.function()).parameters
-        assert {*artefact.results, *artefact.optional, artefact.instead} - {""} <= set(taken)
+        assert {*artefact.results, *artefact.extras, artefact.instead} - {""} <= set(taken)
         options = {option.partition("=")[0] for option in artefact.options}
-        assert options <= set(taken) <= {*artefact.results, *artefact.optional, artefact.instead, *options}
+        assert options <= set(taken) <= {*artefact.results, *artefact.extras, artefact.instead, *options}
     else:
         assert artefact.lacks
         assert not artefact.drawn
@@ -112,12 +112,16 @@ def test_a_wrong_row_of_the_register_is_named(tmp_path, change, column):
 
 def test_a_caption_speaks_of_the_drawn_panels_alone(tmp_path):
     def caption(**change):
-        return draw.read_register(register(tmp_path / "r.csv", CELLS | change))["F1"].drawn_caption
+        artefact = draw.read_register(register(tmp_path / "r.csv", CELLS | change))["F1"]
+        return artefact.caption_of(artefact.panels_from(()))
 
     assert caption() == "A, a. Both."
     assert caption(drawn="AB") == "A, a. B, b. Both."
     assert caption(panels="", drawn="", caption="A table, of all.") == "A table, of all."
-    assert not re.search(r"HEST-Bench|\|", REGISTER["F3"].drawn_caption), "F3 B is not drawn"
+    figure = REGISTER["F3"]
+    assert figure.panels_from(["patch_level", "baselines"]) == "AC"
+    assert not re.search(r"HEST-Bench|\|", figure.caption_of("AC"))
+    assert "HEST-Bench" in figure.caption_of(figure.panels_from(["hest_bench_summary"]))
 
 
 def test_a_register_has_an_id_once_and_whole_rows(tmp_path):
@@ -173,7 +177,7 @@ def test_draw_writes_stamped_files_and_only_what_can_be_drawn(home):
     assert {id for id, state in states(DEMO).items() if state == DRAWN} == {
         *("F1", "F3", "E4", "T1", "T2", "T3", "T4", "T5", "T9", "T19")
     }
-    assert why(DEMO, "F3") == ""
+    assert why(DEMO, "F3") == "panels A of ABC"
     assert [row[0] for row in pd.read_csv(folder / "tables/T19.csv")[["method"]].to_numpy()] == [
         label for label, *_ in METHODS.values()
     ]
@@ -290,7 +294,7 @@ def test_what_can_no_longer_be_drawn_is_removed(home):
 
 @pytest.mark.parametrize(
     ("id", "message"),
-    [("F9", "unknown artefact 'F9'"), ("F2", "05_slide_level"), ("T1", "01_dataset"), ("T14", "profile demo cannot")],
+    [("F9", "unknown artefact 'F9'"), ("F2", "05_slide_level"), ("T1", "01_dataset"), ("T12", "profile demo cannot")],
 )
 def test_asking_for_what_cannot_be_drawn_is_an_error(home, id, message):
     with pytest.raises(SealError, match=message):

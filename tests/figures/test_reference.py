@@ -157,7 +157,7 @@ def test_what_the_reference_lacks_is_said(place, capsys):
     write({"frozen": 0.4, "seal": 0.41})
     assert main(["reference"]) == 0
     said = capsys.readouterr().out
-    assert "T9-T11, T17, T19: encoders.csv not in the reference: run notebook 00_overview" in said
+    assert "T9-T11, T19: encoders.csv not in the reference: run notebook 00_overview" in said
     assert main(["draw", "--reference"]) == 0
     assert "E4: maps.csv not in the reference: run notebook 04_patch_level" in capsys.readouterr().out
     with pytest.raises(SealError, match=r"F3 cannot be drawn in profile demo: patch_level\.csv, encoders\.csv not in"):
@@ -169,7 +169,7 @@ def test_without_a_run_the_status_names_the_reference(place, monkeypatch, tmp_pa
     reference.save(DEMO)
     monkeypatch.setenv("SEAL_HOME", str(tmp_path / "empty"))
     last = draw.status_text(DEMO).splitlines()[-1]
-    assert last.startswith("F3, E4-E5, T5, T9-T11, T17, T19, T51-T54 can be drawn from committed results")
+    assert last.startswith("F3, E4-E5, T5, T9-T11, T19, T51-T54 can be drawn from committed results")
     assert last.endswith("python -m figures draw --profile demo --reference")
 
 

@@ -106,7 +106,7 @@ def test_where_nothing_was_run_the_way_goes_through_the_reference(drawn, monkeyp
 def test_what_nobody_can_draw_says_why(drawn):
     text = trace(DEMO, "F2")
     assert text.splitlines()[1] == "not there yet: notebook 05_slide_level does not make its results yet"
-    assert "profile her2st cannot produce it, maple can" in trace(HER2ST, "T14")
+    assert "profile her2st cannot produce it, demo and maple can" in trace(HER2ST, "T14")
 
 
 @pytest.mark.parametrize(("id", "meant"), [("t51", "'T51'"), ("T99", "'T9'"), ("F9", "F1-F4"), ("x", "make status")])
