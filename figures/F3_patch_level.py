@@ -12,6 +12,7 @@ import numpy as np
 from figures.F3_hest_bench import hest_bench_panel
 from figures.markdown import interval_text
 from figures.style import BLACK, DOUBLE, GREY, Look, method_looks, new_figure, panel_title, style
+from seal.errors import SealError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,6 +101,9 @@ def _named(table: "pd.DataFrame", encoders: "pd.DataFrame") -> "pd.DataFrame":
         columns={"name": "encoder", "label": "encoder_label"}
     )
     table = table[table["metric"] == "pcc"].merge(known, on="encoder", how="left")
+    if unknown := sorted(set(table.loc[table["encoder_label"].isna(), "encoder"])):
+        do = "run notebook 00 again"
+        raise SealError(f"encoders.csv lacks {', '.join(unknown)}", expected="every encoder of the results", do=do)
     return table.assign(row=table["encoder_label"] + ": " + table["label"])
 
 
