@@ -111,7 +111,7 @@ notebooks:  ## run the demo where needed and put its outputs into notebooks/, fo
 	@$(PY) -m tools.notebook_outputs $(NOTEBOOKS:%=build/demo/%.ipynb)
 	@touch build/demo/.places && sleep 0.1 && touch $(NOTEBOOKS:%=build/demo/%.ipynb)
 
-reference: build/demo/04_patch_level.ipynb  ## take the demo's results as the reference, then as make notebooks
+reference: build/demo/00_overview.ipynb build/demo/04_patch_level.ipynb  ## take the demo's results as the reference, then as make notebooks
 	@$(PY) -m figures reference --profile demo
 	@$(PY) -m figures readme
 	@rm -f build/demo/08_figures_and_tables.ipynb
