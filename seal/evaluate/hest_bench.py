@@ -217,7 +217,7 @@ def _means(values, frozen, bootstrap: int) -> dict[str, float]:
     means = {}
     for names, each in ((("mean", "low", "high"), values), (GAIN, values - frozen)):
         drawn = cluster_means(each.to_numpy(), np.arange(len(each)), bootstrap, BOOTSTRAP_SEED)
-        means |= dict(zip(names, (each.mean(), *interval(drawn), two_sided(drawn)), strict=False))
+        means |= dict(zip(names, (each.mean(), *interval(drawn), two_sided(drawn, len(each))), strict=False))
     return means
 
 

@@ -79,17 +79,24 @@ def interval(values: np.ndarray, level: float = 0.95) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def two_sided(values: np.ndarray) -> float:
+def two_sided(values: np.ndarray, units: int | None = None) -> float:
     """Achieved significance of a difference: how often bootstrap values [B] lie on the other side of zero.
 
-    p = min(1, 2 (1 + min(#{d <= 0}, #{d >= 0})) / (B + 1)),  NaN where a value is
+    p = min(1, 2 (1 + min(#{d <= 0}, #{d >= 0})) / (B + 1)),  at least 2^(1 - n);  NaN where a value is
 
-    Source: Davison and Hinkley 1997, 4.2 (with the added one, so that B draws never claim less than 2 / (B + 1)).
+    Parameters
+    ----------
+    units
+        n, what is resampled: a few donors that all agree prove no more than as many tosses of a coin.
+
+    Source: Davison and Hinkley 1997, 4.2 (with the added one, so that B draws never claim less than 2 / (B + 1)); the
+    bound, which is that of the sign test, is our choice.
     """
     if not np.isfinite(values).all():
         return float("nan")
     beyond = min(np.count_nonzero(values <= 0), np.count_nonzero(values >= 0))
-    return min(1.0, 2 * (1 + beyond) / (len(values) + 1))
+    least = 0.0 if units is None else 2.0 ** (1 - units)
+    return min(1.0, max(least, 2 * (1 + beyond) / (len(values) + 1)))
 
 
 def holm(p: np.ndarray) -> np.ndarray:

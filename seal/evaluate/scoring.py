@@ -111,7 +111,8 @@ class _Means:
         values |= zip(("low", "high"), interval(drawn), strict=True)
         values["difference"] = values["mean"] - self.mean(against, chosen)
         values |= zip(("difference_low", "difference_high"), interval(drawn - other), strict=True)
-        return values | {"difference_p": two_sided(drawn - other)}
+        donors = None if self.drawn else len({self.parts[i].donor for i in chosen})
+        return values | {"difference_p": two_sided(drawn - other, donors)}
 
 
 def _means(evaluation: Evaluation) -> _Means:

@@ -77,4 +77,6 @@ def test_significance_counts_the_other_side():
     assert two_sided(np.array([-1.0, 1, 2, 3, 4, 5, 6, 7, 8])) == 2 * 2 / 10
     assert two_sided(-np.array([-1.0, 1, 2, 3, 4, 5, 6, 7, 8])) == 2 * 2 / 10
     assert two_sided(np.zeros(9)) == 1
+    assert two_sided(np.arange(1, 1000), units=4) == 1 / 8, "four donors that agree: a coin does so one time in eight"
+    assert two_sided(np.arange(1, 1000), units=56) == 2 / 1000
     assert np.isnan(two_sided(np.array([np.nan, 1.0])))
