@@ -60,7 +60,9 @@ def verdicts_table() -> str:
         source = Source(profiles.get(name), committed=True)
         if source.has(LEDGER):
             ledger = source.read(LEDGER).set_index("text")
-            found[f"{name}, {source.profile.label}"] = ledger.loc[ledger["comparisons"] > 0, "verdict"]
+            ledger = ledger[ledger["comparisons"] > 0]
+            over = ledger["resample"].map(lambda units: " (over spots)" if units == "spots" else "")
+            found[f"{name}, {source.profile.label}"] = ledger["verdict"] + over
     if not found:
         return ""
     return table_text(pd.DataFrame(found).fillna("").rename_axis("claim").reset_index())
