@@ -68,29 +68,32 @@ def patch_level_figure(
     is_main, is_truth = table["encoder"] == table["encoder"].iloc[0], table["kind"] == "truth"
     truth, overall = table[is_truth], table[(table["organ"] == "all") & ~is_truth]
     organs = table[is_main & ~is_truth & (table["organ"] != "all")]
-    lines = _contrasts(overall)
-    key = _key(overall, truth)
-    heights = [17 + max(4.2 * len(_grouped(overall)), 4.0 * len(lines)), 42]
-    heights += [44] if hest_bench_summary is not None else []
+    lines, key = _contrasts(overall), _key(overall, truth)
     rivals = None if baselines is None else _choose_rivals(_named(baselines, encoders))
-    heights += [] if rivals is None else [14 + 4.0 * len(rivals)]
-    heights[1 if rivals is None else -1] += 3 * (1 + key.count("\n"))  # below the last panel that it speaks of
-    figure = new_figure(DOUBLE, sum(heights) + 6)
-    upper, middle, *lower = figure.subfigures(len(heights), 1, height_ratios=heights)
-    left, right = upper.subplots(1, 2, width_ratios=[1.35, 1])
+    heights = {"methods": 17 + max(4.0 * len(_grouped(overall)), 3.4 * len(lines))}
+    heights |= {"organs": 40.0} if len(organs["organ"].unique()) > 1 else {}  # one organ is what A shows already
+    heights |= {} if hest_bench_summary is None else {"bench": 42.0}
+    heights |= {} if rivals is None else {"rivals": 14 + 3.6 * len(rivals)}
+    last = "rivals" if "rivals" in heights else "organs" if "organs" in heights else "methods"  # that the key speaks of
+    heights[last] += 3 * (1 + key.count("\n"))
+    figure = new_figure(DOUBLE, sum(heights.values()) + 6)
+    blocks = np.atleast_1d(figure.subfigures(len(heights), 1, height_ratios=list(heights.values())))
+    parts = dict(zip(heights, blocks, strict=True))
+    left, right = parts["methods"].subplots(1, 2, width_ratios=[1.35, 1])
     _draw_means(left, overall, scores, looks)
     panel_title(left, "A", f"Unseen tissue: {overall['tested'].iloc[0]}")
     _draw_truth(left, truth[truth["organ"] == "all"], looks)
     _draw_contrasts(right, lines, looks)
     panel_title(right, "", "Differences, with 95 % intervals")
-    of_main = scores[scores["encoder"] == table["encoder"].iloc[0]]
-    short = [rows.assign(row=rows["label"]) for rows in (organs, truth[truth["organ"] != "all"], of_main)]
-    _draw_organs(middle.subplots(), *short, looks)
-    if hest_bench_summary is not None:
-        hest_bench_panel(lower[0], hest_bench_summary)
-    if rivals is not None:
-        _draw_baselines(lower[-1], rivals)
-    (middle if rivals is None else lower[-1]).supxlabel(key, x=0.005, ha="left", fontsize=6, color=GREY)
+    if "organs" in parts:
+        of_main = scores[scores["encoder"] == table["encoder"].iloc[0]]
+        short = [rows.assign(row=rows["label"]) for rows in (organs, truth[truth["organ"] != "all"], of_main)]
+        _draw_organs(parts["organs"].subplots(), *short, looks)
+    if "bench" in parts:
+        hest_bench_panel(parts["bench"], hest_bench_summary)
+    if "rivals" in parts:
+        _draw_baselines(parts["rivals"], rivals)
+    parts[last].supxlabel(key, x=0.005, ha="left", fontsize=6, color=GREY)
     figure.draw_without_rendering()
     return figure
 

@@ -245,6 +245,12 @@ def test_of_several_encoders_each_has_its_rows_and_the_first_the_organs():
     assert [t.get_text() for t in by_organ.get_legend().get_texts()] == [label for label, *_ in METHODS.values()]
 
 
+def test_one_organ_is_not_drawn_twice(drawn):
+    figure = drawn["patch level, 2 folds"]  # of one organ
+    assert not any(a.get_title(loc="left").startswith("By organ") for a in figure.axes)
+    assert any(t.get_text().startswith("Lines: 95 %") for t in texts(figure))
+
+
 def test_patch_level_says_what_was_left_out():
     scores, summary, encoders = patch_tables()
     figure = patch_level_figure(scores, summary.assign(tested="one section left out"), encoders)
