@@ -41,8 +41,8 @@ def hest_bench_panel(subfigure: "SubFigure", hest_bench_summary: "pd.DataFrame",
             upper.hlines(published, x - 0.15, x + 0.15, color=BLACK, lw=1.2, zorder=4)
         else:
             _draw_points(lower, x, rows[["difference", "difference_low", "difference_high"]].to_numpy(), look)
-    upper.set(ylabel="mean PCC, 50 genes", xlim=(-0.6, len(tasks) - 0.4))
-    lower.set(ylabel="minus the frozen encoder, paired", xlim=(-0.6, len(tasks) - 0.4))
+    upper.set(ylabel="mean PCC", xlim=(-0.6, len(tasks) - 0.4))
+    lower.set(ylabel="minus frozen", xlim=(-0.6, len(tasks) - 0.4))
     lower.legend(*upper.get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, 1.25), ncols=len(looks))
     folds = table.drop_duplicates("task").set_index("task")["folds"]
     labels = [f"{task} ({folds[task]})" for task in tasks]

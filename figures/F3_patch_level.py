@@ -67,7 +67,7 @@ def patch_level_figure(
     looks = method_looks(table)
     is_main, is_truth = table["encoder"] == table["encoder"].iloc[0], table["kind"] == "truth"
     truth, overall = table[is_truth], table[(table["organ"] == "all") & ~is_truth]
-    organs = table[is_main & ~is_truth & (table["organ"] != "all")]
+    organs = table[is_main & ~is_truth & (table["organ"] != "all") & table["method"].isin(_compared(table))]
     lines, key = _contrasts(overall), _key(overall, truth)
     rivals = None if baselines is None else _choose_rivals(_named(baselines, encoders))
     heights = {"methods": 17 + max(4.0 * len(_grouped(overall)), 3.4 * len(lines))}
@@ -96,6 +96,14 @@ def patch_level_figure(
     parts[last].supxlabel(key, x=0.005, ha="left", fontsize=6, color=GREY)
     figure.draw_without_rendering()
     return figure
+
+
+def _compared(table: "pd.DataFrame") -> set[str]:
+    """The encoder, SEAL, and the controls that SEAL is compared with: more would not be told apart organ by organ."""
+    chosen = table["kind"].isin(["encoder", "adapted"])
+    if "control" not in table:
+        return set(table.loc[chosen, "method"])
+    return {*table.loc[chosen | table["control"].notna(), "method"], *table["control"].dropna()}
 
 
 def _named(table: "pd.DataFrame", encoders: "pd.DataFrame") -> "pd.DataFrame":
