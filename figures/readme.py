@@ -51,9 +51,9 @@ def results_table() -> str:
         means = means[(means["organ"] == "all") & (means["metric"] == "pcc")].set_index(["method", "encoder"])
         means = means.reindex([(method, encoder or profile.encoder) for method, encoder in ROWS.values()])
         columns[f"{name}, {profile.label}"] = _intervals(means[["mean", "low", "high"]], "")
-        frozen = means.index.get_level_values("method") == "frozen"
-        differences = means[["difference", "difference_low", "difference_high"]]
-        columns[f"{name} minus frozen"] = _intervals(differences.mask(frozen), "+")
+        differences = means[["difference", "difference_low", "difference_high"]].copy()
+        differences[means.index.get_level_values("method") == "frozen"] = float("nan")
+        columns[f"{name} minus frozen"] = _intervals(differences, "+")
     return table_text(pd.DataFrame(columns))
 
 
@@ -71,7 +71,8 @@ def verdicts_table() -> str:
             found[f"{name}, {source.profile.label}"] = ledger["verdict"] + over
     if not found:
         return ""
-    return table_text(pd.DataFrame(found).fillna("").rename_axis("claim").reset_index())
+    order = list(dict.fromkeys(text for verdicts in found.values() for text in verdicts.index))
+    return table_text(pd.DataFrame(found).reindex(order).fillna("").rename_axis("claim").reset_index())
 
 
 def both_tables() -> str:
@@ -92,7 +93,7 @@ def draw_pictures() -> list[Path]:
         figure = artefact.function()(**{name: source.read(name) for name in inputs_of(artefact, source)})
         mark(figure, f"{source.profile.label} ({source.profile.name})")
         with style(), atomic(path) as temporary:
-            figure.savefig(temporary, format="png", dpi=200, metadata={"Title": f"{artefact.id} {artefact.title}"})
+            figure.savefig(temporary, format="png", dpi=120, metadata={"Title": f"{artefact.id} {artefact.title}"})
     return PICTURES
 
 
