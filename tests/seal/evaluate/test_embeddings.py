@@ -89,7 +89,7 @@ def test_controls_are_embeddings_too_and_a_folds_runs_share_a_pass(small, tiny_b
         expected = embed_patches(encoder, pairs.patches)
         np.testing.assert_array_equal(store.read("random", seed=seed), expected)
     folders = {path.name for path in store.files("")[0][1].parents[1].iterdir()}
-    assert len(folders) == 1 + 1 + 2 + 4 * 2 * 2
+    assert len(folders) == 1 + 1 + 2 + 4 * 14
 
 
 def test_a_run_that_is_not_trained_is_named(small):
