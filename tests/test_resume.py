@@ -46,9 +46,9 @@ def dies_at(point):
             die()
         torch_save(state, path)
 
-    def after_part(array, done, made):
-        persist(array, done, made)
-        if stage == "tokens" and moment == f"part {int(done.sum())}":
+    def after_part(files, done, made):
+        persist(files, done, made)
+        if stage == "tokens" and moment == f"part {int(done[0].sum())}":
             die()
 
     def before_finish(partial, folder, log, record):
