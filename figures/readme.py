@@ -67,12 +67,17 @@ def verdicts_table() -> str:
         if source.has(LEDGER):
             ledger = source.read(LEDGER).set_index("text")
             ledger = ledger[ledger["comparisons"] > 0]
-            over = ledger["resample"].map(lambda units: " (over spots)" if units == "spots" else "")
-            found[f"{name}, {source.profile.label}"] = ledger["verdict"] + over
+            found[f"{name}, {source.profile.label}"] = ledger.apply(_verdict, axis=1)
     if not found:
         return ""
     order = list(dict.fromkeys(text for verdicts in found.values() for text in verdicts.index))
     return table_text(pd.DataFrame(found).reindex(order).fillna("").rename_axis("claim").reset_index())
+
+
+def _verdict(row: "pd.Series") -> str:
+    """A verdict, and what its intervals leave out."""
+    left_out = ["over spots"] * (row["resample"] == "spots") + ["one seed"] * (row["seeds"] == 1)
+    return row["verdict"] + (f" ({', '.join(left_out)})" if left_out else "")
 
 
 def both_tables() -> str:

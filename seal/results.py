@@ -90,8 +90,8 @@ RESULTS = {
     "ablations": _result("04_patch_level", f"table {MEANS}"),
     "ledger": _result(
         "04_patch_level",
-        "claim text said figure result comparisons supported contradicted value low high p least resample verdict "
-        "profile data reason",
+        "claim text said figure result comparisons supported contradicted value low high p least resample seeds "
+        "verdict profile data reason",
     ),
     "ablations_long": _result("04_patch_level", f"table {MEANS}"),  # of `python -m seal ablate`
     "gene_reliability": _result("04_patch_level", "gene organ fold donor spots counts reliability ceiling"),

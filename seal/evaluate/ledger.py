@@ -108,8 +108,9 @@ def tabulate(profile: Profile) -> "pd.DataFrame":
     -------
     DataFrame with claim, text, said, figure, result, comparisons, supported, contradicted (numbers of comparisons),
     value, low, high (the family's first comparison: the profile's main encoder), p (its own, adjusted), least (the
-    family's least favourable difference), resample (what intervals speak of), verdict, profile, data, reason. A claim
-    that no result speaks of has the verdict "not measured yet" and a reason.
+    family's least favourable difference), resample (what intervals speak of), seeds (the fewest of any comparison:
+    where that is 1, what another seed would change is in no interval), verdict, profile, data, reason. A claim that no
+    result speaks of has the verdict "not measured yet" and a reason.
 
     Source: our choice.
     """
@@ -120,7 +121,7 @@ def tabulate(profile: Profile) -> "pd.DataFrame":
 
 def _row(claim: Claim, profile: Profile) -> dict[str, Any]:
     row = {"claim": claim.id, "text": claim.text, "said": claim.said, "figure": claim.figure, "result": claim.result}
-    row |= dict.fromkeys(("comparisons", "supported", "contradicted"), 0)
+    row |= dict.fromkeys(("comparisons", "supported", "contradicted", "seeds"), 0)
     row |= dict.fromkeys(("value", "low", "high", "p", "least"), np.nan) | {"resample": ""}
     row |= {"verdict": ABSENT, "profile": profile.name, "data": profile.label, "reason": ""}
     if not claim.result:
@@ -132,11 +133,8 @@ def _row(claim: Claim, profile: Profile) -> dict[str, Any]:
     if rows.empty or claim.columns[-1] not in rows:
         return row | {"reason": f"{claim.result}.csv holds no such comparison"}
     rows = rows.drop_duplicates(["encoder", "method", "organ"])
-    return (
-        row
-        | _judge(rows[list(claim.columns)].to_numpy(dtype=float), claim.sign)
-        | {"resample": rows["resample"].iloc[0]}
-    )
+    judged = _judge(rows[list(claim.columns)].to_numpy(dtype=float), claim.sign)
+    return row | judged | {"resample": rows["resample"].iloc[0], "seeds": int(rows["seeds"].min())}
 
 
 def _judge(found: np.ndarray, sign: int) -> dict[str, Any]:

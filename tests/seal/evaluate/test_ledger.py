@@ -13,7 +13,15 @@ COLUMNS = [*results.RESULTS["patch_level_summary"].columns, *ledger.DIFFERENCE[-
 
 def summary(*rows: dict) -> pd.DataFrame:
     """A summary with these rows; what a row does not say is that of SEAL over all organs."""
-    plain = {"encoder": "e", "method": "seal", "kind": "adapted", "organ": "all", "metric": "pcc", "resample": "donors"}
+    plain = {
+        "encoder": "e",
+        "method": "seal",
+        "kind": "adapted",
+        "organ": "all",
+        "metric": "pcc",
+        "resample": "donors",
+        "seeds": 3,
+    }
     return pd.DataFrame([plain | row for row in rows]).reindex(columns=COLUMNS)
 
 
@@ -53,6 +61,12 @@ def test_verdict_of_a_family(home, found, verdict):
     assert row["verdict"] == verdict
     assert (row["comparisons"], row["value"]) == (len(found), found[0][0])
     assert row["least"] == min(value for value, _ in found)
+
+
+def test_a_family_has_the_fewest_seeds_of_its_comparisons(home):
+    rows = [difference(0.1, 0.001), difference(0.1, 0.001, encoder="other", seeds=1)]
+    assert verdicts(home, *rows).loc["P1", "seeds"] == 1
+    assert verdicts(home, rows[0]).loc["P1", "seeds"] == 3
 
 
 def test_sign_of_a_claim(home):
