@@ -99,12 +99,12 @@ def _ablate(arguments: argparse.Namespace) -> None:
     from seal.data.assemble import assemble
     from seal.evaluate import ablation
     from seal.evaluate.embeddings import embed_runs
-    from seal.train import batches, pool
+    from seal.train import batches, runs
 
     own = {"evaluation__long_ablations": arguments.variants, "evaluation__ablation_seeds": arguments.seeds}
     pairs = assemble(profiles.changed(arguments.profile, **own))
     source, chosen = batches.build(pairs), ablation.list_runs(pairs)
-    pool.train_runs(chosen, source)
+    runs.train_runs(chosen, source)
     table = ablation.table(ablation.Ablation(pairs, embed_runs(pairs, source, chosen)).run())
     print(results.write_result(arguments.profile, "ablations_long", table, {"pairs": pairs.key, "tokens": source.key}))
 

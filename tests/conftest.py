@@ -16,7 +16,7 @@ from seal.evaluate.embeddings import embed_all  # noqa: E402
 from seal.evaluate.methods import find_methods  # noqa: E402
 from seal.evaluate.patch import Evaluation  # noqa: E402
 from seal.models import encoders  # noqa: E402
-from seal.train import batches, pool, runs  # noqa: E402
+from seal.train import batches, runs  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -114,6 +114,6 @@ def evaluated(small_home, tmp_path_factory, tiny_build):
         patch.setattr(encoders, "build", tiny_build)
         pairs = assemble(SMALL)
         source = batches.build(pairs)
-        pool.train_runs(runs.list_compared(pairs), source)
+        runs.train_runs(runs.list_compared(pairs), source)
         evaluation = Evaluation(pairs, embed_all(pairs, source), find_methods(pairs)).run()
         return evaluation, runs.tabulate_training(pairs)

@@ -19,7 +19,7 @@ from seal.models import encoders
 from seal.profiles import get
 from seal.slides import patches
 from seal.slides.patches import PatchSettings
-from seal.train import batches, pool, runs, tokens
+from seal.train import batches, runs, tokens
 from seal_atlas.writing import cohorts, sections, slides
 from tests.seal.data.sources.test_her2st import counts, spots, write
 from tools.hest_audit import compare
@@ -53,7 +53,7 @@ def make_everything(home: Path, profile) -> None:
     source = batches.build(pairs)
     fold = pairs.folds()[0]
     chosen = runs.list_runs(pairs, methods=["seal"], folds=[fold], seeds=[0])
-    pool.train_runs(chosen, source)
+    runs.train_runs(chosen, source)
     embeddings.embed_runs(pairs, source, chosen)
     slide = next((whole_slides / "wsis").glob("*.tif"))
     settings = PatchSettings(size=56, um_per_px=2.0)

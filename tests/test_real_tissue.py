@@ -13,7 +13,7 @@ from seal.data.pairs import tabulate_panel, tabulate_samples
 from seal.errors import SealError
 from seal.evaluate import ablation, embeddings, methods, patch, scoring
 from seal.models import encoders, vision
-from seal.train import batches, pool, runs
+from seal.train import batches, runs
 
 
 @pytest.fixture
@@ -55,8 +55,8 @@ def test_from_sections_to_figures(her2st, monkeypatch):
     assert set(donors[: pairs.n_pairs]) == {"HER2ST-B", "HER2ST-C"}
     assert set(donors[pairs.n_pairs :]) == {"HER2ST-A", "HER2ST-D"}
     source = batches.build(pairs)
-    pool.train_runs(runs.list_compared(pairs), source)
-    pool.train_runs(ablation.list_runs(pairs), source)
+    runs.train_runs(runs.list_compared(pairs), source)
+    runs.train_runs(ablation.list_runs(pairs), source)
     evaluation = patch.Evaluation(pairs, embeddings.embed_all(pairs, source), methods.find_methods(pairs)).run()
     ablated = ablation.Ablation(pairs, embeddings.embed_runs(pairs, source, ablation.list_runs(pairs))).run()
     tables = {

@@ -16,7 +16,7 @@ import torch
 from seal import profiles
 from seal.data.assemble import assemble
 from seal.models import encoders
-from seal.train import batches, loop, pool, runs, tokens
+from seal.train import batches, loop, runs, tokens
 
 profile, home = eval(sys.argv[1], vars(profiles)), Path(sys.argv[2])
 build = encoders.build
@@ -43,7 +43,7 @@ def child(folder, report):
     sys.stderr = open(report.with_suffix(".err"), "w")
     pairs = assemble(profile)
     source = batches.build(pairs)
-    pool.train_runs(runs.list_runs(pairs, folds=pairs.folds()[:1], seeds=[0]), source)
+    runs.train_runs(runs.list_runs(pairs, folds=pairs.folds()[:1], seeds=[0]), source)
     report.write_text(json.dumps(made))
 
 

@@ -4,6 +4,7 @@ A run's folder holds, when it is whole, run.json (settings and the key of all it
 weights as safetensors and log.json. Stage 2 adds the adapter in PEFT's format.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from seal.data import panel as panels
 from seal.data.grid import STEPS
 from seal.data.pairs import Fold, Pairs
 from seal.errors import SealError, require_known
-from seal.files import Made, atomic, digest, find_partial, read_json
+from seal.files import Made, atomic, digest, find_partial, progress, read_json, say_done
 from seal.models import baselines
 from seal.models.baselines import BASELINES
 from seal.models.baselines.base import Baseline, Parts, Surroundings
@@ -120,7 +121,7 @@ class Run(Shown):
             raise SealError(
                 f"{self.folder} holds no run of these settings and inputs",
                 expected="a trained model",
-                do="train it first: seal.train.pool.train_runs, or notebook 04 from its beginning",
+                do="train it first: seal.train.runs.train_runs, or notebook 04 from its beginning",
             )
         return read_json(self.record)["key"]
 
@@ -419,6 +420,17 @@ def list_compared(pairs: Pairs) -> list[Run]:
     baselines = tuple(name for name in BASELINES if name != "no_expression")
     rivals = list_runs(pairs, baselines, pairs.trial_folds(), first)
     return [*list_runs(pairs), *list_runs(pairs, ["no_expression"]), *rivals, *changed]
+
+
+def train_runs(runs: Sequence[Run], source: TokenSource) -> None:
+    """Train those of some runs that are not trained yet; what was cut off goes on from where it stopped."""
+    began, missing = time.monotonic(), [run for run in runs if not run.is_trained(source)]
+    with progress("training", len(missing), "run", shown=bool(missing)) as advance:
+        for run in missing:
+            train_vision(run, source)
+            advance()
+    where, found = paths.runs(source.pairs.profile.name), len(runs) - len(missing)
+    say_done(f"{len(runs)} runs", where, began, found, len(missing), "trained")
 
 
 def tabulate_training(pairs: Pairs):

@@ -23,7 +23,7 @@ from seal.files import read_json
 from seal.models import encoders
 from seal.models.architecture import shrink
 from seal.models.encoder_registry import find_spec
-from seal.train import batches, pool
+from seal.train import batches
 from seal.train import runs as stages
 
 OWN_STAGE_1 = {  # the others take the full method's
@@ -63,11 +63,11 @@ def ran(small_home, small_profile, tiny_build, tmp_path_factory):
         before, fit, trained = times(folder), stages.fit, []
         with pytest.MonkeyPatch.context() as counted:
             counted.setattr(stages, "fit", lambda task, *more: trained.append(type(task).__name__) or fit(task, *more))
-            pool.train_runs(ablation.list_runs(pairs), source)
+            stages.train_runs(ablation.list_runs(pairs), source)
         after = times(folder)
         with pytest.MonkeyPatch.context() as never:
             never.setattr(stages, "train_vision", lambda *_: pytest.fail("trained again"))
-            pool.train_runs(ablation.list_runs(pairs), source)
+            stages.train_runs(ablation.list_runs(pairs), source)
         runs = {run.variant or FULL: run for run in ablation.list_runs(pairs)}
         folders = {
             name: {stage: stages.Run(r.pairs, r.fold, r.seed, stage).folder for stage in ("omics", "seal")}
@@ -85,7 +85,7 @@ def ran(small_home, small_profile, tiny_build, tmp_path_factory):
         quick = pairs.with_profile(profiles.changed(profile, evaluation__long_ablations=()))
         short = ablation.table(Ablation(quick, embeddings).run())
         shutil.rmtree(runs["masking"].folder.parent)
-        pool.train_runs([runs["masking"]], source)
+        stages.train_runs([runs["masking"]], source)
         return SimpleNamespace(
             **{"pairs": pairs, "fold": fold, "source": source, "runs": runs, "models": models, "third": third},
             **{"stage_1": {name: both["omics"].relative_to(folder) for name, both in folders.items()}},

@@ -10,7 +10,7 @@ from seal.errors import SealError
 from seal.evaluate import embeddings
 from seal.models.baselines.colour import colour_statistics
 from seal.slides import trident
-from seal.train import batches, pool, runs
+from seal.train import batches, runs
 
 
 def stamps(folder):
@@ -22,7 +22,7 @@ def trained(small):
     """Pairs, tokens, and one trained run of the first fold."""
     pairs = assemble(small)
     source, run = batches.build(pairs), runs.Run(pairs, pairs.folds()[0], 0)
-    pool.train_runs([run], source)
+    runs.train_runs([run], source)
     return pairs, source, run
 
 
@@ -67,7 +67,7 @@ def test_pairs_are_embedded_once_and_anew_when_the_run_is_another(trained, monke
     assert stamps(root) == before
     old = store.read("seal", run.fold.name, 0)
     shorter = runs.Run(pairs.with_profile(profiles.changed(pairs.profile, vision__epochs=1)), run.fold, 0)
-    pool.train_runs([shorter], source)
+    runs.train_runs([shorter], source)
     embeddings.embed_runs(pairs, source, [shorter])  # under the same name
     changed = {path.parent.name for path, time in stamps(root).items() if before[path] != time}
     assert changed == {f"features_{store.name('seal', run.fold.name, 0)}"}
@@ -77,7 +77,7 @@ def test_pairs_are_embedded_once_and_anew_when_the_run_is_another(trained, monke
 def test_controls_are_embeddings_too_and_a_folds_runs_share_a_pass(small, tiny_build, monkeypatch):
     pairs = assemble(small)
     source = batches.build(pairs)
-    pool.train_runs(runs.list_compared(pairs), source)
+    runs.train_runs(runs.list_compared(pairs), source)
     passes, embed_pieces = [], batches.embed_pieces
     monkeypatch.setattr(batches, "embed_pieces", lambda tails, s: passes.append(len(tails)) or embed_pieces(tails, s))
     store = embeddings.embed_all(pairs, source)

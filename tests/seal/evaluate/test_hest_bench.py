@@ -12,7 +12,7 @@ from seal.errors import SealError
 from seal.evaluate import hest_bench
 from seal.results import RESULTS
 from seal.slides import trident
-from seal.train import batches, pool, runs
+from seal.train import batches, runs
 from tests.bench_folder import write_task
 
 FOLDS = [["A", "B"], ["C", "D"]]
@@ -26,7 +26,7 @@ def bench(small, tmp_path):
         write_task(tmp_path / "bench" / name, PATCHES, FOLDS, seed=seed)
     source = batches.build(assemble(small))
     chosen = hest_bench.list_runs(source.pairs)
-    pool.train_runs(chosen, source)
+    runs.train_runs(chosen, source)
     return tasks_of.read_tasks(tmp_path / "bench"), source, chosen
 
 

@@ -17,7 +17,7 @@ from seal.evaluate import ablation
 from seal.evaluate.embeddings import embed_all, embed_runs
 from seal.evaluate.methods import METHODS, predict_trained
 from seal.models.baselines import BASELINES
-from seal.train import batches, loop, pool, runs, steps
+from seal.train import batches, loop, runs, steps
 from seal.train.loop import Batch
 
 
@@ -30,7 +30,7 @@ def way(small):
 def predictions(pairs, fold, source):
     """Train every baseline on a fold and predict it."""
     chosen = [runs.Run(pairs, fold, 0, name) for name in ("seal", *BASELINES)]
-    pool.train_runs(chosen, source)
+    runs.train_runs(chosen, source)
     store = embed_runs(pairs, source, [run for run in chosen if run.method != "deepspot"])
     methods = {m.name: m for m in METHODS if m.kind == "baseline" or m.name in ("decoder", "no_expression")}
     read = {name: store.read(method.embedding, fold.name, 0) for name, method in methods.items()}
@@ -152,7 +152,7 @@ def test_controls_that_are_ablations_share_their_runs(way):
 
 def test_everything_compared_is_trained_first(way):
     pairs, _, source = way
-    pool.train_runs(runs.list_runs(pairs), source)
+    runs.train_runs(runs.list_runs(pairs), source)
     with pytest.raises(SealError, match="holds no run"):
         embed_all(pairs, source)
 
@@ -162,7 +162,7 @@ def test_too_few_training_spots_are_named(way):
     few = dataclasses.replace(pairs.profile.baselines, bleep_nearest=len(fold.train) + 1)
     pairs = pairs.with_profile(dataclasses.replace(pairs.profile, baselines=few))
     run = runs.Run(pairs, fold, 0, "bleep")
-    pool.train_runs([run], source)
+    runs.train_runs([run], source)
     store = embed_runs(pairs, source, [run])
     with pytest.raises(SealError, match=f"{len(fold.train)} training spots"):
         predict_trained("bleep", pairs, fold, store.read("bleep", fold.name, 0), 0)

@@ -17,7 +17,7 @@ from seal.errors import SealError
 from seal.export import save as dropin
 from seal.files import read_json
 from seal.models import encoders
-from seal.train import batches, loop, pool, runs
+from seal.train import batches, loop, runs
 
 
 @pytest.fixture
@@ -347,9 +347,9 @@ def changed(pairs, head):
 def test_what_was_there_and_what_was_trained_is_one_line(way, capsys, monkeypatch):
     pairs, fold, source = way
     both = runs.list_runs(pairs, folds=[fold], seeds=[0])
-    pool.train_runs(both[:1], source)
-    pool.train_runs(both, source)
-    pool.train_runs(both, source)
+    runs.train_runs(both[:1], source)
+    runs.train_runs(both, source)
+    runs.train_runs(both, source)
     lines = [re.sub(r"in \d+ s", "in N s", line) for line in capsys.readouterr().err.splitlines()]
     assert lines == [
         "1 runs: trained in N s",
