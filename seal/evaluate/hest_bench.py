@@ -129,7 +129,10 @@ def embed_tasks(tasks: Sequence[BenchTask], source: TokenSource, chosen: Sequenc
     tails = {name: model.encoder if model else source.encoder for name, model in models.items()}
     maker = RecomputedTokens(pairs, source.key)
     maker.encoder, after = source.encoder, source.encoder.depth - profile.vision.blocks
-    with lock(paths.embeddings(profile.name), "embeds in"), progress("tasks", len(missing), "sample") as advance:
+    with (
+        lock(paths.embeddings(profile.name), "embeds in"),
+        progress("tasks", len(missing), "sample", shown=bool(missing)) as advance,
+    ):
         for task, sample, made in missing:
             found = {name: [] for name in tails}
             for images in task.images(sample, CHUNK[parallel.device().type]):
