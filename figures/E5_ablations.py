@@ -1,4 +1,4 @@
-"""E5: what each part of the method is worth (A), and its training curves (B)."""
+"""E5: what each part of the method is worth (A), its training curves (B), and the gain by number of pairs (C)."""
 
 from typing import TYPE_CHECKING
 
@@ -35,9 +35,12 @@ TERMS = {
 
 @style()
 def ablations_figure(
-    training_curves: "pd.DataFrame", ablations: "pd.DataFrame", patch_level_summary: "pd.DataFrame"
+    training_curves: "pd.DataFrame",
+    ablations: "pd.DataFrame",
+    patch_level_summary: "pd.DataFrame",
+    scaling: "pd.DataFrame | None" = None,
 ) -> "Figure":
-    """Draw E5: A, each variant's paired difference to the full method; B, loss terms by epoch.
+    """Draw E5: A, each variant's difference to the full method; B, loss terms; C, gains by number of pairs, if known.
 
     Parameters
     ----------
@@ -47,13 +50,15 @@ def ablations_figure(
         Means, differences to the full method and their 95 % intervals, one row a table, variant and organ.
     patch_level_summary
         Label and kind of the methods that were trained.
+    scaling
+        Correlations and gains by number of training pairs, and the line through the gains.
     """
     chosen = ablations[(ablations["metric"] == "pcc") & (ablations["organ"] == "all") & (ablations["seeds"] > 0)]
     lines = _lines(chosen)
     stages = [stage for stage in STAGES if (training_curves["stage"] == stage).any()]
-    heights = [16 + ROW * len(lines), 42 * len(stages)]
+    heights = [16 + ROW * len(lines), 42 * len(stages), *([] if scaling is None else [62])]
     figure = new_figure(DOUBLE, sum(heights) + 10)
-    upper, lower = figure.subfigures(2, 1, height_ratios=heights)
+    upper, lower, *last = figure.subfigures(len(heights), 1, height_ratios=heights)
     first = chosen.iloc[0]
     numbers = f"folds {first['folds']}, donors {first['donors']}, seeds {chosen['seeds'].max()}"
     block_title(upper, f"A  One part of the method changed at a time: {first['tested']} ({numbers})")
@@ -61,6 +66,8 @@ def ablations_figure(
     known = patch_level_summary[["method", "label", "kind"]].drop_duplicates("method")
     curves = training_curves.merge(known, on="method", how="left", validate="many_to_one")
     _draw_curves(lower, curves, stages, "B")
+    if scaling is not None:
+        _draw_scaling(last[0], scaling, "C")
     figure.draw_without_rendering()
     return figure
 
@@ -133,3 +140,36 @@ def _draw_term(axes: "Axes", curves: "pd.DataFrame", title: str) -> None:
     axes.set(xlabel="epoch", ylabel="loss")
     axes.grid(axis="y")
     axes.set_title(title, weight="normal")
+
+
+def _draw_scaling(figure: "SubFigure", scaling: "pd.DataFrame", letter: str) -> None:
+    """Correlations, then gains with the line drawn on to the paper's number of pairs."""
+    first = scaling.iloc[0]
+    numbers = f"{first['donors']} donors left out, seeds {first['seeds']}"
+    block_title(figure, f"{letter}  The same with more pairs, simulated, {first['resample']} resampled ({numbers})")
+    left, right = figure.subplots(1, 2)
+    for method, look in method_looks(scaling).items():
+        own = scaling[(scaling["method"] == method) & ~scaling["fitted"]]
+        line = scaling[(scaling["method"] == method) & (scaling["quantity"] == "gain") & scaling["fitted"]]
+        for axes, quantity in ((left, "pcc"), (right, "gain")):
+            rows = own[own["quantity"] == quantity].sort_values("pairs")
+            if quantity == "gain" and (line.empty or look.kind == "baseline"):
+                continue  # the encoder itself; a baseline's own head lies far below
+            axes.fill_between(rows["pairs"], rows["low"], rows["high"], color=look.colour, alpha=0.15, lw=0)
+            axes.plot(rows["pairs"], rows["value"], look.marker, ls="-", ms=3, color=look.colour, label=look.label)
+            if quantity == "gain":
+                end = line.iloc[0]
+                slope = scaling[(scaling["method"] == method) & (scaling["quantity"] == "slope")].iloc[0]
+                x = np.array([rows["pairs"].min(), end["pairs"]])
+                y = end["value"] + slope["value"] * np.log2(x / end["pairs"])
+                axes.plot(x, y, color=look.colour, lw=0.8, ls="--")
+                bar = [[end["value"] - end["low"]], [end["high"] - end["value"]]]
+                axes.errorbar(end["pairs"], end["value"], bar, color=look.colour, lw=0.8, capsize=2)
+    left.set_ylabel("PCC")
+    right.set_ylabel("gain in PCC over the frozen encoder")
+    right.axhline(0, color=BLACK, lw=0.8, zorder=0)
+    for axes in (left, right):
+        axes.set_xscale("log")
+        axes.set_xlabel("training pairs")
+        axes.grid(axis="y")
+    left.legend(loc="upper left", bbox_to_anchor=(0, -0.25), ncols=3)

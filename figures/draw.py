@@ -347,8 +347,9 @@ def _origin(source: Source, name: str) -> dict[str, Any]:
     """Of a table: its digest, and who made it from what; of a reference, the result that it was taken from too."""
     stamp = source.stamp(name)
     said = {key: stamp[key] for key in ("time", "commit", "dirty", "result", "kept") if key in stamp}
-    made = {"notebook": results.RESULTS[name].notebook, "made_from": stamp.get("inputs", {})}
-    return {"sha256": sha256(source.path(name)), **said, **made}
+    made = {key: value for key, value in stamp.get("inputs", {}).items() if key != "runs"}  # they stand beside it
+    own = {"notebook": results.RESULTS[name].notebook, "made_from": made}
+    return {"sha256": sha256(source.path(name)), **said, **own}
 
 
 def _record(source: Source, artefact: Artefact, title: str, files: list[Path], stamp: dict[str, Any]) -> None:

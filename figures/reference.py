@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from figures.sources import Source
+from figures.sources import RECORDED, Source
 from seal import results
 from seal.errors import SealError
 from seal.files import atomic, sha256, write_json
@@ -64,7 +64,7 @@ def save(profile: Profile) -> Path:
         There is no result, or one of them is damaged.
     """
     source, withheld = Source(profile), WITHHELD.get(profile.name, ())
-    names = [name for name in results.RESULTS if source.has(name) and name not in withheld]
+    names = [n for n in results.RESULTS if source.has(n) and n not in (*withheld, RECORDED)]
     if not names:
         raise SealError(
             f"{source.folder} holds no result", expected="its tidy tables", do=f"make figures PROFILE={profile.name}"
@@ -87,7 +87,7 @@ def _take(source: Source, name: str, file: Path) -> dict[str, Any]:
     whole = {column: frame[column].round().astype(int) for column in PIXELS.get(name, ())}
     frame.assign(**whole).to_csv(file, index=False, float_format=DIGITS)
     of = {"result": {"sha256": stamp.get("sha256"), "rows": stamp.get("rows")}, "kept": kept}
-    return stamp | of | {"sha256": sha256(file), "rows": len(frame), "runs": source.runs(name)}
+    return stamp | of | {"sha256": sha256(file), "rows": len(frame)}
 
 
 def verdict(profile: Profile) -> str:

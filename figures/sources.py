@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 REFERENCE = Path(__file__).with_name("reference")
-ABLATIONS = ("ablations", "ablations_long", "ablation_shapes")  # their runs have other settings than the profile's
+RECORDED, RECORDED_FOR = "scaling", "demo"  # a study run once, committed, and shown by this profile's figures
 
 
 class LacksRows(SealError):
@@ -40,6 +40,8 @@ class Source:
 
     def path(self, name: str) -> Path:
         """A table's file."""
+        if name == RECORDED:
+            return REFERENCE / f"{name}.csv"
         return self.folder / f"{name}.csv"
 
     @cached_property
@@ -50,12 +52,16 @@ class Source:
 
     def stamp(self, name: str) -> dict[str, Any]:
         """Where a table comes from; empty if nobody says."""
+        if name == RECORDED:
+            return read_json(self.path(name).with_suffix(".csv.json")) if self.path(name).is_file() else {}
         if self.committed:
             return self.manifest.get("tables", {}).get(name, {})
         return results.read_stamp(self.profile, name)
 
     def has(self, name: str) -> bool:
         """Whether a table is there; in the reference, only one that its manifest tells of."""
+        if name == RECORDED and self.profile.name != RECORDED_FOR:
+            return False
         return self.path(name).is_file() and (not self.committed or bool(self.stamp(name)))
 
     def read(self, name: str) -> "pd.DataFrame":
@@ -68,7 +74,7 @@ class Source:
         """
         import pandas as pd
 
-        if not self.committed:
+        if not self.committed and name != RECORDED:
             return results.read_result(self.profile, name)
         path = self.path(name)
         if not self.has(name) or sha256(path) != self.stamp(name)["sha256"]:
@@ -79,34 +85,9 @@ class Source:
             )
         return pd.read_csv(path, keep_default_na=False, na_values=[""])  # as read_result: "NA" can be a name
 
-    def runs(self, name: str) -> dict[str, str | None]:
-        """The runs behind a table: folder in runs/PROFILE/ -> key of its run.json, None where that is gone.
-
-        A result of trained models says so by its inputs: they name the tokens. training_curves.csv, written with it,
-        says which runs there were. Runs of changed settings, which only the ablations use, are those that lie there.
-        """
-        stamp = self.stamp(name)
-        if "tokens" not in stamp.get("inputs", {}):
-            return {}
-        if self.committed:
-            return stamp["runs"]
-        folder = paths.runs(self.profile.name)
-        names = self._trained
-        if name in ABLATIONS:  # of the first seed and folds
-            folds = list(dict.fromkeys(run.split("/")[0] for run in names))
-            first = folds[: self.profile.evaluation.ablation_folds or None]
-            own = [f"{fold}/seed{stamp['seeds'][0]}/{method}" for fold in first for method in ("omics", "seal")]
-            changed = (path.parent.relative_to(folder).as_posix() for path in folder.glob("*=*/*/seed*/*/run.json"))
-            names = [*own, *sorted(run for run in changed if run.partition("/")[2] in own)]
-        return {run: run_key(self.profile, run) for run in names}
-
-    @cached_property
-    def _trained(self) -> list[str]:
-        if not self.has("training_curves"):
-            return []
-        curves = self.read("training_curves")[["fold", "seed", "stage", "method"]].drop_duplicates()
-        stages = curves["method"].where(curves["stage"] != "omics", "omics")
-        return list(dict.fromkeys(curves["fold"].astype(str) + "/seed" + curves["seed"].astype(str) + "/" + stages))
+    def runs(self, name: str) -> dict[str, str]:
+        """The runs behind a table, as its stamp has them: folder in runs/PROFILE/ -> key."""
+        return self.stamp(name).get("inputs", {}).get("runs", {})
 
 
 def run_key(profile: Profile, run: str) -> str | None:

@@ -84,8 +84,10 @@ def _tables(artefact: Artefact, source: Source, entry: dict[str, Any] | None) ->
 def _makers(artefact: Artefact, source: Source) -> Iterator[str]:
     """Each notebook with what its results were made from, and whether that is what lies on the disk."""
     for notebook, names in _notebooks(artefact, source).items():
-        yield f"notebooks/{notebook}.ipynb, which writes {', '.join(f'{name}.csv' for name in names)}"
+        maker = notebook if notebook.endswith(".py") else f"notebooks/{notebook}.ipynb"
+        yield f"{maker}, which writes {', '.join(f'{name}.csv' for name in names)}"
         made = {key: value for name in names for key, value in source.stamp(name).get("inputs", {}).items()}
+        made.pop("runs", None)  # named below
         for name, value in made.items():
             yield f"  from {_input(source.profile, name, value)}"
         if not made and any(source.has(name) for name in names):
@@ -114,16 +116,14 @@ def _runs(artefact: Artefact, source: Source, entry: dict[str, Any] | None) -> I
     runs = entry.get("runs", runs) if entry else runs
     for run, key in runs.items():
         now, place = sources.run_key(source.profile, run), f"runs/{source.profile.name}/{run}"
-        if key is None:
-            yield f"{place}: {'not there when this was drawn' if now is None else f'{now[:SHORT]}, there'}"
-        else:
-            yield f"{place} {key[:SHORT]}: {_compare(key, now, 'this was drawn')}"
+        yield f"{place} {key[:SHORT]}: {_compare(key, now, 'this was drawn')}"
     if not runs:
         yield "none: nothing here was trained"
 
 
 def _settings(source: Source, artefact: Artefact) -> Iterator[str]:
-    name, stamps = source.profile.name, [source.stamp(table) for table in draw.inputs_of(artefact, source)]
+    tables = (table for table in draw.inputs_of(artefact, source) if table != sources.RECORDED)
+    name, stamps = source.profile.name, [source.stamp(table) for table in tables]
     changed = sorted({stamp["changed"] for stamp in stamps if stamp.get("changed")})
     with_changes = f", changed in {'; '.join(changed)}" if changed else ""
     yield f"profile {name} of seal/profiles.py{with_changes}: python -m seal profiles {name}; tables T6 and T7"
@@ -134,8 +134,9 @@ def _settings(source: Source, artefact: Artefact) -> Iterator[str]:
 
 def _commands(artefact: Artefact, source: Source) -> Iterator[str]:
     name = source.profile.name
-    notebooks = " ".join(f"build/{name}/{notebook}.ipynb" for notebook in _notebooks(artefact, source))
-    yield f"make {notebooks} PROFILE={name}"
+    makers = _notebooks(artefact, source)
+    yield f"make {' '.join(f'build/{name}/{maker}.ipynb' for maker in makers if maker[-3:] != '.py')} PROFILE={name}"
+    yield from (f"python {maker} --record     # hours" for maker in makers if maker.endswith(".py"))
     yield f"python -m figures draw {artefact.id} --profile {name}"
     if not draw.obstacle(artefact, Source(source.profile, committed=True)):
         yield f"python -m figures draw {artefact.id} --profile {name} --reference     # without any run"

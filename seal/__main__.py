@@ -105,8 +105,9 @@ def _ablate(arguments: argparse.Namespace) -> None:
     pairs = assemble(profiles.changed(arguments.profile, **own))
     source, chosen = batches.build(pairs), ablation.list_runs(pairs)
     runs.train_runs(chosen, source)
-    table = ablation.table(ablation.Ablation(pairs, embed_runs(pairs, source, chosen)).run())
-    print(results.write_result(arguments.profile, "ablations_long", table, {"pairs": pairs.key, "tokens": source.key}))
+    table = ablation.table(ablation.Ablation(pairs, embed_runs(pairs, source, chosen)))
+    made_from = {"pairs": pairs.key, "tokens": source.key, "runs": runs.keys_of(chosen)}
+    print(results.write_result(arguments.profile, "ablations_long", table, made_from))
 
 
 def _read_profile(path: str) -> Profile:

@@ -5,16 +5,17 @@ import hashlib
 import json
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seal import paths
 from seal.errors import SealError, require_known
-from seal.files import atomic, read_json, sha256, write_json
+from seal.files import atomic, digest, read_json, sha256, write_json
 from seal.profiles import Profile, difference
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ SETTINGS = (
     "compute__precision"
 )
 PACKAGES = "torch torchvision timm peft safetensors h5py numpy scipy pandas scikit-learn anndata scanpy matplotlib"
+FROM = ("changed", "seeds", "inputs", "versions")  # of a stamp: what a kept result must have been made from
 MEANS = (
     "task encoder method label kind organ metric mean low high difference difference_low difference_high "
     "folds donors seeds split dealt resample tested"
@@ -94,6 +96,9 @@ RESULTS = {
         "verdict profile data reason",
     ),
     "ablations_long": _result("04_patch_level", f"table {MEANS}"),  # of `python -m seal ablate`
+    "scaling": _result(
+        "benchmarks/scaling.py", "method label kind quantity pairs donors seeds resample value low high fitted"
+    ),
     "gene_reliability": _result("04_patch_level", "gene organ fold donor spots counts reliability ceiling"),
     "ablation_shapes": _result(
         "04_patch_level",
@@ -225,6 +230,30 @@ def read_result(profile: Profile, name: str) -> "pd.DataFrame":
         raise SealError(f"{path} is not a table ({error})", expected="a csv file with a header", do=again) from error
     _check_columns(frame, name, str(path))
     return frame
+
+
+def keep_result(
+    profile: Profile, inputs: dict[str, Any], name: str, compute: Callable[[], "pd.DataFrame"]
+) -> "pd.DataFrame":
+    """Give a table as it is written: read where this code made it from the same inputs, else computed and written.
+
+    Parameters
+    ----------
+    inputs
+        All that the table follows from beside the settings; the code is added.
+    """
+    path, inputs = result_path(profile, name), {**inputs, "code": _code(profile.source.partition(".")[0])}
+    old, now = read_stamp(profile, name), json.loads(json.dumps(stamp(profile, inputs), default=str))
+    if not path.is_file() or any(old.get(key) != now[key] for key in FROM) or sha256(path) != old["sha256"]:
+        write_result(profile, name, compute(), inputs)
+    return read_result(profile, name)
+
+
+@cache
+def _code(source: str) -> str:
+    """Digest of the package's files, and of those of the package that a profile's data come from."""
+    files = (file for name in {"seal", source} for file in (paths.PROJECT / name).rglob("*.[cp]*"))
+    return digest({str(f.relative_to(paths.PROJECT)): sha256(f) for f in files if f.suffix in (".py", ".csv")})
 
 
 def data_label(profile: Profile, names: Iterable[str]) -> str:

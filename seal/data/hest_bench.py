@@ -22,7 +22,7 @@ from seal.data import sample_files
 from seal.data.maple.rules import bench_tasks
 from seal.data.samples import find_hest_table, read_table
 from seal.errors import SealError, explain_unreadable
-from seal.files import read_json
+from seal.files import contents, digest, read_json
 from seal.profiles import Profile
 
 BESIDE = ("HCC",)  # on the hub, outside the published average
@@ -109,6 +109,12 @@ def find(profile: Profile) -> Path | None:
     own = paths.given("SEAL_HEST_BENCH") or paths.downloads() / "hest-bench"
     root = offered(profile) if offered else own
     return root if root.is_dir() else None
+
+
+def digest_of(tasks: Sequence[BenchTask]) -> str:
+    """Digest of all that some tasks hold: genes, splits, donors and files."""
+    files = [path for task in tasks for pair in task.files.values() for path in pair]
+    return digest([*([t.name, t.genes, t.splits, t.donors] for t in tasks), *contents(files)])
 
 
 def read_tasks(root: Path) -> list[BenchTask]:

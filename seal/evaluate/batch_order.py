@@ -49,7 +49,7 @@ def _compare(evaluation: Evaluation, fold: Fold, method: Method) -> Iterator[dic
     pairs, seed = evaluation.pairs, evaluation.pairs.profile.evaluation.seeds[0]
     embedding = evaluation.embeddings.read(method.embedding, fold.name, seed)
     first = slice(max(1, SPOTS // pairs.profile.vision.batch) * pairs.profile.vision.batch)
-    official = evaluation.predictions[method.name, fold.name, seed][first]
+    official = dict(evaluation.runs(method.name, fold.name))[seed][first]
     fold = replace(fold, test=fold.test[first])
     for comparison, cut in COMPARISONS.items():
         other = method.predict(pairs, fold, embedding, seed, cut=cut)

@@ -210,7 +210,7 @@ def summary(table, bootstrap: int):
                 row = {"task": task, **about, **_means(values[method], values["frozen"], bootstrap)}
                 row |= dict.fromkeys(GAIN, np.nan) if why.startswith(MISSES) and method != "frozen" else {}
                 row |= {"folds": len(own[["task", "fold"]].drop_duplicates()), "seeds": own["seed"].nunique()}
-                notes = "; ".join(filter(None, dict.fromkeys([*own["note"], why])))
+                notes = "; ".join(filter(None, dict.fromkeys([*own["note"].dropna(), why])))
                 rows.append(row | {"tasks": own["task"].nunique(), "published": published, "note": notes})
     return pd.DataFrame(rows)
 

@@ -37,7 +37,7 @@ def parts(pairs: Pairs, fold: Fold) -> list[Part]:
 
 @dataclass
 class Evaluation:
-    """Predictions of one profile, gathered run by run; `seal.evaluate.scoring` makes the tables from them."""
+    """Predictions of one profile, made when they are asked for; `seal.evaluate.scoring` makes the tables from them."""
 
     pairs: Pairs
     embeddings: Embeddings  # read, never made: see `embed_all`
@@ -54,7 +54,7 @@ class Evaluation:
         return self.pairs.folds()
 
     def run(self) -> "Evaluation":
-        """Predict with every method, fold and seed."""
+        """Predict with every method, fold and seed; what reads predictions asks for it if nobody has."""
         settings = self.pairs.profile.evaluation
         jobs = [(f, method, seed) for f in self.folds() for method in self.methods for seed in method.seeds(settings)]
         with progress("predictions", len(jobs), "run") as advance:
@@ -65,7 +65,9 @@ class Evaluation:
         return self
 
     def runs(self, method: str, fold: str) -> list[tuple[int, np.ndarray]]:
-        """List seeds and predictions of one method on one fold."""
+        """List seeds and predictions of one method on one fold; the first call predicts, see `run`."""
+        if not self.predictions:
+            self.run()
         return [(s, p) for (m, f, s), p in self.predictions.items() if (m, f) == (method, fold)]
 
 

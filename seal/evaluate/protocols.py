@@ -7,7 +7,6 @@ import numpy as np
 
 from seal.data.folds import Fold, deal_units
 from seal.data.pairs import Pairs
-from seal.errors import SealError
 from seal.evaluate import scoring
 from seal.evaluate.ablation import Ablation
 from seal.evaluate.methods import Method
@@ -60,8 +59,6 @@ def protocols(evaluation: Evaluation):
     """
     import pandas as pd
 
-    if not evaluation.predictions:
-        raise SealError("nothing is predicted yet", expected="an evaluation that has run", do="call evaluation.run()")
     keys, tables, profile = ["protocol", "organ", "genes", "correlation"], [], evaluation.pairs.profile
     genes = {fold.name: _choose_genes(evaluation.pairs, fold) for fold in evaluation.folds()}
     for method in (m for m in evaluation.methods if m.name in COMPARED):

@@ -16,6 +16,8 @@ CONTROL = "seal_shuffled"  # what SEAL gains is owed to the pairs only as far as
 # kind -> what its methods are compared with besides
 BESIDE = {"adapted": CONTROL} | dict.fromkeys(("readout", "baseline", "probed"), "seal")
 RIVAL = "no_expression"  # what SEAL gains is owed to expression only as far as it exceeds this
+GAIN = ("difference", "difference_low", "difference_high")
+OVER_CONTROL = ("control_difference", "control_low", "control_high")
 PICTURE = 400  # px, the longer side of a section's H&E
 
 
@@ -176,26 +178,28 @@ def _tested(settings: EvaluationSettings, folds: int) -> str:
     return f"{several} left out in {folds}{'' if folds == settings.folds else f' of {settings.folds}'} folds"
 
 
-def verdicts(evaluation: Evaluation) -> list[str]:
+def verdicts(table) -> list[str]:
     """Say in words how each method compares with the frozen encoder, and SEAL with its shuffled control.
 
     A difference counts where the 95 % interval of the paired difference excludes zero; the first line says what the
     bootstrap resamples. What SEAL gains is owed to the pairs only as far as it exceeds what shuffled pairs gain.
     Where the truth is known, the last line says how much of the oracle's correlation is reached.
+
+    Parameters
+    ----------
+    table
+        What `summary` gives, of one encoder.
     """
-    means, reference = _means(evaluation), evaluation.reference
-    everything = means.organs()["all"]
-    names = [method.name for method in evaluation.methods]
-    contrasts = [(name, reference) for name in names if name != reference]
-    lines = [f"paired differences, 95 % intervals over {evaluation.pairs.profile.evaluation.resample}"]
-    for method, against in [*contrasts, ("seal", CONTROL)]:
-        row = means.row(method, everything, against)
-        low, high = row["difference_low"], row["difference_high"]
+    rows = table[table["organ"] == "all"].set_index("method")
+    lines = [f"paired differences, 95 % intervals over {rows['resample'].iloc[0]}"]
+    contrasts = [(name, "frozen", GAIN) for name in rows.index if name != "frozen"]
+    for method, against, columns in [*contrasts, ("seal", CONTROL, OVER_CONTROL)]:
+        difference, low, high = rows.loc[method, list(columns)]
         word = "better than" if low > 0 else "worse than" if high < 0 else "not told apart from"
         word = word if np.isfinite(low) else "no interval against"
-        lines.append(f"{method}: {word} {against} ({row['difference']:+.3f}, {low:+.3f} to {high:+.3f})")
-    if {"oracle", "ceiling"} <= set(names):
-        mean = {name: means.mean(name, everything) for name in names}
+        lines.append(f"{method}: {word} {against} ({difference:+.3f}, {low:+.3f} to {high:+.3f})")
+    if {"oracle", "ceiling"} <= set(rows.index):
+        mean = rows["mean"]
         seal, frozen = (f"{100 * mean[name] / mean['oracle']:.0f} %" for name in ("seal", "frozen"))
         truth = f"the oracle {mean['oracle']:.3f}, the ceiling {mean['ceiling']:.3f}"
         lines.append(f"SEAL reaches {seal} of the oracle's PCC, the frozen encoder {frozen}; {truth}")
@@ -219,7 +223,7 @@ def maps(evaluation: Evaluation, genes: int = 3):
     for fold in evaluation.folds():
         spots, names = pairs.frame().iloc[fold.test], pairs.panel(fold).test_genes
         shown = {"measured": pairs.measured(fold)[fold.test]}
-        shown |= {method: evaluation.predictions[method, fold.name, seed] for method in ("frozen", "seal")}
+        shown |= {method: dict(evaluation.runs(method, fold.name))[seed] for method in ("frozen", "seal")}
         for part in parts(pairs, fold):
             where = spots.iloc[part.rows][["donor", "sample", "barcode", "x", "y"]]
             for column in part.columns[:genes]:

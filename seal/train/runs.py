@@ -5,7 +5,7 @@ weights as safetensors and log.json. Stage 2 adds the adapter in PEFT's format.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -431,6 +431,13 @@ def train_runs(runs: Sequence[Run], source: TokenSource) -> None:
             advance()
     where, found = paths.runs(source.pairs.profile.name), len(runs) - len(missing)
     say_done(f"{len(runs)} runs", where, began, found, len(missing), "trained")
+
+
+def keys_of(runs: Iterable[Run]) -> dict[str, str]:
+    """Give the key of each trained run and of the stage 1 that it starts from, by its folder in runs/PROFILE/."""
+    stages = [stage for run in runs for stage in ((run.stage_1, run) if run.learns_omics else (run,))]
+    names = [stage.folder.relative_to(paths.runs(stage.pairs.profile.name)).as_posix() for stage in stages]
+    return {name: read_json(stage.record)["key"] for name, stage in zip(names, stages, strict=True)}
 
 
 def tabulate_training(pairs: Pairs):

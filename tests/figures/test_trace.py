@@ -8,10 +8,11 @@ from figures.trace import trace
 from seal import paths, profiles, results
 from seal.errors import SealError
 from seal.files import write_json
-from tests.figures.made_up import ablation_table, curve_table, patch_tables
+from tests.figures.made_up import ablation_table, patch_tables
 
 DEMO, HER2ST = profiles.get("demo"), profiles.get("her2st")
 RUN = "A/seed0/seal"
+RUNS = {RUN: "r" * 64, f"vision__rank=32/{RUN}": "r" * 64}
 
 
 @pytest.fixture
@@ -20,12 +21,11 @@ def drawn(home, tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "REFERENCE", tmp_path / "reference")
     write_json(paths.pairs("demo") / "pairs.json", {"key": "p" * 64})
     write_json(paths.tokens("demo") / "tokens.json", {"key": "t" * 64})
-    for run in (RUN, f"vision__rank=32/{RUN}"):
-        write_json(paths.runs("demo") / run / "run.json", {"key": "r" * 64})
-    made = {"pairs": "p" * 64, "tokens": "t" * 64}
-    results.write_result(DEMO, "training_curves", curve_table(), made)
+    for run, key in RUNS.items():
+        write_json(paths.runs("demo") / run / "run.json", {"key": key})
+    made = {"pairs": "p" * 64, "tokens": "t" * 64, "runs": {RUN: "r" * 64}}
     results.write_result(DEMO, "patch_level_summary", patch_tables()[1], made)
-    results.write_result(DEMO, "ablations", ablation_table(), made)
+    results.write_result(DEMO, "ablations", ablation_table(), made | {"runs": RUNS})
     draw.draw(DEMO, ["T51"])
     return home / "figures" / "demo"
 
@@ -61,16 +61,18 @@ def test_the_manifest_names_function_results_and_runs(drawn):
     table = entry["inputs"]["ablations"]
     assert table["sha256"] == results.read_stamp(DEMO, "ablations")["sha256"]
     assert (table["notebook"], table["made_from"]["tokens"]) == ("04_patch_level", "t" * 64)
-    assert entry["runs"] == {"A/seed0/omics": None, RUN: "r" * 64, f"vision__rank=32/{RUN}": "r" * 64}
+    assert "runs" not in table["made_from"]
+    assert entry["runs"] == RUNS
 
 
-def test_the_runs_of_a_score_are_those_of_the_profile(drawn):
-    runs = sources.Source(DEMO).runs("patch_level_summary")
-    assert set(runs) == {f"{f}/seed0/{m}" for f in "AB" for m in ("omics", "seal", "seal_shuffled")}
+def test_the_runs_of_a_score_are_those_of_its_stamp(drawn):
+    assert sources.Source(DEMO).runs("patch_level_summary") == {RUN: "r" * 64}
+    assert sources.Source(DEMO).runs("panel") == {}
+    assert "from runs" not in trace(DEMO, "T51")
 
 
 def test_what_has_changed_since_is_said_to_be_stale(drawn):
-    results.write_result(DEMO, "ablations", ablation_table(0.01), {"pairs": "p" * 64, "tokens": "t" * 64})
+    results.write_result(DEMO, "ablations", ablation_table(0.01), {"pairs": "p" * 64, "tokens": "t" * 64, "runs": RUNS})
     write_json(paths.pairs("demo") / "pairs.json", {"key": "q" * 64})
     write_json(paths.runs("demo") / RUN / "run.json", {"key": "s" * 64})
     (drawn / "tables/T51.md").unlink()

@@ -156,3 +156,72 @@ def test_six_digits_of_any_size(home):
     assert [line.split(",")[1] for line in path.read_text().splitlines()[1:]] == [
         *("1.23457e+08", "-1.23457e-07", "0.123457", "12345.7")
     ]
+
+
+# --- results that are kept ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def kept(home):
+    """Gives the panel by `keep_result`, and says how often it was computed."""
+    calls = []
+
+    def keep(inputs, profile=DEMO):
+        return results.keep_result(profile, inputs, "panel", lambda: calls.append(1) or panel()), len(calls)
+
+    return keep
+
+
+def test_a_result_is_computed_once_from_the_same(kept, home):
+    made = {"pairs": "abc", "runs": {"A/seed0/seal": "r"}}
+    first, calls = kept(made)
+    pd.testing.assert_frame_equal(first, panel())
+    assert calls == 1
+    stamp = json.loads((home / "results/demo/panel.csv.json").read_text())
+    assert len(stamp["inputs"].pop("code")) == 64
+    assert stamp["inputs"] == made
+    again, calls = kept(made)
+    pd.testing.assert_frame_equal(again, first)
+    assert calls == 1
+
+
+@pytest.mark.parametrize("change", ["inputs", "settings", "code", "packages", "file", "gone"])
+def test_a_result_of_something_else_is_computed_anew(kept, home, monkeypatch, change):
+    kept({"runs": {"A/seed0/seal": "r"}})
+    inputs, profile, path = {"runs": {"A/seed0/seal": "r"}}, DEMO, home / "results/demo/panel.csv"
+    if change == "inputs":
+        inputs = {"runs": {"A/seed0/seal": "s"}}
+    elif change == "settings":
+        profile = profiles.changed(DEMO, evaluation__bootstrap=7)
+    elif change == "code":
+        monkeypatch.setattr(results, "_code", lambda source: "another")
+    elif change == "packages":
+        monkeypatch.setattr(results, "versions", lambda: {"numpy": "1"})
+    elif change == "file":
+        path.write_bytes(path.read_bytes()[:20])
+    else:
+        path.unlink()
+    found, calls = kept(inputs, profile)
+    pd.testing.assert_frame_equal(found, panel())
+    assert calls == 2
+
+
+def test_the_code_is_that_of_the_package_and_of_the_data(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "PROJECT", tmp_path)
+
+    def code(source):
+        results._code.cache_clear()
+        return results._code(source)
+
+    def write(name, text="x"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+        return code("seal_atlas")
+
+    seen = [write("seal/a.py"), write("seal_atlas/b.py"), write("seal/evaluate/published.csv")]
+    seen += [write("seal/a.py", "y"), write("seal/b.py", "y")]
+    assert len(set(seen)) == 5
+    for other in ("figures/c.py", "seal/README.md", "seal/__pycache__/a.pyc"):
+        assert write(other) == seen[-1]
+    assert code("seal") != seen[-1]
+    results._code.cache_clear()

@@ -65,6 +65,22 @@ def test_donors_count_within_their_study(folder):
     assert read(folder).donors == {"A": "one, Patient 1", "B": "two, Patient 1"}
 
 
+def test_the_digest_of_tasks_follows_all_they_hold(folder):
+    def digest():
+        return hest_bench.digest_of(hest_bench.read_tasks(folder.parent))
+
+    seen = [digest()]
+    assert digest() == seen[0]
+    with h5py.File(folder / "patches" / "B.h5", "r+") as file:
+        file["img"][0] = 255 - file["img"][0]
+    seen.append(digest())
+    (folder / hest_bench.GENES).write_text(json.dumps({"genes": GENES[:-1]}))
+    seen.append(digest())
+    for side in hest_bench.SIDES:
+        (folder / "splits" / f"{side}_1.csv").unlink()
+    assert len({*seen, digest()}) == 4
+
+
 DONORS = [("A", "Patient 1", "one"), ("B", "Patient 1", "two"), ("C", None, "two")]
 
 

@@ -67,7 +67,10 @@ def test_a_method_is_given_its_embedding_and_no_other(evaluation):
         Method("baseline", "B", "baseline", "all", recorded, "seal"),
         Method("none", "N", "control", "none", recorded),
     )
-    Evaluation(evaluation.pairs, evaluation.embeddings, methods).run()
+    late = Evaluation(evaluation.pairs, evaluation.embeddings, methods)
+    assert not given, "nothing is predicted before it is asked for"
+    for _ in range(2):
+        assert [seed for seed, _ in late.runs("baseline", evaluation.pairs.folds()[0].name)] == [0, 1]
     for fold in evaluation.pairs.folds():
         first, second, nothing = given[fold.name]
         assert nothing is None

@@ -12,11 +12,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from seal import results
-from seal.errors import SealError
 from seal.evaluate import protocols as ladder
 from seal.evaluate import scoring
 from seal.evaluate.metrics import pearson
-from seal.evaluate.patch import Evaluation
 from seal.evaluate.protocols import probes, protocols
 
 
@@ -131,11 +129,6 @@ def test_what_cannot_be_scored_is_an_empty_row_with_its_reason(evaluation, monke
     assert table["value"].isna().all()
     assert (table["reason"] == "no gene varies over 3 spots").all()
     assert set(table["organs"]) == {0}
-
-
-def test_an_evaluation_that_has_not_run_is_refused(evaluation):
-    with pytest.raises(SealError, match="nothing is predicted yet"):
-        protocols(Evaluation(evaluation.pairs, evaluation.embeddings))
 
 
 def test_probes_are_scored_as_every_method(evaluation, monkeypatch):

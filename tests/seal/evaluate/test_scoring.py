@@ -218,7 +218,7 @@ def test_truth_comes_out_on_top_and_is_said_to(evaluated):
     order = ["random", "colour", "seal", "oracle", "ceiling"]
     assert overall.loc[order, "mean"].is_monotonic_increasing
     assert overall.loc["ceiling", "mean"] < 1
-    lines = scoring.verdicts(evaluation)
+    lines = scoring.verdicts(table)
     assert lines[0] == "paired differences, 95 % intervals over donors"
     assert [line.split(":")[0] for line in lines[1:-2]] == [m.name for m in evaluation.methods if m.name != "frozen"]
     gain = overall.loc["seal", "mean"] - overall.loc["seal_shuffled", "mean"]
@@ -292,7 +292,7 @@ def test_one_donor_at_a_time_and_spots_resampled_is_what_it_always_was(evaluated
         np.testing.assert_allclose(got, interval(seal - frozen), atol=1e-12)
         assert (row["folds"], row["donors"], row["dealt"]) == (len(inside), len(inside), 0)
         assert row["tested"] == "one donor left out"
-    assert scoring.verdicts(evaluation)[0].endswith("over spots")
+    assert scoring.verdicts(table)[0].endswith("over spots")
 
 
 def test_a_difference_is_what_a_method_gains_and_the_verdict_has_its_sign():
@@ -317,13 +317,15 @@ def test_a_difference_is_what_a_method_gains_and_the_verdict_has_its_sign():
         (np.nan, np.nan, "no interval against"),
     ],
 )
-def test_a_verdict_is_what_its_interval_says(monkeypatch, small_profile, low, high, words):
-    row = {"difference": 0.1, "difference_low": low, "difference_high": high}
-    means = SimpleNamespace(organs=lambda: {"all": [0]}, row=lambda *_: row)
-    monkeypatch.setattr(scoring, "_means", lambda _: means)
-    methods = [SimpleNamespace(name=name) for name in ("frozen", "seal", "seal_shuffled")]
-    evaluation = SimpleNamespace(reference="frozen", methods=methods, pairs=SimpleNamespace(profile=small_profile))
-    assert f"seal: {words} frozen (+0.100, {low:+.3f} to {high:+.3f})" in scoring.verdicts(evaluation)
+def test_a_verdict_is_what_its_interval_says(low, high, words):
+    columns = ["method", "organ", "resample", *scoring.GAIN, *scoring.OVER_CONTROL]
+    rows = [("frozen", *[0.0] * 6), ("seal", 0.1, low, high, 0.3, 0.2, 0.4), ("seal_shuffled", *[np.nan] * 6)]
+    table = pd.DataFrame([(name, "all", "donors", *values) for name, *values in rows], columns=columns)
+    other = table.assign(organ="Lung", difference=-1.0)
+    lines = scoring.verdicts(pd.concat([other, table]))
+    assert lines[0] == "paired differences, 95 % intervals over donors"
+    assert lines[1] == f"seal: {words} frozen (+0.100, {low:+.3f} to {high:+.3f})"
+    assert lines[-1] == "seal: better than seal_shuffled (+0.300, +0.200 to +0.400)"
 
 
 def test_settings_of_controls_and_ablations(evaluated):
