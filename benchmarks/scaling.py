@@ -41,7 +41,7 @@ TINY = {"scale": 1, "organs": ("Breast", "Kidney"), "donors_per_organ": 4, "spot
 
 def grown(scale: int, tiny: bool) -> Profile:
     """The demo with so many times as many donors, in bfloat16."""
-    settings = TINY if tiny else {"scale": scale}
+    settings = TINY if tiny else {"scale": scale, "spots_per_section": 90}
     short = {"omics__epochs": 1, "vision__epochs": 1, "evaluation__seeds": (0, 1)} if tiny else {}
     computed = {"compute__precision": "bfloat16", "compute__token_dtype": "bfloat16"}
     folds = {"evaluation__folds": 2 if tiny else 5, "evaluation__ablation_folds": 1}

@@ -17,7 +17,7 @@ class AtlasSettings:
         *("Liver", "Lung", "Ovary", "Pancreas", "Prostate", "Skin", "Uterus"),
     )
     donors_per_organ: int = 4  # the tables' first; they have four
-    spots_per_section: int = 90
+    spots_per_section: int = 60
     patients: int = 200  # of the slide cohort
     patches_per_slide: int = 50
     scanned_slides: int = 100  # of the scanner cohort

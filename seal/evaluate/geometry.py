@@ -8,8 +8,11 @@ def _unit(z: np.ndarray) -> np.ndarray:
     return z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12)
 
 
-def sample(rows: np.ndarray, most: int = 5000) -> np.ndarray:
-    """At most so many of the rows, always the same ones: what compares all with all cannot take an atlas."""
+def sample(rows: np.ndarray, most: int = 4000) -> np.ndarray:
+    """At most so many of the rows, always the same ones: what compares all with all cannot take an atlas.
+
+    Above 4,096 rows UMAP looks for neighbours by code that takes most of a minute to compile.
+    """
     if len(rows) <= most:
         return rows
     return np.sort(np.random.default_rng(0).choice(rows, most, replace=False))

@@ -13,6 +13,7 @@ from seal.evaluate.ridge import PcaRidge, few_threads, fit_ridges, require_finit
 GROUPS = 5  # at most so many fits to choose alpha
 BENCH_COMPONENTS = 256  # of HEST-Bench's PCA
 NEIGHBOURS = 50  # as BLEEP takes
+FEW = 100_000  # scores of training spots below which one thread is faster (two cores)
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,9 @@ def predict_xgboost(train: np.ndarray, target: np.ndarray, test: np.ndarray, bin
     x, x_test = _bench_scores(train, target, test)
     trees = {"n_estimators": 100, "learning_rate": 0.1, "max_depth": 3, "min_child_weight": 1, "gamma": 0}
     drawn = {"subsample": 0.8, "colsample_bytree": 0.8, "reg_alpha": 0, "reg_lambda": 1, "random_state": 1}
-    return XGBRegressor(**trees, **drawn, max_bin=bins).fit(x, target).predict(x_test).reshape(len(test), -1)
+    # no feature has more values than spots: the same trees; and several threads only wait for each other on few
+    how = {"max_bin": min(bins, max(2, len(x))), "n_jobs": 1 if x.size < FEW else None}
+    return XGBRegressor(**trees, **drawn, **how).fit(x, target).predict(x_test).reshape(len(test), -1)
 
 
 def predict_mlp(train: np.ndarray, target: np.ndarray, test: np.ndarray) -> np.ndarray:

@@ -40,11 +40,11 @@ RECORD = "hest_bench.json"
 def prepare_bench(profile: Profile) -> Path:
     """Simulate the tasks whose organ the profile's atlas has, unless they are there; the folder of all.
 
-    A section has two fifths of the spots of the atlas's.
+    A section has three fifths of the spots of the atlas's.
     """
     root, settings = paths.samples("atlas_bench", folder_suffix(profile)), settings_of(profile)
     chosen = [name for name, organ in ORGANS.items() if organ in settings.organs]
-    spots = max(settings.spots_per_section * 2 // 5, 1)
+    spots = max(settings.spots_per_section * 3 // 5, 1)
     parts = {
         "tasks": {name: ORGANS[name] for name in chosen},
         "sites": SITES,

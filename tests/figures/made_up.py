@@ -138,3 +138,24 @@ def bench_table(simulated=True, gain=0.03) -> pd.DataFrame:
         table[f"{name}low"] = table["difference" if name else "mean"] - width
         table[f"{name}high"] = table["difference" if name else "mean"] + width
     return table
+
+
+def scaling_table() -> pd.DataFrame:
+    """The study of the number of pairs: two methods at two sizes, and the line through the gains."""
+    about = {"donors": 3, "seeds": 2, "resample": "donors"}
+    rows = []
+    for method, label, kind, gain in (("frozen", "frozen encoder", "encoder", 0.0), ("seal", "SEAL", "adapted", 0.01)):
+        own = {"method": method, "label": label, "kind": kind} | about
+        for i, pairs in enumerate((100, 200)):
+            values = {"pcc": 0.2 + gain * i, "gain": gain * i}
+            rows += [
+                own | {"quantity": name, "pairs": pairs, "value": value, "low": value - 0.1, "high": value + 0.1}
+                for name, value in values.items()
+            ]
+        if method != "frozen":
+            line = {"slope": (0, gain), "gain": (720_000, 0.13)}
+            rows += [
+                own | {"quantity": name, "pairs": pairs, "value": v, "low": v, "high": v, "fitted": True}
+                for name, (pairs, v) in line.items()
+            ]
+    return pd.DataFrame(rows).astype({"fitted": "boolean"}).fillna({"fitted": False}).astype({"fitted": bool})

@@ -12,13 +12,22 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from figures import draw
+from figures import draw, sources
 from figures.__main__ import main
 from figures.draw import DRAWN, MISSING, REGISTER, STALE
+from figures.trace import trace
 from seal import paths, profiles, results
 from seal.errors import SealError
 from seal.files import sha256
-from tests.figures.made_up import METHODS, ablation_table, curve_table, map_table, patch_tables, section_table
+from tests.figures.made_up import (
+    METHODS,
+    ablation_table,
+    curve_table,
+    map_table,
+    patch_tables,
+    scaling_table,
+    section_table,
+)
 
 DEMO, HER2ST, MAPLE = (profiles.get(name) for name in ("demo", "her2st", "maple"))
 
@@ -30,16 +39,17 @@ def samples(simulated=True) -> pd.DataFrame:
     return frame.assign(dataset="made up", licence="none", simulated=simulated, fold=frame["donor"])
 
 
-def write_e5() -> Path:
+def write_e5(profile=DEMO) -> Path:
     """The results of E5; the path of the curves."""
-    results.write_result(DEMO, "ablations", ablation_table(), {})
-    results.write_result(DEMO, "patch_level_summary", patch_tables()[1], {})
-    return results.write_result(DEMO, "training_curves", curve_table(), {})
+    results.write_result(profile, "ablations", ablation_table(), {})
+    results.write_result(profile, "patch_level_summary", patch_tables()[1], {})
+    return results.write_result(profile, "training_curves", curve_table(), {})
 
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     monkeypatch.setenv("SEAL_HOME", str(tmp_path))
+    monkeypatch.setattr(sources, "REFERENCE", tmp_path / "no reference")
     return tmp_path
 
 
@@ -188,10 +198,37 @@ def test_ablations_draw_e5_and_four_tables(home):
     draw.draw(DEMO, ["E5", "T51", "T52", "T53", "T54"])
     drawn = {id for id, state in states(DEMO).items() if state == DRAWN}
     assert drawn == {"E5", "T51", "T52", "T53", "T54"}
-    assert why(DEMO, "E5") == ""
+    assert why(DEMO, "E5") == "panels AB of ABC"
     text = (home / "figures/demo/tables/T54.md").read_text()
     assert "## T54 Ablation: panel size and number of pairs" in text
     assert "Our first rows: seeds 1" in text
+
+
+def test_e5_shows_the_recorded_study_in_the_demo_alone(home):
+    """It lies beside the references, not among the results, whoever draws."""
+    for profile in (DEMO, HER2ST):
+        write_e5(profile)
+    path = results.write_result(
+        profiles.changed(DEMO, vision__epochs=3), "scaling", scaling_table(), {"grown pairs": "x"}
+    )
+    for file in (path, path.with_suffix(".csv.json")):
+        (sources.REFERENCE / file.name).parent.mkdir(exist_ok=True)
+        file.rename(sources.REFERENCE / file.name)
+    draw.draw(DEMO, ["E5"])
+    assert why(DEMO, "E5") == ""
+    entry = draw.manifest(DEMO)["E5"]
+    assert entry["panels"] == "ABC"
+    assert entry["inputs"]["scaling"]["made_from"] == {"grown pairs": "x"}
+    draw.draw(HER2ST, ["E5"])
+    assert draw.manifest(HER2ST)["E5"]["panels"] == "AB"
+    text = trace(DEMO, "E5")
+    assert "benchmarks/scaling.py, which writes scaling.csv" in text
+    assert "python benchmarks/scaling.py --record" in text
+    assert "changed in" not in text
+    recorded = sources.REFERENCE / "scaling.csv"
+    recorded.write_text(recorded.read_text() + "\n")
+    with pytest.raises(SealError, match=r"scaling\.csv is missing or differs"):
+        draw.draw(DEMO, ["E5"])
 
 
 def test_an_optional_result_is_drawn_where_it_is_there(home):

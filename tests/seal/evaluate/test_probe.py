@@ -238,8 +238,19 @@ def test_xgboost_has_hest_benchs_settings(monkeypatch):
     assert seen == {
         **{"n_estimators": 100, "learning_rate": 0.1, "max_depth": 3, "min_child_weight": 1, "gamma": 0},
         **{"subsample": 0.8, "colsample_bytree": 0.8, "reg_alpha": 0, "reg_lambda": 1, "random_state": 1},
-        "max_bin": 256,
+        **{"max_bin": 120, "n_jobs": 1},
     }
+
+
+@pytest.mark.parametrize("n", [30, 120])
+def test_xgboost_needs_no_more_cuts_than_spots(n):
+    xgboost = pytest.importorskip("xgboost")
+    x, y, x_test, _ = bench_data()
+    x, y = x[:n], y[:n]
+    trees = {"n_estimators": 100, "learning_rate": 0.1, "max_depth": 3, "random_state": 1, "max_bin": 256}
+    scores, scores_test = probe._bench_scores(x, y, x_test)
+    plain = xgboost.XGBRegressor(**trees, subsample=0.8, colsample_bytree=0.8).fit(scores, y).predict(scores_test)
+    np.testing.assert_array_equal(probe.predict_xgboost(x, y, x_test), plain)
 
 
 def test_without_xgboost_it_is_said_how_to_get_it(monkeypatch):

@@ -292,7 +292,7 @@ def test_one_donor_at_a_time_and_spots_resampled_is_what_it_always_was(evaluated
         np.testing.assert_allclose(got, interval(seal - frozen), atol=1e-12)
         assert (row["folds"], row["donors"], row["dealt"]) == (len(inside), len(inside), 0)
         assert row["tested"] == "one donor left out"
-    assert scoring.verdicts(table)[0].endswith("over spots")
+    assert scoring.verdicts(scoring.summary(evaluation))[0].endswith("over spots")
 
 
 def test_a_difference_is_what_a_method_gains_and_the_verdict_has_its_sign():
