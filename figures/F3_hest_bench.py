@@ -28,7 +28,7 @@ def hest_bench_panel(subfigure: "SubFigure", hest_bench_summary: "pd.DataFrame",
         Which; the first of the table by default.
     """
     table = hest_bench_summary
-    table = table[(table["probe"] == OFFICIAL) & (table["correlation"] == "pooled")]
+    table = table[(table["probe"] == OFFICIAL) & (table["correlation"] == "pooled") & (table["kind"] != "probed")]
     table = table[table["encoder"] == (encoder or table["encoder"].iloc[0])]
     tasks, looks = list(dict.fromkeys(table["task"])), method_looks(table)
     upper, lower = subfigure.subplots(1, 2)

@@ -3,11 +3,11 @@
 import pandas as pd
 import pytest
 
-from figures import T01_T08_data, T09_T20_patch, T14_T16_hest_bench, T51_T54_ablations
+from figures import T01_T08_data, T09_T20_patch, T14_T18_hest_bench, T51_T54_ablations
 from figures.markdown import interval_text, table_text
 from figures.sources import LacksRows
 from seal.errors import SealError
-from tests.figures.made_up import bench_table
+from tests.figures.made_up import BENCHED, bench_table
 
 # Fixtures: made-up numbers.
 SAMPLES = pd.DataFrame(
@@ -386,7 +386,7 @@ def test_samples_that_are_joined_say_why():
 
 
 def test_hest_bench_by_task_beside_the_published_numbers():
-    table = T14_T16_hest_bench.by_task(bench_table(simulated=False), ENCODERS, "hest_bench")
+    table = T14_T18_hest_bench.by_task(bench_table(simulated=False), ENCODERS, "hest_bench")
     assert len(table) == 8  # four tasks, two correlations
     idc, prad = (table[table["task"] == task].iloc[0] for task in ("IDC", "PRAD"))
     assert (prad["encoder"], prad["correlation"], prad["published"]) == ("Own-S", "pooled over a fold", 0.36)
@@ -396,8 +396,22 @@ def test_hest_bench_by_task_beside_the_published_numbers():
     assert idc["note"] == "frozen number misses the published one by -0.0500: no gain reported"
     assert table.attrs["note"].startswith("HEST-Bench’s: scaler, PCA of 256")
     for probe in ("hest_bench", "cross_validated", "xgboost"):
-        made = T14_T16_hest_bench.by_task(bench_table(), ENCODERS, probe)
+        made = T14_T18_hest_bench.by_task(bench_table(), ENCODERS, probe)
         assert made.attrs["note"].startswith("Simulated tasks in HEST-Bench’s layout.")
         assert made["published"].isna().all()
+    more = bench_table(simulated=False, methods=(*BENCHED, "stnet_probed"))
+    pd.testing.assert_frame_equal(T14_T18_hest_bench.by_task(more, ENCODERS, "hest_bench"), table)
     with pytest.raises(SealError, match="holds no probe xgboost"):
-        T14_T16_hest_bench.by_task(bench_table().query("probe != 'xgboost'"), ENCODERS, "xgboost")
+        T14_T18_hest_bench.by_task(bench_table().query("probe != 'xgboost'"), ENCODERS, "xgboost")
+
+
+def test_baselines_on_hest_bench_are_encoders_under_its_probe():
+    table = T14_T18_hest_bench.baselines(bench_table(methods=(*BENCHED, "stnet_probed")), ENCODERS)
+    assert table["method"].tolist() == ["frozen encoder", "SEAL", "SEAL, shuffled pairs", "ST-Net's encoder"]
+    assert table["average, PCC"].tolist()[:2] == ["0.450 [0.430, 0.470]", "0.480 [0.460, 0.500]"]
+    assert table["minus frozen"].tolist()[:2] == ["", "+0.030 [+0.020, +0.040]"]
+    assert table.columns[-3:].tolist() == ["IDC", "PRAD", "HCC"]
+    assert "Simulated tasks" in table.attrs["note"]
+    assert "All adapt Own-S on the pairs of the first fold" in table.attrs["note"]
+    with pytest.raises(LacksRows, match="holds no baseline"):
+        T14_T18_hest_bench.baselines(bench_table(), ENCODERS)

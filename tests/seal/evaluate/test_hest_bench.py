@@ -50,8 +50,11 @@ def test_from_folders_to_tables(bench):
     tasks, source, chosen = bench
     table = hest_bench.evaluate(tasks, source, chosen)
     assert set(RESULTS["hest_bench"].columns) <= set(table)
-    assert set(table["method"]) == {"frozen", "seal", "seal_shuffled"}
-    assert table.groupby("method")["seed"].nunique().to_dict() == {"frozen": 1, "seal": 2, "seal_shuffled": 1}
+    encoders = ("stnet", "bleep", "pathomclip", "pathomclip_spatial", "mclstexp", "triplex")
+    once = {"frozen", "seal_shuffled", "no_expression", *(f"{name}_probed" for name in encoders)}
+    assert table.groupby("method")["seed"].nunique().to_dict() == dict.fromkeys(once, 1) | {"seal": 2}
+    labels = table.drop_duplicates("method").set_index("method")
+    assert labels.loc["stnet_probed", ["label", "kind"]].tolist() == ["ST-Net's encoder", "probed"]
     assert table["simulated"].all()
     assert table["published"].isna().all()
     keys = ["task", "method", "probe", "fold", "seed", "correlation"]
