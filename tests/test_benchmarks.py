@@ -7,6 +7,8 @@ import runpy
 import subprocess
 import sys
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from timm.layers import set_fused_attn, use_fused_attn
@@ -17,6 +19,7 @@ from seal.models import architecture
 from seal.models.baselines import BASELINES
 from seal.models.encoder_registry import REGISTRY
 from seal.models.encoders import VisionEncoder
+from seal.results import RESULTS
 
 FOLDER = paths.PROJECT / "benchmarks"
 
@@ -180,3 +183,40 @@ def test_probe():
     assert line["seconds"].keys() == {"ours", "thrifty", "plain"}
     assert line["folds"] == 4
     assert {"ratio", "ratio_thrifty"} <= line.keys()
+
+
+def test_scaling_finds_a_line_by_hand():
+    """Three donors whose gain grows by 0.01, 0.02 and 0.03 with each doubling: the line goes through their mean."""
+    scaling, rows = load("scaling"), []
+    for i, donor in enumerate("abc"):
+        for number in scaling.PARTS:
+            for name in ("frozen", *scaling.TRAINED):
+                gain = 0.01 * (i + 1) * np.log2(1600 / number) if name == "seal" else 0.0
+                for seed in (0, 1):
+                    own = {"method": f"{name}_{number}", "label": name, "kind": "control", "donor": donor, "seed": seed}
+                    rows.append(own | {"metric": "pcc", "value": 0.1 * i + gain + (seed - 0.5) * 0.02})
+    table = scaling.tabulate(pd.DataFrame(rows), 1600, 500)
+    assert set(RESULTS["scaling"].columns) == set(table.columns)
+    seal = table[table["method"] == "seal"].set_index(["quantity", "fitted", "pairs"])
+    assert seal.loc[("gain", False, 400), "value"] == pytest.approx(0.02 * np.log2(400))
+    slope = seal.loc[("slope", True, 0)]
+    assert slope["value"] == pytest.approx(0.02)
+    assert (slope["low"], slope["high"]) == pytest.approx((0.01, 0.03))
+    assert seal.loc[("gain", True, 720_000), "value"] == pytest.approx(0.02 * np.log2(720_000))
+    assert seal["seeds"].unique().tolist() == [2]
+    assert seal["donors"].unique().tolist() == [3]
+    assert table.loc[(table["method"] == "seal_shuffled") & (table["quantity"] != "pcc"), "value"].abs().max() < 1e-12
+
+
+@pytest.mark.slow
+def test_scaling_runs(tmp_path, monkeypatch):
+    """At a size that says nothing: it trains, embeds, scores and writes; nothing is taken as the reference unasked."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "downloads").symlink_to(paths.PROJECT / "data" / "downloads", target_is_directory=True)
+    monkeypatch.setenv("SEAL_HOME", str(tmp_path))
+    before = sorted((paths.PROJECT / "figures" / "reference").iterdir())
+    done = run("scaling", "--tiny")
+    assert done.returncode == 0, done.stderr[-3000:]
+    table = pd.read_csv(tmp_path / "results" / "demo" / "scaling.csv")
+    assert table["value"].notna().all()
+    assert sorted((paths.PROJECT / "figures" / "reference").iterdir()) == before
