@@ -17,11 +17,12 @@ from seal.errors import SealError
 from seal.files import Made, lock, progress, remove_parts, say_done
 from seal.models import encoders
 from seal.models.baselines.colour import colour_statistics
+from seal.models.encoders import VisionEncoder
 from seal.models.omics import SealOmics
 from seal.profiles import difference
 from seal.slides import trident
-from seal.train import batches, runs
-from seal.train.batches import TokenSource
+from seal.train import batches, parallel, runs
+from seal.train.batches import RecomputedTokens, TokenSource
 from seal.train.runs import Run
 
 VERSION = 1  # counted up when the same pairs, runs and settings give other embeddings
@@ -167,6 +168,35 @@ def embed_runs(
             advance()
     say_done(f"{len(new)} encoders' embeddings", root, began, len(new) - sum(new.values()), sum(new.values()))
     return store
+
+
+@torch.no_grad()
+def embed_images(
+    source: TokenSource, tails: Mapping[str, VisionEncoder], images: Iterable[np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Embed images that are no pairs by several encoders of one trunk, in one pass over it.
+
+    Parameters
+    ----------
+    tails
+        Name -> encoder; they share the trunk of `source.encoder`.
+    images
+        uint8 [B, S, S, 3] each.
+
+    Returns
+    -------
+    Name -> embeddings, float32 [n, d].
+    """
+    pairs, found = source.pairs, {name: [] for name in tails}
+    maker, blocks = RecomputedTokens(pairs, source.key), pairs.profile.vision.blocks
+    maker.encoder = source.encoder
+    for piece in images:
+        (tokens,) = maker.trunks(torch.from_numpy(piece), (source.encoder.depth - blocks,))  # [B, T, D]
+        with parallel.autocast(pairs.profile.compute.precision):
+            for name, encoder in tails.items():
+                z = encoder.to(parallel.device()).eval().tail(tokens, blocks)  # [B, d]
+                found[name].append(z.float().cpu().numpy())
+    return {name: np.concatenate(pieces) for name, pieces in found.items()}
 
 
 def _by_section(

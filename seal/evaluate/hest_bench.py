@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from seal import paths
 from seal.data.hest_bench import AVERAGED, BenchTask
@@ -14,7 +13,7 @@ from seal.data.pairs import Pairs
 from seal.data.samples import FIELD
 from seal.embed import SAME_SCALE, is_current
 from seal.errors import SealError
-from seal.evaluate.embeddings import Embeddings
+from seal.evaluate.embeddings import Embeddings, embed_images
 from seal.evaluate.methods import METHODS
 from seal.evaluate.metrics import cluster_means, interval, mean_pearson, pearson, two_sided
 from seal.evaluate.probe import PROBES, ridge_probe, validation
@@ -24,7 +23,7 @@ from seal.models import weights
 from seal.profiles import difference
 from seal.slides import trident
 from seal.train import parallel, runs
-from seal.train.batches import RecomputedTokens, TokenSource
+from seal.train.batches import TokenSource
 from seal.train.runs import Run
 from seal.train.tokens import CHUNK
 
@@ -118,7 +117,6 @@ def _file(pairs: Pairs, task: BenchTask, sample: str, name: str) -> Path:
     return trident.features_folder(root, scale, name) / f"{sample}.h5"
 
 
-@torch.no_grad()
 def embed_tasks(tasks: Sequence[BenchTask], source: TokenSource, chosen: Sequence[Run]) -> None:
     """Embed every sample with the frozen encoder and with runs, in one pass over the trunk; what is there stays."""
     pairs, profile, store = source.pairs, source.pairs.profile, Embeddings(source.pairs)
@@ -133,24 +131,16 @@ def embed_tasks(tasks: Sequence[BenchTask], source: TokenSource, chosen: Sequenc
             missing.append((task, sample, made))
     models = {name: run and runs.train_vision(run, source) for name, run in named.items()} if missing else {}
     tails = {name: model.encoder if model else source.encoder for name, model in models.items()}
-    maker = RecomputedTokens(pairs, source.key)
-    maker.encoder, after = source.encoder, source.encoder.depth - profile.vision.blocks
     with (
         lock(paths.embeddings(profile.name), "embeds in"),
         progress("tasks", len(missing), "sample", shown=bool(missing)) as advance,
     ):
         for task, sample, made in missing:
-            found = {name: [] for name in tails}
-            for images in task.images(sample, CHUNK[parallel.device().type]):
-                (tokens,) = maker.trunks(torch.from_numpy(images), (after,))  # [B, T, D]
-                with parallel.autocast(profile.compute.precision):
-                    for name, encoder in tails.items():
-                        z = encoder.to(parallel.device()).eval().tail(tokens, profile.vision.blocks)  # [B, d]
-                        found[name].append(z.float().cpu().numpy())
-            for name, pieces in found.items():
+            found = embed_images(source, tails, task.images(sample, CHUNK[parallel.device().type]))
+            for name, z in found.items():
                 notes = {"made": json.dumps(made[name].stamp()), "simulated": task.simulated}
                 file = _file(pairs, task, sample, name)
-                trident.write_features(file, np.concatenate(pieces), task.places(sample)[1], name, None, notes)
+                trident.write_features(file, z, task.places(sample)[1], name, None, notes)
             advance()
 
 
