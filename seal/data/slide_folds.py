@@ -1,5 +1,6 @@
 """Folds of slide-level tasks: how cases and whole sites are dealt, evenly within strata of the label."""
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -28,49 +29,21 @@ def deal_cases(cases: Sequence[str], strata: np.ndarray, number: int, rng: np.ra
 
 
 def deal_groups(groups: Sequence[str], strata: np.ndarray, number: int) -> np.ndarray:
-    """Deal whole groups of several labels (sites, cases with unlike slides) to folds; int [n], as `deal_cases`.
+    """Deal whole groups that hold several strata (sites; cases of unlike slides) to folds; int [n], as `deal_cases`.
 
-    The largest group comes first, and each goes where it lowers most
-    sum over folds f, strata s of (n_fs / n_s - 1 / folds)^2,
-    then any group moves, or two change places, wherever that lowers it. Names decide between equals, chance nothing.
-
-    Parameters
-    ----------
-    groups
-        Of each row; at least as many as folds.
-    strata
-        See `strata_of_labels`, [n].
+    scikit-learn's StratifiedGroupKFold, which draws nothing; rows are sorted first: their order changes nothing. Where
+    each stratum has fewer rows than there are folds, they are one.
     """
-    names, group = np.unique(groups, return_inverse=True)
-    stratum = np.unique(strata, return_inverse=True)[1]
-    share = np.zeros((len(names), stratum.max() + 1))
-    np.add.at(share, (group, stratum), 1)
-    order = np.argsort(-share.sum(axis=1), kind="stable")
-    share /= share.sum(axis=0)
-    held, fold = np.full((number, share.shape[1]), -1 / number), np.empty(len(names), dtype=int)
-    for own in order:
-        fold[own] = np.argmin((2 * held * share[own]).sum(axis=1))
-        held[fold[own]] += share[own]
-    while sum([_exchange(own, share, held, fold) for own in range(len(names))]):
-        pass
-    return fold[group]
+    from sklearn.model_selection import StratifiedGroupKFold
 
-
-def _exchange(own: int, share: np.ndarray, held: np.ndarray, fold: np.ndarray) -> bool:
-    """Let a group go to a fold, or change places with another, whichever evens out the strata most; say if it did."""
-    here, there = fold[own], np.concatenate([np.arange(len(held)), fold])
-    gone = share[own] - np.concatenate([np.zeros_like(held), share])
-    change = (gone * (gone - held[here] + held[there])).sum(axis=1)  # half of what the sum of squares changes by
-    change[there == here] = 0
-    best = int(change.argmin())
-    if change[best] >= -1e-9:
-        return False
-    held[here] -= gone[best]
-    held[there[best]] += gone[best]
-    if best >= len(held):
-        fold[best - len(held)] = here
-    fold[own] = there[best]
-    return True
+    fold, order = np.empty(len(groups), dtype=int), np.lexsort((strata, groups))
+    own, strata = np.asarray(groups)[order], np.asarray(strata)[order]
+    if np.unique(strata, return_counts=True)[1].max() < number:
+        strata = np.zeros_like(strata)
+    with warnings.catch_warnings(action="ignore"):  # of a stratum with fewer rows than folds
+        for k, (_, test) in enumerate(StratifiedGroupKFold(number).split(own, strata, own)):
+            fold[order[test]] = k
+    return fold
 
 
 def strata_of_labels(label: np.ndarray, classes: Sequence[str]) -> np.ndarray:
