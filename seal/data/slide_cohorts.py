@@ -6,7 +6,7 @@ leaves each class on both; else cases are dealt without regard to sites. A task'
 Source: the tables of mahmoodlab/TANGLE (BCNB, BRACS) and mahmoodlab/SurvPath (TCGA).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,15 @@ import numpy as np
 
 from seal.data.samples import IMAGES
 from seal.data.slide_folds import FOLDS, deal_cases, deal_groups, find_shortage, strata_of_labels
-from seal.data.slide_tasks import MISSING, SlideTask, clean_rows, find_missing, read_columns, read_number
+from seal.data.slide_tasks import (
+    MISSING,
+    SlideTask,
+    clean_rows,
+    find_fold_problem,
+    find_missing,
+    read_columns,
+    read_number,
+)
 from seal.errors import SealError, require_known
 
 METRIC_OF = {"classes": "bacc", "grades": "weighted_kappa", "numbers": "pearson", "survival": "cindex"}
@@ -99,14 +107,14 @@ def build_task(
         what = f"{where} has the columns {', '.join(columns)}, and lacks {', '.join(lacking)}"
         raise SealError(what, expected="case, slide, label (survival: event, days), and site", do="rename its columns")
     own = {key: list(columns[key]) for key in (*wanted, "site") if key in columns}
-    own["slide"] = [slide.removesuffix(next(filter(slide.lower().endswith, _SUFFIXES), "")) for slide in own["slide"]]
+    own["slide"] = [slide.removesuffix(_suffix(slide)) for slide in own["slide"]]
     if "site" in own:  # a case of unknown site is a site of its own
         both = zip(own["case"], own["site"], strict=True)
-        own["site"] = [f"of {case}" if site.lower() in MISSING else site for case, site in both]
+        own["site"] = [f"of {case}" if site in MISSING else site for case, site in both]
     order, code = (), read_number
     if kind in ("classes", "grades"):
         own["label"] = [_tidy(text) for text in own["label"]]
-        named = classes or {text: text for text in sorted({*own["label"]}, key=_rank) if text.lower() not in MISSING}
+        named = classes or {text: text for text in sorted({*own["label"]} - MISSING, key=_rank)}
         order = tuple(dict.fromkeys(named.values()))
         code = lambda text: order.index(named[text]) if text in named else None  # noqa: E731
     rows, _, dropped = clean_rows(where, own, sample, code)
@@ -139,36 +147,38 @@ def deal_folds(task: SlideTask, seed: int = 0) -> SlideTask:
         One class only; a class with fewer cases, or survival with fewer events, than folds; a class that no dealing by
         case brings to both sides.
     """
-    pairs: dict[tuple, int] = {}
+    first: dict[tuple, int] = {}
     for i, pair in enumerate(zip(task.cases, task.labels.tolist(), strict=True)):
-        pairs.setdefault(pair, i)  # each label of a case once
-    first = list(pairs.values())
-    cases, label = [task.cases[i] for i in first], task.labels[first]
-    problem = find_shortage(label, task.classes, None if task.event is None else task.event[first])
-    if problem is None and len(np.unique(label)) < 2:
-        problem = "one label only"
-    strata, dealt = strata_of_labels(label, task.classes), {}
-    if task.site and not problem:
-        sites = [task.site[i] for i in first]
+        first.setdefault(pair, i)
+    rows = list(first.values())  # each label of a case once
+    cases, label = [task.cases[i] for i in rows], task.labels[rows]
+    if problem := find_shortage(label, task.classes, None if task.event is None else task.event[rows]):
+        raise _refuse(task, problem)
+    if len(np.unique(label)) < 2:
+        raise _refuse(task, "one label only")
+    strata, note = strata_of_labels(label, task.classes), "folds by case"
+    if task.site:
+        sites = [task.site[i] for i in rows]
         number = len(set(sites))
-        lack = f"{number} sites for {FOLDS} folds"
+        made, lack = task, f"{number} sites for {FOLDS} folds"
         if number >= FOLDS:
-            dealt["by site"], lack = _give_folds(task, cases, deal_groups(sites, strata, FOLDS))
+            made, lack = _give_folds(task, cases, deal_groups(sites, strata, FOLDS))
         if not lack:
-            return replace(dealt["by site"], notes=("folds by site: each site is on one side",))
-    if not problem:
-        single = len(set(cases)) == len(cases)
-        fold = (
-            deal_cases(cases, strata, FOLDS, np.random.default_rng(seed))
-            if single
-            else deal_groups(cases, strata, FOLDS)
-        )
-        made, problem = _give_folds(task, cases, fold)
+            return replace(made, notes=("folds by site: each site is on one side",))
+        note = f"folds by case, since by site: {lack}"
+    mixed = len(set(cases)) < len(cases)
+    rng = np.random.default_rng(seed)
+    made, problem = _give_folds(
+        task, cases, deal_groups(cases, strata, FOLDS) if mixed else deal_cases(cases, strata, FOLDS, rng)
+    )
     if problem:
-        what, expected = f"task {task.name}: {problem}", f"{FOLDS} cases of each class, or events; {2 * FOLDS} in all"
-        raise SealError(what, expected=expected, do="merge or leave out classes, or add cases")
-    note = f"folds by case, since by site: {lack}" if task.site else "folds by case"
+        raise _refuse(task, problem)
     return replace(made, notes=(note,))
+
+
+def _refuse(task: SlideTask, problem: str) -> SealError:
+    expected = f"{2 * FOLDS} cases, {FOLDS} of each class or with an event, and each class on both sides of a fold"
+    return SealError(f"task {task.name}: {problem}", expected=expected, do="merge or leave out classes, or add cases")
 
 
 def build_cohort(
@@ -181,21 +191,24 @@ def build_cohort(
     Returns
     -------
     The tasks; and why others were refused, by name.
+
+    Raises
+    ------
+    SealError
+        The table cannot be read, or lacks a column.
     """
     table, made, refused = read_columns(path), [], {}
-    shared = {
-        key: table[name]
-        for key, name in (("case", "case_id"), ("slide", "slide_id"), ("site", "site"))
-        if name in table
-    }
+    wanted = {"case_id", "slide_id"}.union(*({own.column, own.censored} - {""} for own in labels))
+    if lacking := sorted(wanted - {*table}):
+        what = f"{path} lacks the columns {', '.join(lacking)}"
+        raise SealError(what, expected=f"the table of {dataset}", do="correct the path, or rename its columns")
+    shared = {"case": table["case_id"], "slide": table["slide_id"]}
+    shared |= {"site": table["site"]} if "site" in table else {}
     for task in labels:
         own = {"label": table[task.column]}
         if task.censored:
-            days = [
-                text if text.lower() in MISSING else str(round(float(text) * DAYS_A_MONTH)) for text in own["label"]
-            ]
-            event = [text if text.lower() in MISSING else str(1 - float(text)) for text in table[task.censored]]
-            own = {"event": event, "days": days}
+            own = {"event": [_change(text, lambda censored: 1 - censored) for text in table[task.censored]]}
+            own["days"] = [_change(text, lambda months: round(months * DAYS_A_MONTH)) for text in table[task.column]]
         about = {"kind": task.kind, "classes": task.classes, "group": task.group, "sample": sample}
         try:
             made.append(build_task(shared | own, task.name, **about, datasets=(dataset,), where=path))
@@ -204,8 +217,13 @@ def build_cohort(
     return made, refused
 
 
+def _change(text: str, how: Callable[[float], float]) -> str:
+    """Change a number; what is none, `clean_rows` leaves out or refuses."""
+    return str(how(_rank(text)[1])) if _rank(text)[0] == 0 else text
+
+
 def _guess_kind(columns: Mapping[str, Sequence[str]]) -> str:
-    known = {text for text in columns.get("label", ()) if text.lower() not in MISSING}
+    known = {*columns.get("label", ())} - MISSING
     if {"event", "days"} <= {*columns}:
         return "survival"
     return "numbers" if len(known) > FEW and all(_rank(text)[0] == 0 for text in known) else "classes"
@@ -223,6 +241,11 @@ def _rank(text: str) -> tuple[int, float, str]:
         return 1, 0.0, text
 
 
+def _suffix(slide: str) -> str:
+    end = next(filter(slide.lower().endswith, _SUFFIXES), "")
+    return slide[len(slide) - len(end) :]
+
+
 def _label_survival(cases: Sequence[str], event: np.ndarray, days: np.ndarray) -> np.ndarray:
     """Quarter of the cases' days, plus 4 with an event: the order of `QUARTERS`."""
     ends = np.quantile(days[np.unique(cases, return_index=True)[1]], (0.25, 0.5, 0.75))
@@ -230,9 +253,11 @@ def _label_survival(cases: Sequence[str], event: np.ndarray, days: np.ndarray) -
 
 
 def _give_folds(task: SlideTask, cases: Sequence[str], dealt: np.ndarray) -> tuple[SlideTask, str]:
-    """The task with folds, and what sides lack."""
+    """The task with folds, and what they lack."""
     fold_of = dict(zip(cases, dealt.tolist(), strict=True))
     fold = np.array([fold_of[case] for case in task.cases])
     folds = {f"fold_{k}": (np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(FOLDS)}
-    lacks = [f"{name} has {', '.join(lack)}" for name, rows in folds.items() if (lack := find_missing(task, *rows))]
-    return replace(task, folds=folds), "; ".join(lacks)
+    lacks = {
+        name: find_fold_problem(task, *rows) or ", ".join(find_missing(task, *rows)) for name, rows in folds.items()
+    }
+    return replace(task, folds=folds), "; ".join(f"{name} has {lack}" for name, lack in lacks.items() if lack)

@@ -14,7 +14,8 @@ import numpy as np
 from seal.errors import SealError, explain_unreadable
 
 METRICS = ("macro-ovr-auc", "bacc", "weighted_kappa", "pearson", "cindex")  # Patho-Bench's names, but for pearson
-MISSING = ("", "nan", "na", "n/a", "none", "null")
+# Some of what pandas, and so Patho-Bench, takes for no value.
+MISSING = {"", "nan", "NaN", "-nan", "NA", "N/A", "n/a", "#N/A", "<NA>", "null", "NULL", "None"}
 # Of a label table's columns: why a row that has a value there cannot be used.
 _UNUSABLE = {"label": "a label of no class of the task", "event": "", "days": "days not above 0"}
 
@@ -126,7 +127,7 @@ def clean_rows(
     read = {"label": code, "event": _read_event, "days": _read_days}
     values, why = {key: [] for key in columns}, {}
     for key, i, text in ((key, i, text) for key, texts in columns.items() for i, text in enumerate(texts)):
-        missing = key in read and text.lower() in MISSING
+        missing = key in read and text in MISSING
         try:
             value = None if missing else read.get(key, str)(text)
         except ValueError as error:
@@ -198,11 +199,10 @@ def find_fold_problem(task: SlideTask, train: np.ndarray, test: np.ndarray) -> s
 
 
 def find_missing(task: SlideTask, train: np.ndarray, test: np.ndarray) -> list[str]:
-    """Name the task's classes of which a side of a fold has no case; of survival, that it has no event."""
-    kinds = task.event if task.event is not None else task.labels if task.classes else np.zeros(len(task.cases), int)
-    names = ("censored case", "event") if task.event is not None else task.classes or ("case",)
+    """Name the task's classes that a side of a fold has no case of; of survival, an event."""
+    own, names = (task.labels, dict(enumerate(task.classes))) if task.event is None else (task.event, {1: "event"})
     sides = (("train on", train), ("test on", test))
-    return [f"no {names[k]} to {to}" for to, rows in sides for k in np.unique(kinds) if k not in kinds[rows]]
+    return [f"no {names[k]} to {to}" for to, rows in sides for k in np.unique(own) if k in names and k not in own[rows]]
 
 
 def check_folds(task: SlideTask, where: Path | str) -> SlideTask:

@@ -127,6 +127,28 @@ def test_rows_left_out_are_counted_by_reason():
     assert len(task.cases) == 40
     times = {"event": ["0", "1"] * 20, "days": ["5"] * 36 + ["", "0", "-1", "nan"]}
     assert build_task(own(["x"] * 40, **times), "t").dropped == {"no days": 2, "days not above 0": 2}
+    assert build_task(own(["none", "some"] * 10), "t").classes == ("none", "some")
+
+
+def test_survival_of_whom_none_was_censored_is_a_task():
+    days = [str(i + 1) for i in range(20)]
+    task = build_task(own(["x"] * 20, event=["1"] * 20, days=days, site=[f"S{i % 6}" for i in range(20)]), "OS")
+    assert len(task.folds) == 5
+    assert (task.labels >= 4).all()
+
+
+def test_slides_lose_the_suffix_of_their_file():
+    columns = own(["a", "b"] * 10, slide=[f"T.{i}.SVS" if i % 2 else f"T.{i}" for i in range(20)])
+    assert build_task(columns, "t").slides == tuple(f"T.{i}" for i in range(20))
+
+
+def test_a_cohort_of_other_columns_is_refused(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("case_id,slide_id,er\n1,2,0\n")
+    with pytest.raises(SealError, match="lacks the columns ALN_status, HER2 Expression, Molecular subtype, her2, pr"):
+        build_cohort(path, "bcnb", BCNB)
+    made, refused = build_cohort(path, "bcnb", BCNB[:1])
+    assert (made, refused) == ([], {"er": "task er: 1 cases"})
 
 
 BAD = {
@@ -183,7 +205,7 @@ def test_a_label_that_one_site_holds_leaves_sites_aside_and_says_so():
     task = build_task(own(label, site=[f"S{i % 8}" for i in range(40)] + ["T"] * 10), "t")
     (note,) = task.notes
     assert note.startswith("folds by case, since by site: fold_")
-    assert "no b to t" in note
+    assert "only a to t" in note
     assert [int((task.labels[test] == 1).sum()) for _, test in task.folds.values()] == [2] * 5
 
 

@@ -68,8 +68,14 @@ def task_of(labels, classes=("a", "b", "c"), event=None):
         (task_of([0, 1, 2]), [0, 1, 2], [], "no case to test on", None),
         (task_of([0.5, 0.5, 1.0, 2.0], ()), [2, 3], [0, 1], "only 0.5 to test on", []),
         (task_of([0, 1, 4, 5], event=np.array([0, 0, 1, 1])), [0, 2], [1, 3], None, []),
-        (task_of([0, 1, 4, 5], event=np.array([0, 0, 1, 1])), [0, 1, 2, 3], [1], "no event to test on", None),
-        (task_of([0, 1, 4, 5], event=np.array([0, 0, 1, 1])), [0, 1, 2], [3], None, ["no censored case to test on"]),
+        (
+            task_of([0, 1, 4, 5], event=np.array([0, 0, 1, 1])),
+            [0, 1, 2, 3],
+            [1],
+            "no event to test on",
+            ["no event to test on"],
+        ),
+        (task_of([0, 1, 4, 5], event=np.array([0, 0, 1, 1])), [0, 1, 2], [3], None, []),
     ],
 )
 def test_what_a_fold_needs(task, train, test, problem, missing):
