@@ -1,28 +1,17 @@
 """From a label table to slide-level tasks: the user's own, BCNB's, BRACS's, TCGA's.
 
-Cases are dealt to folds evenly within labels. Where a table names sites, a whole site is on one side of a fold, if that
-leaves each class on both; else cases are dealt without regard to sites. A task's notes say which it was.
-
 Source: the tables of mahmoodlab/TANGLE (BCNB, BRACS) and mahmoodlab/SurvPath (TCGA).
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from seal.data.samples import IMAGES
-from seal.data.slide_folds import FOLDS, deal_cases, deal_groups, find_shortage, strata_of_labels
-from seal.data.slide_tasks import (
-    MISSING,
-    SlideTask,
-    clean_rows,
-    find_fold_problem,
-    find_missing,
-    read_columns,
-    read_number,
-)
+from seal.data.slide_folds import split_task
+from seal.data.slide_tasks import MISSING, SlideTask, clean_rows, read_columns, read_number
 from seal.errors import SealError, require_known
 
 METRIC_OF = {"classes": "bacc", "grades": "weighted_kappa", "numbers": "pearson", "survival": "cindex"}
@@ -99,7 +88,7 @@ def build_task(
     Raises
     ------
     SealError
-        A column is missing; what `clean_rows` and `deal_folds` refuse.
+        A column is missing; what `clean_rows` and `split_task` refuse.
     """
     kind = require_known("kind of task", kind or _guess_kind(columns), METRIC_OF)
     wanted = ("case", "slide", *(("event", "days") if kind == "survival" else ("label",)))
@@ -135,50 +124,7 @@ def build_task(
         sample=sample,
         **times,
     )
-    return deal_folds(task, seed)
-
-
-def deal_folds(task: SlideTask, seed: int = 0) -> SlideTask:
-    """Give a task `FOLDS` folds, by site where that leaves each class on both sides, else by case; the same each time.
-
-    Raises
-    ------
-    SealError
-        One class only; a class with fewer cases, or survival with fewer events, than folds; a class that no dealing by
-        case brings to both sides.
-    """
-    first: dict[tuple, int] = {}
-    for i, pair in enumerate(zip(task.cases, task.labels.tolist(), strict=True)):
-        first.setdefault(pair, i)
-    rows = list(first.values())  # each label of a case once
-    cases, label = [task.cases[i] for i in rows], task.labels[rows]
-    if problem := find_shortage(label, task.classes, None if task.event is None else task.event[rows]):
-        raise _refuse(task, problem)
-    if len(np.unique(label)) < 2:
-        raise _refuse(task, "one label only")
-    strata, note = strata_of_labels(label, task.classes), "folds by case"
-    if task.site:
-        sites = [task.site[i] for i in rows]
-        number = len(set(sites))
-        made, lack = task, f"{number} sites for {FOLDS} folds"
-        if number >= FOLDS:
-            made, lack = _give_folds(task, cases, deal_groups(sites, strata, FOLDS))
-        if not lack:
-            return replace(made, notes=("folds by site: each site is on one side",))
-        note = f"folds by case, since by site: {lack}"
-    mixed = len(set(cases)) < len(cases)
-    rng = np.random.default_rng(seed)
-    made, problem = _give_folds(
-        task, cases, deal_groups(cases, strata, FOLDS) if mixed else deal_cases(cases, strata, FOLDS, rng)
-    )
-    if problem:
-        raise _refuse(task, problem)
-    return replace(made, notes=(note,))
-
-
-def _refuse(task: SlideTask, problem: str) -> SealError:
-    expected = f"{2 * FOLDS} cases, {FOLDS} of each class or with an event, and each class on both sides of a fold"
-    return SealError(f"task {task.name}: {problem}", expected=expected, do="merge or leave out classes, or add cases")
+    return split_task(task, seed)
 
 
 def build_cohort(
@@ -250,14 +196,3 @@ def _label_survival(cases: Sequence[str], event: np.ndarray, days: np.ndarray) -
     """Quarter of the cases' days, plus 4 with an event: the order of `QUARTERS`."""
     ends = np.quantile(days[np.unique(cases, return_index=True)[1]], (0.25, 0.5, 0.75))
     return np.searchsorted(ends, days, side="right") + 4 * event
-
-
-def _give_folds(task: SlideTask, cases: Sequence[str], dealt: np.ndarray) -> tuple[SlideTask, str]:
-    """The task with folds, and what they lack."""
-    fold_of = dict(zip(cases, dealt.tolist(), strict=True))
-    fold = np.array([fold_of[case] for case in task.cases])
-    folds = {f"fold_{k}": (np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(FOLDS)}
-    lacks = {
-        name: find_fold_problem(task, *rows) or ", ".join(find_missing(task, *rows)) for name, rows in folds.items()
-    }
-    return replace(task, folds=folds), "; ".join(f"{name} has {lack}" for name, lack in lacks.items() if lack)
