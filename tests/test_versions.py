@@ -50,7 +50,7 @@ WRITERS = {
     "seal_atlas.writing.slides": ("seal_atlas.writing.slides", *GROWN, *SHOWN, *COUNTED),
     "seal_atlas.writing.cohorts": (
         *("seal_atlas.writing.cohorts", "seal_atlas.writing.task_folders", "seal_atlas.patients.tasks"),
-        "seal.evaluate.slide",
+        *("seal.data.slide_folds", "seal.data.slide_tasks", "seal.data.patho_bench"),
     ),
     "tools.hest_audit.compare": (
         *("tools.hest_audit.compare", "tools.hest_audit.expression", "tools.hest_audit.pictures"),

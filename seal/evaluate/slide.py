@@ -1,11 +1,11 @@
 """Slide-level tasks: a linear model on features of whole slides, cross-validated and scored by the task's metric."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-FOLDS = 5
+from seal.data.slide_folds import FOLDS
+
 _T = 2.776  # 97.5 % quantile of Student's t with FOLDS - 1 degrees of freedom
 
 
@@ -44,46 +44,6 @@ class SlideScore:
     def gained(self) -> float:
         """Share of the way from guessing to perfect."""
         return (self.value - self.chance) / (1 - self.chance)
-
-
-def deal_cases(cases: Sequence[str], strata: np.ndarray, number: int, rng: np.random.Generator) -> np.ndarray:
-    """Deal slides to folds by case, evenly within strata; int [n], the fold in which each slide is tested.
-
-    Parameters
-    ----------
-    cases
-        The case of each slide; a case's slides stay together, in the stratum of its first.
-    strata
-        See `strata_of_labels`, [n].
-    """
-    first = dict(zip(reversed(cases), strata[::-1].tolist(), strict=True))
-    fold, dealt = {}, int(rng.integers(number))
-    for stratum in sorted(set(first.values())):
-        mine = sorted(case for case, own in first.items() if own == stratum)
-        for i in rng.permutation(len(mine)).tolist():
-            fold[mine[i]] = dealt % number
-            dealt += 1
-    return np.array([fold[case] for case in cases], dtype=int)
-
-
-def strata_of_labels(labels: SlideLabels) -> np.ndarray:
-    """What a task's folds are balanced by: the label, or its fifth where it is a number."""
-    if labels.classes:
-        return labels.label
-    return np.searchsorted(np.quantile(labels.label, (0.2, 0.4, 0.6, 0.8)), labels.label, side="right")
-
-
-def find_shortage(labels: SlideLabels) -> str | None:
-    """Say why a task cannot be split into folds, None if it can: each class needs a case a fold."""
-    if len(labels.label) < 2 * FOLDS:
-        return f"{len(labels.label)} cases"
-    if labels.event is not None:
-        return f"{labels.event.sum()} events" if labels.event.sum() < FOLDS else None
-    if not labels.classes:
-        return None
-    counts = np.bincount(labels.label, minlength=len(labels.classes))
-    short = int(counts.argmin())
-    return f"{counts[short]} cases of {labels.classes[short]}" if counts[short] < FOLDS else None
 
 
 def score_slides(features: np.ndarray, labels: SlideLabels, fold: np.ndarray) -> SlideScore:

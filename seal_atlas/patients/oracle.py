@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from seal.evaluate.slide import SlideScore, find_shortage, score_slides
+from seal.data.slide_folds import find_shortage
+from seal.evaluate.slide import SlideScore, score_slides
 from seal_atlas import tables
 from seal_atlas.patients.people import Patient
 from seal_atlas.patients.tasks import CohortTruth, SlideTask, deal_folds, label_slides, slide_tasks
@@ -40,7 +41,7 @@ def score_tasks(
     return [
         (labels.task, score_slides(features[labels.rows], labels, deal_folds(labels, truth.cases, seed)))
         for labels in labelled
-        if find_shortage(labels) is None
+        if find_shortage(labels.label, labels.classes, labels.event) is None
     ]
 
 

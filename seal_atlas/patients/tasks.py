@@ -11,15 +11,16 @@ from zlib import crc32
 
 import numpy as np
 
+from seal.data.slide_folds import FOLDS, deal_cases, strata_of_labels
+from seal.data.slide_tasks import METRICS
 from seal.errors import SealError
-from seal.evaluate.slide import FOLDS, SlideLabels, deal_cases, strata_of_labels
+from seal.evaluate.slide import SlideLabels
 from seal_atlas import tables
 from seal_atlas.patients.people import LEVEL, Patient, alterations, morphology_factors, require_known_organs, subtypes
 from seal_atlas.tables import read_typed
 
 GROUPS = {"molecular": 18, "pathway": 12, "response": 8, "morphology": 6}
 STRENGTHS = ("strong", "moderate", "weak", "none")
-METRICS = ("macro-ovr-auc", "bacc", "weighted_kappa", "pearson", "cindex")
 # Survival, our choice: Weibull times with this shape and median (days) at mean risk, and uniform follow-up.
 _SHAPE, _MEDIAN, _FOLLOW_UP = 1.2, 1100.0, (200.0, 2800.0)
 
@@ -175,7 +176,7 @@ def deal_folds(labels: TaskLabels, cases: Sequence[str], seed: Sequence[int]) ->
         As for `label_slides`.
     """
     own = [cases[i] for i in labels.rows]
-    return deal_cases(own, strata_of_labels(labels), FOLDS, np.random.default_rng([*seed, 4]))
+    return deal_cases(own, strata_of_labels(labels.label, labels.classes), FOLDS, np.random.default_rng([*seed, 4]))
 
 
 def _labels(task: SlideTask, rows: np.ndarray, label: np.ndarray, classes=(), event=None, days=None) -> TaskLabels:

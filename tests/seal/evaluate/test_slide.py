@@ -3,28 +3,10 @@
 import numpy as np
 import pytest
 
-from seal.evaluate.slide import (
-    FOLDS,
-    SlideLabels,
-    concordance,
-    deal_cases,
-    find_shortage,
-    log_rank_scores,
-    score_slides,
-    strata_of_labels,
-)
+from seal.data.slide_folds import FOLDS, deal_cases, find_shortage, strata_of_labels
+from seal.evaluate.slide import SlideLabels, concordance, log_rank_scores, score_slides
 
 SLIDES = 200
-
-
-def test_slides_of_a_case_stay_together():
-    cases = ["a", "b", "c", "d", "e", "f"] * 3
-    strata = np.array([0, 0, 0, 1, 1, 1] * 3)
-    fold = deal_cases(cases, strata, 3, np.random.default_rng(0))
-    by_case = {case: {int(f) for f, c in zip(fold, cases, strict=True) if c == case} for case in set(cases)}
-    assert all(len(f) == 1 for f in by_case.values())
-    for label in (0, 1):
-        assert sorted({by_case[c].copy().pop() for c in ("abc", "def")[label]}) == [0, 1, 2]
 
 
 def test_concordance_of_known_orders():
@@ -63,8 +45,8 @@ def test_a_signal_is_found_and_noise_is_chance(metric):
     rng = np.random.default_rng(0)
     latent, noise = rng.normal(size=(2, SLIDES))
     task = labels(metric, latent)
-    assert find_shortage(task) is None
-    fold = deal_cases([str(i) for i in range(SLIDES)], strata_of_labels(task), FOLDS, rng)
+    assert find_shortage(task.label, task.classes, task.event) is None
+    fold = deal_cases([str(i) for i in range(SLIDES)], strata_of_labels(task.label, task.classes), FOLDS, rng)
     features = rng.normal(size=(SLIDES, 5))
     good = score_slides(np.column_stack([features, latent + 0.2 * noise]), task, fold)
     assert good.low > good.chance
@@ -84,15 +66,3 @@ def test_the_auc_of_several_classes_is_their_mean():
     only_the_first = told * (1, 0, 0)
     assert score_slides(told, task, fold).value > 0.95
     assert 0.6 < score_slides(only_the_first, task, fold).value < 0.9
-
-
-@pytest.mark.parametrize(
-    ("task", "reason"),
-    [
-        (SlideLabels(metric="pearson", label=np.arange(9.0)), "9 cases"),
-        (SlideLabels(metric="bacc", label=np.array([0] * 20 + [1] * 4), classes=("a", "b")), "4 cases of b"),
-        (SlideLabels(metric="cindex", label=np.zeros(20, int), event=np.eye(20, dtype=int)[0]), "1 events"),
-    ],
-)
-def test_too_small_tasks_say_why(task, reason):
-    assert find_shortage(task) == reason

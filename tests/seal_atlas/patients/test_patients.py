@@ -6,8 +6,9 @@ import numpy as np
 import openslide
 import pytest
 
+from seal.data.slide_folds import find_shortage
 from seal.errors import SealError
-from seal.evaluate.slide import concordance, find_shortage, score_slides
+from seal.evaluate.slide import concordance, score_slides
 from seal.files import read_json, sha256
 from seal_atlas import tables
 from seal_atlas.counting import transcripts
@@ -176,7 +177,7 @@ def truth(drawn):
 @pytest.mark.parametrize("name", list(tasks.slide_tasks()))
 def test_every_task_has_cases_enough_at_200_patients(drawn, truth, name):
     labels = tasks.label_slides(tasks.slide_tasks()[name], drawn, truth, SEED)
-    assert find_shortage(labels) is None
+    assert find_shortage(labels.label, labels.classes, labels.event) is None
     assert len(labels.rows) >= 28
     assert all(labels.task.takes(drawn[i]) for i in labels.rows)
 

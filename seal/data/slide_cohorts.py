@@ -1,0 +1,198 @@
+"""From a label table to slide-level tasks: the user's own, BCNB's, BRACS's, TCGA's.
+
+Source: the tables of mahmoodlab/TANGLE (BCNB, BRACS) and mahmoodlab/SurvPath (TCGA).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from seal.data.samples import IMAGES
+from seal.data.slide_folds import split_task
+from seal.data.slide_tasks import MISSING, SlideTask, clean_rows, read_columns, read_number
+from seal.errors import SealError, require_known
+
+METRIC_OF = {"classes": "bacc", "grades": "weighted_kappa", "numbers": "pearson", "survival": "cindex"}
+TWO = "macro-ovr-auc"  # of two classes
+QUARTERS = tuple(f"Quartile {q}, Event {e}" for e in (0, 1) for q in (1, 2, 3, 4))
+FEW = 10  # labels that are all numbers, and of more values, are numbers and not classes: our choice
+_SUFFIXES = (*IMAGES, ".czi", ".h5")
+DAYS_A_MONTH = 30  # in SurvPath's tables: so all of their months are whole days
+
+
+@dataclass(frozen=True)
+class LabelColumn:
+    """A task of a cohort's table: the column with its label, or the two with months and censorship (1: censored)."""
+
+    name: str
+    group: str
+    column: str
+    kind: str = "classes"
+    classes: Mapping[str, str] | None = None  # class by text, in order; None: the texts themselves, sorted
+    censored: str = ""
+
+
+_SIGNS = {"0": "negative", "1": "positive"}
+BCNB = (
+    LabelColumn("er", "molecular", "er", classes=_SIGNS),
+    LabelColumn("pr", "molecular", "pr", classes=_SIGNS),
+    LabelColumn("her2", "molecular", "her2", classes=_SIGNS),  # clinical; the table's her2_binary is IHC 2+ or 3+
+    LabelColumn("her2_ihc", "morphology", "HER2 Expression", "grades", {g: g for g in ("0", "1+", "2+", "3+")}),
+    LabelColumn("subtype", "molecular", "Molecular subtype"),
+    LabelColumn("aln", "response", "ALN_status", "grades", {g: g for g in ("N0", "N+(1-2)", "N+(>2)")}),
+)
+BRACS = (
+    LabelColumn("slidelevel_fine", "morphology", "diagnosis_fine"),
+    LabelColumn(
+        "slidelevel_coarse", "morphology", "label_coarse", classes={"BT": "benign", "AT": "atypical", "MT": "malignant"}
+    ),
+)
+TCGA = (
+    LabelColumn("OncoTreeCode", "morphology", "oncotree_code"),
+    LabelColumn("OS", "response", "survival_months", "survival", censored="censorship"),
+    LabelColumn("DSS", "response", "survival_months_dss", "survival", censored="censorship_dss"),
+    # progression-free interval, by a name that Patho-Bench takes for survival
+    LabelColumn("PFS_PFI", "response", "survival_months_pfi", "survival", censored="censorship_pfi"),
+)
+
+
+def build_task(
+    columns: Mapping[str, Sequence[str]],
+    name: str,
+    *,
+    kind: str = "",
+    classes: Mapping[str, str] | None = None,
+    sample: str = "case",
+    group: str = "",
+    datasets: tuple[str, ...] = (),
+    where: Path | str = "the label table",
+    seed: int = 0,
+) -> SlideTask:
+    """Build a task with folds from a label table, such as `read_columns` of a user's own csv.
+
+    Parameters
+    ----------
+    columns
+        Texts of case, slide, label; event (0 or 1) and days instead of label for survival; site, if known. Others are
+        not looked at. A slide may bear the suffix of its file.
+    kind
+        classes, grades, numbers or survival; "": survival if there are event and days, numbers if all labels are and
+        there are more than `FEW` of them, else classes.
+    classes
+        Class by text, in order; rows of other texts are left out and counted. None: the texts, sorted.
+    sample
+        case; or slide, where the slides of a case have labels of their own.
+
+    Raises
+    ------
+    SealError
+        A column is missing; what `clean_rows` and `split_task` refuse.
+    """
+    kind = require_known("kind of task", kind or _guess_kind(columns), METRIC_OF)
+    wanted = ("case", "slide", *(("event", "days") if kind == "survival" else ("label",)))
+    if lacking := [key for key in wanted if key not in columns]:
+        what = f"{where} has the columns {', '.join(columns)}, and lacks {', '.join(lacking)}"
+        raise SealError(what, expected="case, slide, label (survival: event, days), and site", do="rename its columns")
+    own = {key: list(columns[key]) for key in (*wanted, "site") if key in columns}
+    own["slide"] = [slide.removesuffix(_suffix(slide)) for slide in own["slide"]]
+    if "site" in own:  # a case of unknown site is a site of its own
+        both = zip(own["case"], own["site"], strict=True)
+        own["site"] = [f"of {case}" if site in MISSING else site for case, site in both]
+    order, code = (), read_number
+    if kind in ("classes", "grades"):
+        own["label"] = [_tidy(text) for text in own["label"]]
+        named = classes or {text: text for text in sorted({*own["label"]} - MISSING, key=_rank)}
+        order = tuple(dict.fromkeys(named.values()))
+        code = lambda text: order.index(named[text]) if text in named else None  # noqa: E731
+    rows, _, dropped = clean_rows(where, own, sample, code)
+    times = {key: np.array(rows[key]) for key in ("event", "days") if key in rows}
+    task = SlideTask(
+        name=name,
+        group=group,
+        kind=kind,
+        metric=TWO if kind == "classes" and len(order) == 2 else METRIC_OF[kind],
+        classes=QUARTERS if times else order,
+        cases=tuple(rows["case"]),
+        slides=tuple(rows["slide"]),
+        labels=_label_survival(rows["case"], **times) if times else np.array(rows["label"]),
+        folds={},
+        site=tuple(rows["site"]) if "site" in rows else None,
+        dropped=dropped,
+        datasets=datasets,
+        sample=sample,
+        **times,
+    )
+    return split_task(task, seed)
+
+
+def build_cohort(
+    path: Path, dataset: str, labels: Sequence[LabelColumn], sample: str = "case"
+) -> tuple[list[SlideTask], dict[str, str]]:
+    """Build a public cohort's tasks, for instance of `TCGA` from SurvPath's tcga_blca.csv.
+
+    BRACS needs `sample` "slide": a patient's slides differ in label there.
+
+    Returns
+    -------
+    The tasks; and why others were refused, by name.
+
+    Raises
+    ------
+    SealError
+        The table cannot be read, or lacks a column.
+    """
+    table, made, refused = read_columns(path), [], {}
+    wanted = {"case_id", "slide_id"}.union(*({own.column, own.censored} - {""} for own in labels))
+    if lacking := sorted(wanted - {*table}):
+        what = f"{path} lacks the columns {', '.join(lacking)}"
+        raise SealError(what, expected=f"the table of {dataset}", do="correct the path, or rename its columns")
+    shared = {"case": table["case_id"], "slide": table["slide_id"]}
+    shared |= {"site": table["site"]} if "site" in table else {}
+    for task in labels:
+        own = {"label": table[task.column]}
+        if task.censored:
+            own = {"event": [_change(text, lambda censored: 1 - censored) for text in table[task.censored]]}
+            own["days"] = [_change(text, lambda months: round(months * DAYS_A_MONTH)) for text in table[task.column]]
+        about = {"kind": task.kind, "classes": task.classes, "group": task.group, "sample": sample}
+        try:
+            made.append(build_task(shared | own, task.name, **about, datasets=(dataset,), where=path))
+        except SealError as error:
+            refused[task.name] = error.what
+    return made, refused
+
+
+def _change(text: str, how: Callable[[float], float]) -> str:
+    """Change a number; what is none, `clean_rows` leaves out or refuses."""
+    return str(how(_rank(text)[1])) if _rank(text)[0] == 0 else text
+
+
+def _guess_kind(columns: Mapping[str, Sequence[str]]) -> str:
+    known = {*columns.get("label", ())} - MISSING
+    if {"event", "days"} <= {*columns}:
+        return "survival"
+    return "numbers" if len(known) > FEW and all(_rank(text)[0] == 0 for text in known) else "classes"
+
+
+def _tidy(text: str) -> str:
+    """One text a number: 1, 1.0 and 1.00 are one class."""
+    return f"{_rank(text)[1]:g}" if _rank(text)[0] == 0 else text
+
+
+def _rank(text: str) -> tuple[int, float, str]:
+    try:
+        return 0, read_number(text), text
+    except ValueError:
+        return 1, 0.0, text
+
+
+def _suffix(slide: str) -> str:
+    end = next(filter(slide.lower().endswith, _SUFFIXES), "")
+    return slide[len(slide) - len(end) :]
+
+
+def _label_survival(cases: Sequence[str], event: np.ndarray, days: np.ndarray) -> np.ndarray:
+    """Quarter of the cases' days, plus 4 with an event: the order of `QUARTERS`."""
+    ends = np.quantile(days[np.unique(cases, return_index=True)[1]], (0.25, 0.5, 0.75))
+    return np.searchsorted(ends, days, side="right") + 4 * event
