@@ -1,0 +1,139 @@
+"""What a cohort can show: paired bootstrap over cases, Holm's correction, and the smallest difference it could find."""
+
+from collections.abc import Mapping
+from statistics import NormalDist
+
+import numpy as np
+
+from seal.errors import SealError
+from seal.evaluate.metrics import holm, interval, resamples, two_sided
+from seal.evaluate.slide import SlideLabels, mean_known, require_scorable, weighted_scores
+
+LEVEL, POWER = 0.05, 0.8
+WORTH = 0.05  # a difference that matters, as a share of the way from guessing to perfect: our choice
+FOUND, NOT_FOUND, UNDECIDABLE = "found", "not found", "undecidable at this n"
+# What the paper's public captions claim of slide tasks: how it is measured, and no size (arXiv 2602.14177).
+CLAIMS = {
+    "morphology": "relative change of SEAL over the vision-only baseline, no number (extended figure 1 A)",
+    "molecular": "performance relative to the ST-Net baseline, no number (extended figure 1 B)",
+    "pathway": "performance relative to the ST-Net baseline, no number (extended figure 1 B)",
+    "response": "performance relative to the ST-Net baseline, no number (extended figure 1 B)",
+}
+
+
+def resample_cases(cases: np.ndarray, fold: np.ndarray, times: int, seed: int) -> np.ndarray:
+    """How often each row of a table of held-out predictions counts in each resample, [times, n].
+
+    Cases are drawn, with all their rows. Where each is tested in one fold, they are drawn within folds, so that folds
+    keep their sizes; where folds overlap (Patho-Bench's 50 random ones), they are drawn from all, and a case counts
+    alike in each fold: its repeats are no further evidence.
+
+    Parameters
+    ----------
+    cases, fold
+        Case of each row, and the fold in which it is tested, [n].
+    """
+    names, which = np.unique(cases, return_inverse=True)
+    home = np.zeros(len(names), dtype=int)
+    home[which] = folds = np.unique(fold, return_inverse=True)[1]
+    if not np.array_equal(home[which], folds):
+        home[:] = 0
+    weights = np.empty((times, len(names)))
+    for number in np.unique(home):
+        mine = np.flatnonzero(home == number)
+        weights[:, mine] = resamples(len(mine), times, [seed, number])
+    return weights[:, which]
+
+
+def bootstrap_scores(
+    labels: SlideLabels, fold: np.ndarray, guesses: Mapping[str, np.ndarray], weights: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Score methods on a cohort and in resamples of it, the same for all: differences between methods are paired.
+
+    The metric is taken within each fold, since folds have models of their own, and averaged over the folds that can
+    tell, then over seeds. It speaks of other cases and these models, not of models trained on other cases.
+
+    Parameters
+    ----------
+    fold
+        In which each row is tested, [n].
+    guesses
+        Of each method, of several seeds: [S, n], or [S, n, K] of classes.
+    weights
+        See `resample_cases`, [B, n].
+
+    Returns
+    -------
+    By method, the score of the cohort itself, then of each resample, [1 + B].
+    """
+    for guess in guesses.values():
+        require_scorable(labels, guess)
+    every = np.concatenate(list(guesses.values()))
+    weights = np.vstack([np.ones(len(fold)), weights])
+    rows = [np.flatnonzero(fold == number) for number in np.unique(fold)]
+    scores = mean_known([weighted_scores(labels.take(own), every[:, own], weights[:, own]) for own in rows])
+    ends = np.cumsum([len(guess) for guess in guesses.values()])[:-1]
+    return {name: own.mean(axis=0) for name, own in zip(guesses, np.split(scores, ends), strict=True)}
+
+
+def compare(scores: np.ndarray, base: np.ndarray, labels: SlideLabels, cases: int) -> dict[str, float]:
+    """Compare a method with another by their `bootstrap_scores` of so many cases.
+
+    Returns
+    -------
+    base (the other's score), difference, low, high (95 % interval), error (standard error), p, chance (the metric's
+    value of guessing). A resample in which no fold can tell is left out; NaN where these are half of them.
+    """
+    drawn = (scores - base)[1:]
+    known = drawn[np.isfinite(drawn)]
+    said = len(known) >= len(drawn) / 2 and np.isfinite(scores[0])
+    low, high = interval(known) if said else (np.nan, np.nan)
+    row = {"base": float(base[0]), "difference": float(scores[0] - base[0]), "low": low, "high": high}
+    row |= {"error": float(known.std(ddof=1)) if said else np.nan, "p": two_sided(known, cases) if said else np.nan}
+    return row | {"chance": labels.chance}
+
+
+def smallest_difference(error: np.ndarray | float, level: float = LEVEL) -> np.ndarray | float:
+    """The smallest true difference that a cohort shows with 80 % power, of the paired difference's standard error.
+
+    (z_{1 - level / 2} + z_{0.8}) x error
+    """
+    return (NormalDist().inv_cdf(1 - level / 2) + NormalDist().inv_cdf(POWER)) * error
+
+
+def judge(rows: Mapping[str, Mapping[str, float]], resampled: int, claimed: Mapping[str, float] | None = None):
+    """Judge a family of tasks by what `compare` says of each.
+
+    found: Holm's p is at most 0.05; the sign of the difference says which method is better.
+    not found: it is not, though a difference that matters would have been found with 80 % power.
+    undecidable at this n: even that one could have been missed, or the task cannot be scored.
+
+    What matters is the difference that is claimed, where its size is known, else `WORTH` of the way from guessing to
+    perfect. Power is that of Holm's first and strictest step, level / tasks.
+
+    Parameters
+    ----------
+    resampled
+        The number of resamples; a SealError where no p of this family could be small enough with these.
+    claimed
+        Relative to the other method's score, by task; `CLAIMS` says what captions hold: no size.
+
+    Returns
+    -------
+    DataFrame, a row a task: task, what `compare` gives, p_holm, smallest (the smallest difference this cohort could
+    show), smallest_relative (to base), claimed (absolute), matters, verdict.
+    """
+    import pandas as pd
+
+    if 2 * len(rows) > LEVEL * (resampled + 1):
+        what = f"{resampled} resamples for {len(rows)} tasks: after Holm no p can be {LEVEL} or less"
+        need = int(np.ceil(2 * len(rows) / LEVEL)) - 1
+        raise SealError(what, expected=f"{need} at least", do="draw more, or judge smaller families")
+    table = pd.DataFrame([{"task": task, **row} for task, row in rows.items()])
+    smallest = smallest_difference(table["error"], LEVEL / len(rows))
+    claim = (table["task"].map(claimed or {}).astype(float) * table["base"]).abs()
+    table = table.assign(p_holm=holm(table["p"]), smallest=smallest, claimed=claim)
+    table["smallest_relative"] = smallest / table["base"].where(table["base"] > 0)
+    table["matters"] = claim.fillna(WORTH * (1 - table["chance"]))
+    missed = np.where(table["smallest"] <= table["matters"], NOT_FOUND, UNDECIDABLE)
+    return table.assign(verdict=np.where(table["p_holm"] <= LEVEL, FOUND, missed))
