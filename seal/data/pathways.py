@@ -83,7 +83,7 @@ def score_pathways(expression: "pd.DataFrame", sets: Mapping[str, Sequence[str]]
     ES = sum over genes, from the highest on, of (share of the set's rank^0.25 so far - share of other genes so far)
 
     A score depends on the order of a patient's own genes alone: no other patient, of training or test, enters it, and
-    counts per million and their logarithm give the same. Genes of one value, as zeros are, stand in any order.
+    counts per million and their logarithm give the same. Genes of one value, as zeros are, are sorted by name.
 
     Parameters
     ----------
@@ -99,6 +99,7 @@ def score_pathways(expression: "pd.DataFrame", sets: Mapping[str, Sequence[str]]
 
     Source: Barbie et al. 2009; GSEApy's ES, without its NES, which divides by the range over the cohort.
     """
+    expression = expression.rename(index=str, columns=str).sort_index(axis=1)
     _require_matrix(expression)
     coverage = cover_sets(sets, expression.columns)
     taken = {name: list(sets[name]) for name in coverage.loc[coverage["refused"] == "", "pathway"]}
@@ -109,8 +110,7 @@ def score_pathways(expression: "pd.DataFrame", sets: Mapping[str, Sequence[str]]
     try:
         import gseapy
     except ImportError as error:
-        what = f"ssGSEA needs GSEApy ({error})"
-        raise SealError(what, expected="the extra 'pathways'", do="pip install gseapy") from error
+        raise SealError(f"ssGSEA: {error}", expected="the package", do="pip install gseapy") from error
     how = {"sample_norm_method": "rank", "correl_norm_type": "rank", "weight": 0.25, "outdir": None, "no_plot": True}
     sizes = {"min_size": MIN_GENES, "max_size": MAX_GENES}
     found = gseapy.ssgsea(data=expression.T, gene_sets=taken, **how, **sizes).res2d

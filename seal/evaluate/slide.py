@@ -32,7 +32,7 @@ class SlideLabels:
 
     @property
     def chance(self) -> float:
-        """The metric's value of guessing."""
+        """The metric's value of guessing; NaN of the Brier score, of which less is better."""
         if self.metric == "bacc":
             return 1 / len(self.classes)
         return {"macro-ovr-auc": 0.5, "cindex": 0.5, "ibs": float("nan")}.get(self.metric, 0.0)
@@ -255,7 +255,8 @@ def weighted_scores(labels: SlideLabels, guess: np.ndarray, weights: np.ndarray)
         guess = guess.argmax(axis=2)
     present = [k for k in range(len(labels.classes)) if (truth == k).any()]
     if metric == "bacc":
-        return mean_known([_told(guess[:, truth == k] == k, weights[:, truth == k]) for k in present])
+        own = [(guess[:, truth == k] == k, weights[:, truth == k]) for k in present]
+        return mean_known([right @ w.T / np.where(w.any(axis=1), w.sum(axis=1), np.nan) for right, w in own])
     if metric == "macro-ovr-auc":
         present = present[-1:] if len(labels.classes) == 2 else present
         return mean_known([_pair_shares(np.outer(truth == k, truth != k), guess[..., k], weights) for k in present])
@@ -273,11 +274,6 @@ def mean_known(values: Sequence[np.ndarray]) -> np.ndarray:
     known = np.isfinite(values)
     number = known.sum(axis=0)
     return np.where(number > 0, np.where(known, values, 0).sum(axis=0) / np.maximum(number, 1), np.nan)
-
-
-def _told(right: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    total = weights.sum(axis=1)
-    return np.where(total > 0, right @ weights.T / np.maximum(total, 1), np.nan)
 
 
 def _comparable(labels: SlideLabels) -> np.ndarray:

@@ -120,8 +120,7 @@ def fit_coxnet(x: np.ndarray, train: Survival, alpha: float):
         from sksurv.linear_model import CoxnetSurvivalAnalysis
         from sksurv.util import Surv
     except ImportError as error:
-        what = f"CoxNet needs scikit-survival ({error})"
-        raise SealError(what, expected="the extra 'survival'", do="pip install scikit-survival") from error
+        raise SealError(f"CoxNet: {error}", expected="the package", do="pip install scikit-survival") from error
     model = CoxnetSurvivalAnalysis(alphas=[alpha], l1_ratio=0.5, max_iter=100_000)
     try:
         return model.fit(x, Surv.from_arrays(np.asarray(event) == 1, days))

@@ -1,5 +1,7 @@
 """Pathway targets: gene sets, coverage, refusals, and ssGSEA from its definition where GSEApy is installed."""
 
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -58,6 +60,21 @@ def test_a_patients_score_does_not_depend_on_others():
     all_of_them, some = score_pathways(expression, SETS), score_pathways(expression.iloc[[3, 1]], SETS)
     np.testing.assert_allclose(some.labels("REST")[1], all_of_them.labels("REST")[1][[3, 1]])
     assert some.labels("REST")[0] == ("P3", "P1")
+
+
+def test_the_order_of_columns_does_not_matter_even_among_zeros():
+    pytest.importorskip("gseapy", reason=GSEAPY)
+    expression = bulk().mask(bulk() < 1, 0)
+    turned = expression.iloc[:, ::-1].set_axis(range(12))  # numbers as names of patients
+    found = score_pathways(turned, SETS).labels("REST")
+    np.testing.assert_array_equal(found[1], score_pathways(expression, SETS).labels("REST")[1])
+    assert found[0][:2] == ("0", "1")
+
+
+def test_without_gseapy_the_error_names_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gseapy", None)
+    with pytest.raises(SealError, match=r"ssGSEA: .*gseapy"):
+        score_pathways(bulk(), SETS)
 
 
 def test_a_set_of_too_few_genes_is_refused_by_name():

@@ -18,6 +18,7 @@ from seal.evaluate.power import (
     judge,
     resample_cases,
     smallest_difference,
+    training_factor,
 )
 from seal.evaluate.slide import SlideLabels
 
@@ -94,7 +95,7 @@ def test_differences_are_paired():
     guesses["near"] = own + 0.05 * (other - own)
     scores = bootstrap_scores(labels, fold, guesses, resample_cases(np.arange(150), fold, 400, 0))
     base = scores["method 1.0"]
-    near, far, same = (compare(scores[name], base, labels, 150) for name in ("near", "method 1.5", "method 1.0"))
+    near, far, same = (compare(scores[name], base, labels, 150, 1) for name in ("near", "method 1.5", "method 1.0"))
     assert near["error"] < 0.3 * far["error"]
     assert far["low"] <= far["difference"] <= far["high"]
     assert (same["difference"], same["error"], same["p"]) == (0, 0, 1)
@@ -104,7 +105,7 @@ def test_what_cannot_be_scored_is_undecidable():
     labels, fold, guesses = cohort(n=40)
     labels = SlideLabels(metric="macro-ovr-auc", label=np.zeros(40, int), classes=("no", "yes"))
     scores = bootstrap_scores(labels, fold, guesses, resample_cases(np.arange(40), fold, 100, 0))
-    none = compare(*scores.values(), labels, 40)
+    none = compare(*scores.values(), labels, 40, 1)
     assert np.isnan([none["difference"], none["error"], none["p"]]).all()
     assert judge({"task": none}, 100)["verdict"].tolist() == [UNDECIDABLE]
 
@@ -144,10 +145,12 @@ def test_too_few_resamples_for_a_family_are_refused():
 
 def test_captions_hold_what_is_said_of_them_and_no_size(shared):
     words = " ".join((shared / "paper.txt").read_text(encoding="utf-8").split())
-    assert "The chart shows the relative change of SEAL over the vision-only baseline" in words
-    assert "Performance is measured relative to the ST-Net baseline" in words
+    caption = words.partition("Slide-level morphological and IHC tasks")[2].partition("Figure 2:")[0]
+    a, b = caption.split("(B).")
+    assert CLAIMS["morphology"].removeprefix("A: ") in a
+    assert CLAIMS["pathway"].removeprefix("B: performance ") in b
     assert set(CLAIMS) == {"morphology", "molecular", "pathway", "response"}
-    assert all("no number" in claim for claim in CLAIMS.values())
+    assert "%" not in caption
 
 
 def simulate(seed, gain, n=200):
@@ -158,7 +161,7 @@ def simulate(seed, gain, n=200):
     guesses = {"base": (0.6 * latent + noise)[None], "more": ((0.6 + gain) * latent + 0.8 * noise + 0.6 * other)[None]}
     fold = np.arange(n) % 5
     scores = bootstrap_scores(labels, fold, guesses, resample_cases(np.arange(n), fold, 200, seed))
-    return compare(scores["more"], scores["base"], labels, n)
+    return compare(scores["more"], scores["base"], labels, n, 1)
 
 
 def test_the_smallest_difference_is_shown_by_four_cohorts_of_five():
@@ -170,6 +173,39 @@ def test_the_smallest_difference_is_shown_by_four_cohorts_of_five():
     null = np.mean([simulate(5000 + i, 0.0)["p"] <= 0.05 for i in range(250)])
     assert 0.72 < shown < 0.88
     assert null < 0.1
+
+
+def test_the_factor_of_five_folds_of_a_split_and_of_random_folds():
+    rows = np.arange(100)
+    five = {str(f): (rows[rows % 5 != f], rows[rows % 5 == f]) for f in range(5)}
+    assert training_factor(five) == pytest.approx(1.5)
+    assert training_factor({"once": (rows[:80], rows[80:])}) == pytest.approx(np.sqrt(1.25))
+    shuffled = [np.random.default_rng(i).permutation(100) for i in range(50)]
+    assert training_factor({str(i): (own[:80], own[80:]) for i, own in enumerate(shuffled)}) == pytest.approx(
+        np.sqrt((1 / 50 + 0.25) / 0.2)
+    )
+
+
+def encoders_alike(seed, n=60):
+    """Two made-up encoders that know a label equally well, and a direction trained on each; p by factor 1 and 1.5."""
+    rng = np.random.default_rng(seed)
+    labels = SlideLabels(metric="macro-ovr-auc", label=rng.integers(2, size=n), classes=("no", "yes"))
+    fold, guesses, yes = rng.permutation(n) % 5, {}, labels.label == 1
+    for encoder in ("one", "other"):
+        x, told = rng.normal(size=(n, 20)), np.zeros(n)
+        x[:, 0] += labels.label
+        for f in range(5):
+            direction = x[yes & (fold != f)].mean(axis=0) - x[~yes & (fold != f)].mean(axis=0)
+            told[fold == f] = x[fold == f] @ direction
+        guesses[encoder] = np.stack([-told, told], axis=1)[None]
+    scores = bootstrap_scores(labels, fold, guesses, resample_cases(np.arange(n), fold, 200, seed))
+    return [compare(scores["one"], scores["other"], labels, n, factor)["p"] for factor in (1, 1.5)]
+
+
+def test_equal_encoders_are_told_apart_too_often_unless_training_is_counted():
+    found = np.mean([np.array(encoders_alike(seed)) <= 0.05 for seed in range(300)], axis=0)
+    assert found[0] > 0.1
+    assert found[1] < 0.09
 
 
 def test_forty_four_tasks_of_twenty_methods_take_seconds():
