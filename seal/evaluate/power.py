@@ -139,7 +139,7 @@ def judge(rows: Mapping[str, Mapping[str, float]], resampled: int, claimed: Mapp
     Returns
     -------
     DataFrame, a row a task: task, what `compare` gives, p_holm, smallest (the smallest difference this cohort could
-    show), smallest_relative (to base), claimed (absolute), matters, verdict.
+    show), smallest_relative (to base; NaN of a base near 0), claimed (absolute), matters, verdict.
     """
     import pandas as pd
 
@@ -151,7 +151,7 @@ def judge(rows: Mapping[str, Mapping[str, float]], resampled: int, claimed: Mapp
     smallest = smallest_difference(table["error"], LEVEL / len(rows))
     claim = (table["task"].map(claimed or {}).astype(float) * table["base"]).abs()
     table = table.assign(p_holm=holm(table["p"]), smallest=smallest, claimed=claim)
-    table["smallest_relative"] = smallest / table["base"].where(table["base"] > 0)
+    table["smallest_relative"] = smallest / table["base"].where(table["base"] > WORTH)
     table["matters"] = claim.fillna(WORTH * (1 - table["chance"]))
     missed = np.where(table["smallest"] <= table["matters"], NOT_FOUND, UNDECIDABLE)
     return table.assign(verdict=np.where(table["p_holm"] <= LEVEL, FOUND, missed))

@@ -129,6 +129,7 @@ def test_verdicts_follow_the_rule():
     np.testing.assert_allclose(table["matters"], 0.025)
     assert table["claimed"].isna().all()
     np.testing.assert_allclose(table["smallest_relative"], table["smallest"] / 0.7)
+    assert judge({"base of nothing": difference(0, 1, 1, base=0.01)}, 100)["smallest_relative"].isna().all()
 
 
 def test_a_claimed_size_takes_the_place_of_ours():
