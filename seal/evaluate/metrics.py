@@ -1,5 +1,7 @@
 """Pearson correlation a gene, and its bootstrap over spots or over donors."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
@@ -44,7 +46,7 @@ def mean_pearson(x: np.ndarray, y: np.ndarray, weights: np.ndarray | None = None
     return np.where(number > 0, mean, np.nan)
 
 
-def resamples(n: int, times: int, seed: int) -> np.ndarray:
+def resamples(n: int, times: int, seed: int | Sequence[int]) -> np.ndarray:
     """How often each of n spots (or donors) is drawn in each bootstrap resample, [times, n]."""
     return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=times)
 
