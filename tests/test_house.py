@@ -124,10 +124,10 @@ def test_no_public_class_name_twice_in_a_package(package):
 
 
 @pytest.mark.parametrize(
-    ("package", "lines"), [("seal", 14_650), ("figures", 3_200), ("seal_atlas", 5_400), ("tools", 650)]
+    ("package", "lines"), [("seal", 16_600), ("figures", 3_200), ("seal_atlas", 5_400), ("tools", 650)]
 )
 def test_packages_stay_small(package, lines):
-    """12,500 were thought of for seal; eight baselines, five probes and HEST-Bench took more."""
+    """12,500 were thought of for seal; baselines, probes, HEST-Bench and the slide level took more."""
     assert sum(count_lines(package).values()) <= lines
 
 
@@ -135,7 +135,7 @@ def test_seal_stays_small_before_its_benchmarks():
     """11,000 lines, and what real files, peers, a first day, several encoders, other forms and kept results take."""
     counts = count_lines("seal")
     apart = [name for name in counts if any(name == part or name.startswith(f"{part}.") for part in OF_BENCHMARKS)]
-    assert sum(counts.values()) - sum(counts[name] for name in apart) <= 11_000 + 1_430
+    assert sum(counts.values()) - sum(counts[name] for name in apart) <= 11_000 + 1_460
 
 
 def count_lines(package: str) -> dict[str, int]:
