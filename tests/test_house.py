@@ -20,7 +20,7 @@ OF_BENCHMARKS = (  # counted apart, with what lies in them
     *("seal.evaluate.robustness", "seal.evaluate.probe", "seal.evaluate.ridge", "seal.evaluate.protocols"),
     *("seal.evaluate.batch_order", "seal.evaluate.reliability", "seal.evaluate.ledger"),
     *("seal.evaluate.survival", "seal.evaluate.power", "seal.data.pathways", "seal.data.patho_bench"),
-    *("seal.data.slide_tasks", "seal.data.slide_cohorts", "seal.data.slide_folds"),
+    *("seal.evaluate.slide_features", "seal.data.slide_tasks", "seal.data.slide_cohorts", "seal.data.slide_folds"),
 )
 OF_FIGURES = ("seal.results", "seal.profiles", "seal.paths", "seal.files", "seal.errors")
 

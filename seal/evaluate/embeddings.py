@@ -172,7 +172,10 @@ def embed_runs(
 
 @torch.no_grad()
 def embed_images(
-    source: TokenSource, tails: Mapping[str, VisionEncoder], images: Iterable[np.ndarray]
+    source: TokenSource,
+    tails: Mapping[str, VisionEncoder],
+    images: Iterable[np.ndarray],
+    others: Mapping[str, Callable[[np.ndarray], np.ndarray]] | None = None,
 ) -> dict[str, np.ndarray]:
     """Embed images that are no pairs by several encoders of one trunk, in one pass over it.
 
@@ -182,12 +185,15 @@ def embed_images(
         Name -> encoder; they share the trunk of `source.encoder`.
     images
         uint8 [B, S, S, 3] each.
+    others
+        Name -> what describes images in another way, [B, S, S, 3] -> [B, d].
 
     Returns
     -------
     Name -> embeddings, float32 [n, d].
     """
-    pairs, found = source.pairs, {name: [] for name in tails}
+    others = others or {}
+    pairs, found = source.pairs, {name: [] for name in (*tails, *others)}
     maker, blocks = RecomputedTokens(pairs, source.key), pairs.profile.vision.blocks
     maker.encoder = source.encoder
     for piece in images:
@@ -196,6 +202,8 @@ def embed_images(
             for name, encoder in tails.items():
                 z = encoder.to(parallel.device()).eval().tail(tokens, blocks)  # [B, d]
                 found[name].append(z.float().cpu().numpy())
+        for name, describe in others.items():
+            found[name].append(describe(piece))
     return {name: np.concatenate(pieces) for name, pieces in found.items()}
 
 

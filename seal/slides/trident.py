@@ -158,15 +158,15 @@ def read_table(path: Path, name: str) -> np.ndarray:
         return data[()]
 
 
-def attributes_of(path: Path) -> dict[str, Any]:
-    """Attributes of a file's features, without reading these.
+def attributes_of(path: Path, name: str = "features") -> dict[str, Any]:
+    """Attributes of a file's features, or of another data set, without reading these.
 
     Raises
     ------
     SealError
-        The file is missing, truncated or has no features.
+        The file is missing, truncated or lacks it.
     """
-    with _open(path, "features") as data:
+    with _open(path, name) as data:
         return dict(data.attrs)
 
 

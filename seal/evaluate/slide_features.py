@@ -1,0 +1,183 @@
+"""Slides with labels, embedded by all that is compared: one h5 a slide in TRIDENT's layout, one pass over the trunk."""
+
+import importlib
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from seal import paths
+from seal.data.patho_bench import read_tasks
+from seal.data.slide_tasks import SlideTask
+from seal.embed import SAME_SCALE, embed_patches, find_slides, is_current
+from seal.errors import SealError
+from seal.evaluate.embeddings import Embeddings, embed_images
+from seal.files import Made, contents, lock, progress, say_done
+from seal.models import encoders, weights
+from seal.models.baselines.colour import colour_statistics
+from seal.profiles import Profile, difference
+from seal.slides import trident
+from seal.slides.image import SlideImage
+from seal.slides.patches import Patches, find_um_per_px
+from seal.train import parallel, runs
+from seal.train.batches import TokenSource
+from seal.train.runs import Run
+from seal.train.tokens import CHUNK
+
+VERSION = 1  # counted up when the same slides, runs and settings give other embeddings
+AGAIN = "add them, or take the slides out of the tasks"
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Labelled slides: their tasks, their pictures, and the h5 of the coordinates of each one's patches."""
+
+    tasks: tuple[SlideTask, ...]
+    pictures: Mapping[str, Path]  # slide -> file
+    coords: Mapping[str, Path]
+
+
+def find_cohort(profile: Profile) -> Cohort | None:
+    """The profile's cohort: what its source simulates, if it offers ``prepare_slides``, else what SEAL_SLIDES names.
+
+    A folder with tasks/ (Patho-Bench's layout), wsis/, and patches/SLIDE_patches.h5 in a folder a scale (TRIDENT's
+    layout). None where there is none.
+
+    Raises
+    ------
+    SealError
+        A task is bad (`seal.data.patho_bench`), simulated and the profile not or the reverse; a slide of a task has no
+        picture or no coordinates.
+    """
+    offered = getattr(importlib.import_module(profile.source), "prepare_slides", None)
+    root = offered(profile) if offered else paths.given("SEAL_SLIDES")
+    if root is None:
+        return None
+    tasks = tuple(read_tasks(root / "tasks"))
+    for task in tasks:
+        if task.simulated != profile.simulated:
+            kind = "simulated" if task.simulated else "real"
+            what = f"task {task.name} is {kind}, profile {profile.name} has {profile.label}"
+            raise SealError(what, expected="what the results will say they are", do="take the profile's own slides")
+    names = sorted({slide for task in tasks for slide in task.slides})
+    pictures = {path.stem: path for path in find_slides([root / "wsis"])}
+    coords = {path.name.removesuffix("_patches.h5"): path for path in sorted(root.glob("*/patches/*_patches.h5"))}
+    for what, known in (("picture in wsis/", pictures), ("file of coordinates in */patches/", coords)):
+        if lacking := [name for name in names if name not in known]:
+            raise SealError(
+                f"{root}: {len(lacking)} of {len(names)} slides have no {what}, first {lacking[0]}",
+                expected="one of each slide that a task names",
+                do=AGAIN,
+            )
+    return Cohort(tasks, {name: pictures[name] for name in names}, {name: coords[name] for name in names})
+
+
+def features_folder(source: TokenSource, name: str) -> Path:
+    """Where a cohort's embeddings of a name lie, SLIDE.h5."""
+    profile = source.pairs.profile
+    root = paths.embeddings(profile.name, difference(profile, runs.VISION)) / "slides"
+    return trident.features_folder(root, trident.scale_folder(profile.um_per_px, profile.image_size, 0), name)
+
+
+def embed_cohort(cohort: Cohort, source: TokenSource, chosen: Sequence[Run]) -> dict[tuple[str, int], Path]:
+    """Embed a cohort with the frozen encoder, trained runs and, of a main encoder, random weights and colour.
+
+    What is there and current is left alone.
+
+    Returns
+    -------
+    (method, seed) -> the folder of its embeddings.
+
+    Raises
+    ------
+    SealError
+        A run is not trained; a slide cannot be read, or its patches are of another field of view than the pairs'.
+    """
+    pairs, store, began = source.pairs, Embeddings(source.pairs), time.monotonic()
+    first = pairs.profile.evaluation.seeds[0]
+    named = {(run.method, run.seed): store.name(run.method, run.fold.name, run.seed) for run in chosen}
+    named |= {("frozen", first): store.name("frozen")}
+    if not pairs.further:
+        named |= {("random", first): store.name("random", seed=first), ("colour", first): store.name("colour")}
+    by_name = {named[run.method, run.seed]: run for run in chosen}
+    parts = {name: _parts(source, by_name.get(name)) for name in named.values()}
+    missing = dict(_missing(cohort, source, parts))
+    if missing:
+        _embed(missing, cohort, source, by_name, first)
+    say_done(
+        f"{len(cohort.pictures)} slides' embeddings",
+        features_folder(source, "").parent,
+        began,
+        len(cohort.pictures) - len(missing),
+        len(missing),
+    )
+    return {key: features_folder(source, name) for key, name in named.items()}
+
+
+def _parts(source: TokenSource, run: Run | None) -> dict:
+    profile = source.pairs.profile
+    own = {"encoder": profile.encoder, "weights": weights.fingerprint(profile.encoder)}
+    own |= {"image_size": profile.image_size, "um_per_px": profile.um_per_px, "precision": profile.compute.precision}
+    return own | ({"run": run.key(source)} if run else {})
+
+
+def _missing(cohort: Cohort, source: TokenSource, parts: Mapping[str, dict]) -> Iterator[tuple[str, dict[str, Made]]]:
+    """Slides that are not embedded by every name, and what each of their files is to be made from."""
+    slides = list(cohort.pictures)
+    files = [*cohort.pictures.values(), *cohort.coords.values()]
+    known = contents(files)
+    for slide, picture, coords in zip(slides, known[: len(slides)], known[len(slides) :], strict=True):
+        own = {"slide": picture, "coords": coords}
+        made = {name: Made("a slide's embeddings", VERSION, part | own) for name, part in parts.items()}
+        if not all(is_current(features_folder(source, name) / f"{slide}.h5", each) for name, each in made.items()):
+            yield slide, made
+
+
+def _embed(
+    missing: Mapping[str, dict[str, Made]], cohort: Cohort, source: TokenSource, by_name: Mapping[str, Run], seed: int
+) -> None:
+    profile, store = source.pairs.profile, Embeddings(source.pairs)
+    tails = {name: runs.train_vision(run, source).encoder for name, run in by_name.items()}
+    tails[store.name("frozen")] = source.encoder
+    others = {}
+    if not source.pairs.further:
+        random = encoders.build(profile.encoder, weights="random", image_size=profile.image_size, seed=seed)
+        others[store.name("random", seed=seed)] = partial(embed_patches, random, precision=profile.compute.precision)
+        others[store.name("colour")] = colour_statistics
+    root = paths.embeddings(profile.name)
+    with lock(root, "embeds slides in"), progress("slides", len(missing), "slide") as advance:
+        for slide, made in missing.items():
+            patches = open_patches(cohort.pictures[slide], cohort.coords[slide], profile)
+            found = embed_images(source, tails, patches.batches(CHUNK[parallel.device().type]), others)
+            for name, z in found.items():
+                notes = {"made": json.dumps(made[name].stamp()), "simulated": profile.simulated}
+                file = features_folder(source, name) / f"{slide}.h5"
+                trident.write_features(file, z, patches.coords, name, None, notes)
+            advance()
+
+
+def open_patches(picture: Path, coords: Path, profile: Profile) -> Patches:
+    """Open a slide's patches where TRIDENT's coordinates put them, at the profile's image size.
+
+    Raises
+    ------
+    SealError
+        The slide cannot be read; there is no patch; patches are of another field of view than the profile's.
+    """
+    image, grid = SlideImage(picture), trident.attributes_of(coords, "coords")
+    corners = np.asarray(trident.read_table(coords, "coords")).reshape(-1, 2).astype(np.int64)
+    side = float(grid.get("patch_size_level0", 0))
+    seen, wanted = side * find_um_per_px(image), profile.image_size * profile.um_per_px
+    if not len(corners):
+        raise SealError(f"{coords} holds no patch", expected="one or more", do=AGAIN)
+    if abs(seen / wanted - 1) > SAME_SCALE:
+        raise SealError(
+            f"{coords} has patches of {seen:g} um",
+            expected=f"{wanted:g} um, as the pairs have",
+            do=f"lay patches of {wanted:g} um, or change the profile's image_size or um_per_px",
+        )
+    return Patches(image, corners, side, profile.image_size)
