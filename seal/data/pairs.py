@@ -59,7 +59,8 @@ class Pairs(Shown):
     def __str__(self) -> str:
         donors, organs = ({getattr(section, field) for section in self.sections} for field in ("donor", "organ"))
         count = f"{self.n_pairs:,} pairs, {self.n_spots:,} spots with expression"
-        where = f"{len(self.sections)} sections, {len(donors)} donors, {len(organs)} organs"
+        numbers = {"section": len(self.sections), "donor": len(donors), "organ": len(organs)}
+        where = ", ".join(f"{number} {what}{'s' * (number != 1)}" for what, number in numbers.items())
         return f"pairs of profile {self.profile.name}: {self.profile.label}\n{count}\n{where}"
 
     def with_profile(self, profile: Profile, genes: int | None = None) -> "Pairs":
