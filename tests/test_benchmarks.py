@@ -180,3 +180,14 @@ def test_probe():
     assert line["seconds"].keys() == {"ours", "thrifty", "plain"}
     assert line["folds"] == 4
     assert {"ratio", "ratio_thrifty"} <= line.keys()
+
+
+@pytest.mark.slow
+def test_mil():
+    """Trained together they end where the plain loop ends, and bags are streamed when memory does not hold them."""
+    jobs, streamed = lines("mil", "--tiny")
+    assert jobs["largest_difference"] < 1e-5
+    assert jobs["jobs"] == 5 * jobs["tasks"]
+    assert {"ratio", "processor_ratio", "tera_flop", "bag_steps"} <= jobs.keys()
+    assert streamed["held"] < streamed["slides"]
+    assert {"peak_gb", "over_gb", "memory_gb", "seconds_a_run_and_bag"} <= streamed.keys()

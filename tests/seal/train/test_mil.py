@@ -12,10 +12,12 @@ from torch.nn import functional as F
 from seal.errors import SealError
 from seal.models import mil
 from seal.slides import trident
-from seal.train import mil as training
+from seal.train import mil_stack
 from seal.train.bags import Bags
 from seal.train.loop import make_seed
-from seal.train.mil import Job, MilSettings, Stack, bag_number, order_bags, train_jobs
+from seal.train.mil import train_jobs
+from seal.train.mil_jobs import MilJob, MilSettings, make_jobs
+from seal.train.mil_stack import Stack, bag_number, order_bags
 
 WIDTH = 8
 NAMES = tuple(f"P{i}" for i in range(14))
@@ -60,7 +62,7 @@ def job(kind, first=0, seed=0, **changes):
     own = {"event": tuple((rng.random(10) < 0.7).tolist())} if kind in ("survival", "cox") else {}
     own |= {"days": tuple(rng.uniform(1, 900, 10).tolist())} if kind == "cox" else {}
     own |= {"classes": {"classes": 2, "grades": 3}.get(kind, 1), "name": kind}
-    return Job(kind, train, tuple(map(float, labels)), order[10:], seed, **(own | changes))
+    return MilJob(kind, train, tuple(map(float, labels)), order[10:], seed, **(own | changes))
 
 
 JOBS = [job("classes"), job("numbers", 3, 1), job("survival", 5, 2), job("grades", 1, 3), job("classes", 4, 4)]
@@ -156,7 +158,7 @@ def test_how_many_are_computed_at_once_changes_nothing(bags, monkeypatch):
     settings = SETTINGS
     found = []
     for work, memory in ((2**23, 4.0), (1, 4.0), (2**23, 1e-5)):  # all, one, and runs and bags that exceed the memory
-        monkeypatch.setitem(training.WORK, "cpu", work)
+        monkeypatch.setitem(mil_stack.WORK, "cpu", work)
         bags = Bags(bags.folder, bags.slides, memory)
         found.append(train_jobs(bags, JOBS, settings, attention=("P3",)))
         assert (len(bags._held) == len(NAMES)) == (memory == 4.0)
@@ -247,7 +249,7 @@ def test_finished_jobs_are_kept_and_others_trained(bags, tmp_path, monkeypatch):
 
 
 def test_a_killed_training_goes_on(bags, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(mil_stack, "CHECKPOINT_SECONDS", 0)
     whole = train_jobs(bags, JOBS, SETTINGS)
     step, taken = Stack.step, []
 
@@ -277,13 +279,13 @@ def test_jobs_of_a_task():
     cases, event, days = ("a", "a", "b", "c", "d"), np.array([1, 1, 0, 1, 0]), np.array([3.0, 3, 5, 7, 9])
     shared = {"name": "OS", "kind": "survival", "cases": cases, "folds": folds, "event": event, "days": days}
     task = types.SimpleNamespace(**shared, classes=("q",) * 8, labels=np.array([4, 4, 1, 6, 3]))
-    jobs = training.make_jobs(task, (0, 1))
+    jobs = make_jobs(task, (0, 1))
     assert [set(one.train) for one in jobs] == [{"a", "b", "d"}] * 2 + [{"a", "b", "c"}] * 2
     assert [one.test for one in jobs] == [("c",)] * 2 + [("d",)] * 2
     assert dict(zip(jobs[0].train, jobs[0].labels, strict=True)) == {"a": 0, "b": 1, "d": 3}
     assert dict(zip(jobs[0].train, jobs[0].event, strict=True)) == {"a": True, "b": False, "d": False}
     assert len({one.seed for one in jobs}) == 4
-    cox = training.make_jobs(task, (0,), cox=True)[0]
+    cox = make_jobs(task, (0,), cox=True)[0]
     assert (cox.kind, cox.outputs, dict(zip(cox.train, cox.days, strict=True))) == ("cox", 1, {"a": 3, "b": 5, "d": 9})
 
 
