@@ -140,7 +140,7 @@ def compare(arguments: argparse.Namespace) -> None:
     settings = MilSettings(hidden=arguments.hidden, attention=arguments.hidden, epochs=arguments.epochs)
     with tempfile.TemporaryDirectory() as folder:
         bags, jobs = write_bags(Path(folder), cases, PATCHES, WIDTH, np.float32), draw_jobs(tasks, cases)
-        together, own = time_both(lambda: train_jobs(bags, jobs, settings))
+        together, together_own = time_both(lambda: train_jobs(bags, jobs, settings))
         some = jobs[:: -(-len(jobs) // arguments.plain)]
         train_plainly(some[0], bags._held, replace(settings, epochs=1), same_draws=False)  # warm up
         plain, plain_own = time_both(
@@ -172,10 +172,10 @@ def compare(arguments: argparse.Namespace) -> None:
         tera_flop=flop * sum(steps) / 1e12,
         plain_jobs=len(some),
         seconds={"together": together, "plain": plain},
-        processor={"together": own, "plain": plain_own},
+        processor={"together": together_own, "plain": plain_own},
         microseconds_a_step={"together": together / sum(steps) * 1e6, "plain": plain / sum(steps) * 1e6},
         ratio=plain / together,
-        processor_ratio=plain_own / own,
+        processor_ratio=plain_own / together_own,
         largest_difference=difference,
         threads=torch.get_num_threads(),
     )
