@@ -19,8 +19,8 @@ from seal.train import parallel
 class Bags:
     """The bags of a cohort: features of each case's slides, h5 files in TRIDENT's layout, joined in their order.
 
-    Bags are held once they were read, until half of the memory is full; the others are read anew each epoch, one
-    ahead. The other half is for the runs.
+    Bags are held once they were read, until half of the memory is full, with room for those on their way; the others
+    are read anew each epoch, one ahead. The other half is for the runs.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class Bags:
         self.folder, self.slides, self.memory = Path(folder), slides, memory_gb * 1e9
         self.dtype = parallel.PRECISIONS[require_known("precision", precision, parallel.PRECISIONS)]
         self.width, self.encoder, self.patches = 0, "", {}
-        self._held, self._room = {}, self.memory / 2
+        self._held, self._room, self._reader = {}, self.memory / 2, ThreadPoolExecutor(1)
 
     def files(self, names: Collection[str]) -> list[Path]:
         """Files of some bags."""
@@ -78,26 +78,31 @@ class Bags:
         SealError
             A feature is not finite, or a file cannot be read.
         """
-        parts = [trident.read_table(path, "features") for path in self.files([name])]
-        for path, part in zip(self.files([name]), parts, strict=True):
+        if name not in self.patches:
+            self.look([name])
+        bag, start = torch.empty(self.patches[name], self.width, dtype=self.dtype), 0  # [n, d]
+        for path in self.files([name]):
+            part = trident.read_table(path, "features")
             if not np.isfinite(part).all():
                 raise self._bad(name, f"features of {path} are not finite")
-        return torch.cat([torch.from_numpy(part).to(self.dtype) for part in parts])
+            bag[start : start + len(part)] = torch.from_numpy(part)
+            start += len(part)
+        return bag
 
     def stream(self, names: Sequence[str]) -> Iterator[Float[Tensor, "patches width"]]:
         """Give bags in turn, reading one ahead."""
-        with ThreadPoolExecutor(1) as pool:
-            ahead = None
-            for i, name in enumerate(names):
-                bag = self._held.get(name)
-                if bag is None:
-                    bag = (ahead or pool.submit(self.read, name)).result()
-                    if bag.nbytes <= self._room:
-                        self._held[name], self._room = bag, self._room - bag.nbytes
-                    ahead = None
-                if ahead is None and (missing := next((n for n in names[i + 1 :] if n not in self._held), None)):
-                    ahead = pool.submit(self.read, missing)
-                yield bag
+        coming = 8 * max(self.patches.values(), default=0) * self.width  # bytes, of two bags in float32
+        ahead = None
+        for i, name in enumerate(names):
+            bag = self._held.get(name)
+            if bag is None:
+                bag = (ahead or self._reader.submit(self.read, name)).result()
+                if bag.nbytes <= self._room - coming:
+                    self._held[name], self._room = bag, self._room - bag.nbytes
+                ahead = None
+            if ahead is None and (missing := next((n for n in names[i + 1 :] if n not in self._held), None)):
+                ahead = self._reader.submit(self.read, missing)
+            yield bag
 
     def digests(self, names: Collection[str]) -> dict[str, str]:
         """Digest of each bag's files."""

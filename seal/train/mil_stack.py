@@ -64,7 +64,7 @@ class Stack:
     """Runs of one form that train side by side: their weights and AdamW's state, each stacked."""
 
     def __init__(self, jobs: Sequence[MilJob], width: int, settings: MilSettings) -> None:
-        self.jobs, self.settings, self.device = jobs, settings, parallel.device()
+        self.jobs, self.width, self.settings, self.device = jobs, width, settings, parallel.device()
         self.model = make_model(jobs, len(jobs), width, settings)
         for run, job in enumerate(jobs):
             self.model.start(run, make_seed(job.seed), job.outputs)
@@ -136,7 +136,8 @@ class Stack:
             part, own = self._find(rows)
             weights, steps = self.weights[part].detach().requires_grad_(), self.taken[part].long()  # [A, P], [A]
             draws = [mil.Draws(self.seeds[part], steps, bag_number(name)) for name in names]
-            outputs = [self._see(weights, bag, draw)[own] for bag, draw in zip(bags, draws, strict=True)]
+            layers = self._cut(weights)
+            outputs = [self._see(layers, bag, draw)[own] for bag, draw in zip(bags, draws, strict=True)]
             loss = self._losses(torch.stack(outputs, dim=1), rows, places)  # [len(rows)]
             if not loss.isfinite().all():
                 job = self.jobs[rows[int((~loss.isfinite()).nonzero()[0])]]
@@ -149,7 +150,8 @@ class Stack:
 
     def _split(self, rows: np.ndarray, patches: int) -> list[list[int]]:
         """Cut runs into parts that are computed at once, each as large as `WORK` allows for so many patches."""
-        numbers = 6 * patches * sum(shape[1] for shape in self.shapes.values()) // 2 + 2 * self.weights.shape[1]
+        layers = sum(shape[1] for shape in self.shapes.values())  # weights and biases: twice each layer's outputs
+        numbers = patches * (3 * layers + 2 * self.width) + 2 * self.weights.shape[1]
         at_once = max(1, WORK[self.device.type] // (4 * numbers))
         return [part.tolist() for part in np.array_split(rows, -(-len(rows) // at_once))] if len(rows) else []
 
@@ -165,12 +167,12 @@ class Stack:
         parts = weights.split([math.prod(shape) for shape in self.shapes.values()], dim=1)
         return {n: part.view(len(weights), *shape) for (n, shape), part in zip(self.shapes.items(), parts, strict=True)}
 
-    def _see(self, weights: Tensor, bag: Tensor, draws: mil.Draws) -> Float[Tensor, "runs outputs"]:
+    def _see(self, layers: dict[str, Tensor], bag: Tensor, draws: mil.Draws) -> Float[Tensor, "runs outputs"]:
         """Give some runs' outputs for a bag in training; of a large bag each sees patches of its own."""
         if len(bag) > self.settings.bag:
             bag = bag[draws.sample(len(bag), self.settings.bag)]  # [A, bag, d]
         with parallel.autocast(self.settings.precision):
-            return functional_call(self.model, self._cut(weights), (bag.float(), draws))[0].float()
+            return functional_call(self.model, layers, (bag.float(), draws))[0].float()
 
     def _losses(self, outputs: Float[Tensor, "runs bags outputs"], rows: list[int], places: list[int]) -> Tensor:
         """Mean loss of each run over those of the bags that it learns from, [A]."""
