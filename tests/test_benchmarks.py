@@ -220,3 +220,14 @@ def test_scaling_runs(tmp_path, monkeypatch):
     table = pd.read_csv(tmp_path / "results" / "demo" / "scaling.csv")
     assert table["value"].notna().all()
     assert sorted((paths.PROJECT / "figures" / "reference").iterdir()) == before
+
+
+@pytest.mark.slow
+def test_mil():
+    """Trained together they end where the plain loop ends, and bags are streamed when memory does not hold them."""
+    jobs, streamed = lines("mil", "--tiny")
+    assert jobs["largest_difference"] < 1e-5
+    assert jobs["jobs"] == 5 * jobs["tasks"]
+    assert {"ratio", "processor_ratio", "tera_flop", "bag_steps"} <= jobs.keys()
+    assert streamed["held"] < streamed["slides"]
+    assert {"peak_gb", "over_gb", "memory_gb", "seconds_a_run_and_bag"} <= streamed.keys()

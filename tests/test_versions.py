@@ -36,6 +36,9 @@ WRITERS = {
         *(f"seal.models.baselines.{name}" for name in ("base", "regression", "retrieval", "rules", "pathomclip")),
         *("seal.models.baselines.triplex", "seal.models.baselines.deepspot", "seal.data.neighbours"),
     ),
+    "seal.train.mil": (
+        *("seal.train.mil", "seal.train.mil_jobs", "seal.train.mil_stack", "seal.train.bags", "seal.models.mil"),
+    ),
     "seal.embed": (
         *("seal.embed", "seal.slides.pixels", "seal.slides.image", "seal.slides.tissue", "seal.slides.patches"),
         *ENCODER,
