@@ -146,7 +146,7 @@ def test_seal_stays_small_before_its_benchmarks():
     """11,000 lines, and what real files, peers, a first day, several encoders, other forms and kept results take."""
     counts = count_lines("seal")
     apart = [name for name in counts if any(name == part or name.startswith(f"{part}.") for part in OF_BENCHMARKS)]
-    assert sum(counts.values()) - sum(counts[name] for name in apart) <= 11_000 + 1_460
+    assert sum(counts.values()) - sum(counts[name] for name in apart) <= 11_000 + 1_470
 
 
 def count_lines(package: str) -> dict[str, int]:

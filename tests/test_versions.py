@@ -47,6 +47,10 @@ WRITERS = {
         *("seal.evaluate.embeddings", "seal.train.batches", "seal.embed", "seal.models.baselines.colour", *ENCODER),
     ),
     "seal.evaluate.hest_bench": ("seal.evaluate.hest_bench", "seal.data.hest_bench", "seal.train.batches", *ENCODER),
+    "seal.evaluate.slide_features": (
+        *("seal.evaluate.slide_features", "seal.evaluate.embeddings", "seal.slides.image", "seal.slides.patches"),
+        *("seal.train.batches", "seal.embed", "seal.models.baselines.colour", *ENCODER),
+    ),
     "seal_atlas.realism.mouse": ("seal_atlas.realism.mouse",),
     "seal_atlas.writing.sections": ("seal_atlas.writing.sections", *GROWN, *SHOWN, *COUNTED),
     "seal_atlas.writing.hest_bench": ("seal_atlas.writing.hest_bench", "seal_atlas.writing.sections"),
