@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from seal.data.slide_tasks import SlideTask
-from seal.evaluate.methods import METHODS
+from seal.evaluate.methods import METHODS, Method
 from seal.evaluate.metrics import interval
 from seal.evaluate.power import bootstrap_scores, compare, judge, resample_cases, training_factor
 from seal.evaluate.scoring import BOOTSTRAP_SEED
@@ -21,7 +21,7 @@ from seal.train.mil_jobs import MilSettings, make_jobs
 LINEAR = "linear"  # on the mean of the bag; beside it the forms of seal.models.mil
 FROZEN, SEAL = "frozen", "seal"
 BESIDE = ("seal_shuffled", "no_expression", "pathomclip", "stnet")  # what SEAL is compared with besides
-PERMUTED = "permuted"  # SEAL's features, each case with another's label
+OF_DIFFERENCE = {"low": "difference_low", "high": "difference_high", "p": "difference_p"}
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,8 @@ def summary(level: SlideLevel, bootstrap: int):
     Returns
     -------
     DataFrame with task, group, metric, strength, encoder, method, label, kind, model, against, mean, low, high, cases,
-    folds, seeds, and the columns of `seal.evaluate.power.judge`; the frozen encoder's rows have no comparison.
+    folds, seeds, and the columns of `seal.evaluate.power.judge`, the difference's with its name before them; the frozen
+    encoder's rows have no comparison.
     """
     import pandas as pd
 
@@ -174,7 +175,7 @@ def summary(level: SlideLevel, bootstrap: int):
                 families.setdefault((task.group, method, model, against), {})[task.name] = compared
     judged = []
     for (_, method, model, against), rows in families.items():
-        table = judge(rows, bootstrap).assign(against=against)
+        table = judge(rows, bootstrap).rename(columns=OF_DIFFERENCE).assign(against=_find_method(against).name)
         own = pd.DataFrame([found[name, method, model] for name in table["task"]])
         judged.append(own.merge(table, on="task"))
     alone = [row | {"against": ""} for (_, method, _), row in found.items() if method == FROZEN]
@@ -187,6 +188,11 @@ def _rivals(method: str, present: Mapping[str, np.ndarray]) -> list[str]:
 
 
 def _about(task: SlideTask, encoder: str, method: str, model: str) -> dict[str, str]:
-    own = next(m for m in METHODS if m.embedding == method and m.kind != "readout" and m.kind != "baseline")
+    own = _find_method(method)
     names = {"task": task.name, "group": task.group, "metric": task.metric, "encoder": encoder, "method": own.name}
     return names | {"label": own.label, "kind": own.kind, "model": model}
+
+
+def _find_method(embedding: str) -> Method:
+    """The method that reads these embeddings with a probe of ours."""
+    return next(m for m in METHODS if m.embedding == embedding and m.kind not in ("readout", "baseline"))

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
+from seal.data.slide_tasks import SlideTask
 from seal.errors import SealError, require_known
 from seal.files import digest
 from seal.models.mil import QUARTILES
@@ -90,14 +90,14 @@ class Trained:
     attention: Mapping[str, np.ndarray] = field(default_factory=dict)  # bag -> [patches], which sum to 1
 
 
-def make_jobs(task: Any, seeds: Sequence[int], cox: bool = False) -> list[MilJob]:
-    """Make a job of each fold and seed of a slide-level task (seal.data.patho_bench.SlideTask); a bag is a case.
+def make_jobs(task: SlideTask, seeds: Sequence[int], cox: bool = False) -> list[MilJob]:
+    """Make a job of each fold and seed of a slide-level task (seal.data.slide_tasks.SlideTask).
 
     Folds of a task and tasks draw independently; encoders that are compared draw alike.
     """
     jobs = []
     for fold, sides in task.folds.items():
-        train, test = ({task.cases[row]: row for row in reversed(rows.tolist())} for rows in sides)
+        train, test = ({task.bags[row]: row for row in reversed(rows.tolist())} for rows in sides)
         rows = list(train.values())
         own = {"labels": tuple(float(task.labels[row]) for row in rows)}
         if task.kind == "survival":

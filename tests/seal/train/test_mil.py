@@ -1,7 +1,6 @@
 """Many trainings at once against the plain loop, one training after the other; bags from files; what is refused."""
 
 import dataclasses
-import types
 
 import h5py
 import numpy as np
@@ -9,6 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from seal.data.slide_tasks import SlideTask
 from seal.errors import SealError
 from seal.models import mil
 from seal.slides import trident
@@ -277,8 +277,9 @@ def test_jobs_of_a_task():
     """Rows are slides; a bag is a case; several folds and seeds draw apart."""
     folds = {"fold_0": (np.array([0, 1, 2, 4]), np.array([3])), "fold_1": (np.array([0, 1, 2, 3]), np.array([4]))}
     cases, event, days = ("a", "a", "b", "c", "d"), np.array([1, 1, 0, 1, 0]), np.array([3.0, 3, 5, 7, 9])
-    shared = {"name": "OS", "kind": "survival", "cases": cases, "folds": folds, "event": event, "days": days}
-    task = types.SimpleNamespace(**shared, classes=("q",) * 8, labels=np.array([4, 4, 1, 6, 3]))
+    shared = {"group": "response", "metric": "cindex", "folds": folds, "event": event, "days": days}
+    labels, slides = np.array([4, 4, 1, 6, 3]), ("1", "2", "3", "4", "5")
+    task = SlideTask("OS", kind="survival", classes=("q",) * 8, cases=cases, slides=slides, labels=labels, **shared)
     jobs = make_jobs(task, (0, 1))
     assert [set(one.train) for one in jobs] == [{"a", "b", "d"}] * 2 + [{"a", "b", "c"}] * 2
     assert [one.test for one in jobs] == [("c",)] * 2 + [("d",)] * 2
