@@ -30,8 +30,8 @@ from seal.train.mil_jobs import MilJob, MilSettings, Trained
 LEAST_LR = 1e-8  # where the cosine ends
 STATE = ("weights", "mean", "square", "taken")
 FIXED = {"beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "amsgrad": False, "maximize": False}  # of AdamW: torch's own
-SPARE = 0.75  # runs that stand together are computed without a copy if at least this share of them is wanted
-WORK = {"cpu": 2**25, "cuda": 2**33}  # bytes that runs which are computed at once may take: a CPU's fit its cache
+SPARE = 0.6  # runs that stand together are computed without a copy if at least this share of them is wanted
+WORK = {"cpu": 2**26, "cuda": 2**33}  # bytes that runs which are computed at once may take
 
 
 def make_model(jobs: Sequence[MilJob], runs: int, width: int, settings: MilSettings) -> nn.Module:
