@@ -43,7 +43,8 @@ def hest_bench_panel(subfigure: "SubFigure", hest_bench_summary: "pd.DataFrame",
             _draw_points(lower, x, rows[["difference", "difference_low", "difference_high"]].to_numpy(), look)
     upper.set(ylabel="mean PCC", xlim=(-0.6, len(tasks) - 0.4))
     lower.set(ylabel="minus frozen", xlim=(-0.6, len(tasks) - 0.4))
-    lower.legend(*upper.get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, 1.25), ncols=len(looks))
+    place = {"loc": "lower right", "bbox_to_anchor": (1.02, 1.02), "ncols": len(looks), "columnspacing": 1.0}
+    lower.legend(*upper.get_legend_handles_labels(), **place).set_in_layout(False)  # beside the title
     folds = table.drop_duplicates("task").set_index("task")["folds"]
     labels = [f"{task} ({folds[task]})" for task in tasks]
     for axes in (upper, lower):

@@ -72,7 +72,7 @@ def patch_level_figure(
     rivals = None if baselines is None else _choose_rivals(_named(baselines, encoders))
     heights = {"methods": 17 + max(4.0 * len(_grouped(overall)), 3.3 * len(lines))}
     heights |= {"organs": 40.0} if len(organs["organ"].unique()) > 1 else {}  # one organ is what A shows already
-    heights |= {} if hest_bench_summary is None else {"bench": 42.0}
+    heights |= {} if hest_bench_summary is None else {"bench": 46.0}
     heights |= {} if rivals is None else {"rivals": 14 + 3.5 * len(rivals)}
     last = "rivals" if "rivals" in heights else "organs" if "organs" in heights else "methods"  # that the key speaks of
     heights[last] += 3 * (1 + key.count("\n"))
