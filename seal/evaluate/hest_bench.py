@@ -16,7 +16,7 @@ from seal.data.samples import FIELD
 from seal.embed import SAME_SCALE, is_current
 from seal.errors import SealError
 from seal.evaluate.embeddings import Embeddings, embed_images
-from seal.evaluate.methods import METHODS
+from seal.evaluate.methods import find_probed
 from seal.evaluate.metrics import cluster_means, interval, mean_pearson, pearson, two_sided
 from seal.evaluate.probe import PROBES, ridge_probe, validation
 from seal.evaluate.scoring import BOOTSTRAP_SEED
@@ -33,7 +33,6 @@ VERSION = 1  # counted up when the same patches, runs and settings give other em
 PUBLISHED = Path(__file__).with_name("hest_bench_published.csv")
 OFFICIAL, BOOSTED = "hest_bench", "xgboost"  # the probe of the published numbers; HEST's other one
 AVERAGE = "average"  # over the nine tasks
-PROBED = ("encoder", "adapted", "control", "probed")  # kinds of methods that are an encoder under a probe
 # How far the frozen encoder may be from its published row before a gain over it means nothing, of a task and of the
 # average. Our choice: an exact PCA in place of HEST's randomised one moves a gene by up to .0097.
 TOLERANCE, TOLERANCE_OF_AVERAGE = 0.02, 0.01
@@ -84,13 +83,12 @@ def evaluate(tasks: Sequence[BenchTask], source: TokenSource, chosen: Sequence[R
         what = f"profile {profile.name} takes patches of {field:g} um"
         raise SealError(what, expected=f"{FIELD:g} um, HEST-Bench's", do="change image_size or um_per_px")
     embed_tasks(tasks, source, chosen)
-    methods = {method.embedding: method for method in METHODS if method.kind in PROBED}
     first = profile.evaluation.seeds[0]
     named = [("frozen", None, first), *((r.method, r.fold.name, r.seed) for r in chosen)]
 
     def score(task: BenchTask, fold: str, truth: Mapping, own: tuple[str, str | None, int]) -> list[dict]:
         name, trained_on, seed = own
-        method = methods[name]
+        method = find_probed(name)
         about = {"method": method.name, "label": method.label, "kind": method.kind}
         about |= {"task": task.name, "encoder": profile.encoder, "fold": fold, "seed": seed, "metric": "pcc"}
         z = partial(_file, pairs, task, name=Embeddings(pairs).name(name, trained_on, seed))

@@ -187,6 +187,11 @@ def find_baselines() -> tuple[Method, ...]:
     return tuple(method for method in METHODS if method.kind in BESIDE_BASELINES)
 
 
+def find_probed(embedding: str) -> Method:
+    """The method that is these embeddings under a probe of ours."""
+    return next(m for m in METHODS if m.embedding == embedding and m.kind not in ("readout", "baseline"))
+
+
 def find_methods(pairs: Pairs) -> tuple[Method, ...]:
     """Encoder, SEAL and controls, and what the pairs' source knows beyond them: a simulator knows the truth.
 

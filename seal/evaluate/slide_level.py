@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from seal.data.slide_tasks import SlideTask
-from seal.evaluate.methods import METHODS, Method
+from seal.evaluate.methods import find_probed
 from seal.evaluate.metrics import interval
 from seal.evaluate.power import bootstrap_scores, compare, judge, resample_cases, training_factor
 from seal.evaluate.scoring import BOOTSTRAP_SEED
@@ -18,7 +18,6 @@ from seal.train.bags import Bags
 from seal.train.mil import train_jobs
 from seal.train.mil_jobs import MilSettings, make_jobs
 
-LINEAR = "linear"  # on the mean of the bag; beside it the forms of seal.models.mil
 FROZEN, SEAL = "frozen", "seal"
 BESIDE = ("seal_shuffled", "no_expression", "pathomclip", "stnet")  # what SEAL is compared with besides
 OF_DIFFERENCE = {"low": "difference_low", "high": "difference_high", "p": "difference_p"}
@@ -48,7 +47,8 @@ class SlideLevel:
     def run(self, models: Mapping[str, MilSettings | None], kept: Path) -> "SlideLevel":
         """Predict every task; `models` by name, of the linear one None; finished trainings are kept in a folder.
 
-        A method that has one set of features has other weights, dropout and orders of bags in each seed.
+        A method that has one set of features has other weights, dropout and patches in each seed; the order of bags,
+        which `MilSettings.seed` draws, is the same: what the seeds differ by is a little too small.
         """
         methods = list(dict.fromkeys(method for method, _ in self.folders))
         with progress("slide level", len(models) * len(methods), "method") as advance:
@@ -166,7 +166,8 @@ def summary(level: SlideLevel, bootstrap: int):
         drawn = bootstrap_scores(own.labels, own.fold, guesses, weights)
         factor, cases = training_factor(task.folds), len(np.unique(own.cases))
         for method, values in drawn.items():
-            low, high = interval(values[1:][np.isfinite(values[1:])])
+            known = values[1:][np.isfinite(values[1:])]
+            low, high = interval(known) if 2 * len(known) >= bootstrap else (np.nan, np.nan)
             row = _about(task, level.encoder, method, model) | {"strength": task.strength, "mean": values[0]}
             row |= {"low": low, "high": high, "cases": cases, "folds": len(task.folds), "seeds": len(level.seeds)}
             found[task.name, method, model] = row
@@ -175,7 +176,7 @@ def summary(level: SlideLevel, bootstrap: int):
                 families.setdefault((task.group, method, model, against), {})[task.name] = compared
     judged = []
     for (_, method, model, against), rows in families.items():
-        table = judge(rows, bootstrap).rename(columns=OF_DIFFERENCE).assign(against=_find_method(against).name)
+        table = judge(rows, bootstrap).rename(columns=OF_DIFFERENCE).assign(against=find_probed(against).name)
         own = pd.DataFrame([found[name, method, model] for name in table["task"]])
         judged.append(own.merge(table, on="task"))
     alone = [row | {"against": ""} for (_, method, _), row in found.items() if method == FROZEN]
@@ -188,11 +189,6 @@ def _rivals(method: str, present: Mapping[str, np.ndarray]) -> list[str]:
 
 
 def _about(task: SlideTask, encoder: str, method: str, model: str) -> dict[str, str]:
-    own = _find_method(method)
+    own = find_probed(method)
     names = {"task": task.name, "group": task.group, "metric": task.metric, "encoder": encoder, "method": own.name}
     return names | {"label": own.label, "kind": own.kind, "model": model}
-
-
-def _find_method(embedding: str) -> Method:
-    """The method that reads these embeddings with a probe of ours."""
-    return next(m for m in METHODS if m.embedding == embedding and m.kind not in ("readout", "baseline"))

@@ -164,3 +164,15 @@ def test_scores_of_a_null_task_are_chance(level):
     own = level.guesses["null", "seal", "linear"].mean(axis=0)
     values = [score(held.labels.take(held.fold == k), own[held.fold == k]) for k in range(4)]
     assert abs(np.mean(values) - 0.5) < 0.25
+
+
+def test_a_mean_that_most_resamples_cannot_tell_has_no_interval(level, monkeypatch):
+    plain = slide_level.bootstrap_scores
+
+    def mostly_unknown(*given):
+        return {name: np.r_[values[:1], np.full(len(values) - 1, np.nan)] for name, values in plain(*given).items()}
+
+    monkeypatch.setattr(slide_level, "bootstrap_scores", mostly_unknown)
+    table = slide_level.summary(level, 400)
+    assert table["mean"].notna().all()
+    assert table[["low", "high", "difference_low"]].isna().all(axis=None)
