@@ -177,8 +177,6 @@ METHODS = (
     _probed("triplex_probed", "TRIPLEX's encoder", "probed", "first", "triplex"),
 )
 BESIDE_BASELINES = ("encoder", "adapted", "readout", "baseline", "probed")  # kinds of the table of baselines
-
-
 EVERY_ENCODER = ("frozen", "seal", "seal_shuffled")  # what further encoders are compared by
 
 
