@@ -166,10 +166,14 @@ def _draw_scaling(figure: "SubFigure", scaling: "pd.DataFrame", letter: str) -> 
                 bar = [[end["value"] - end["low"]], [end["high"] - end["value"]]]
                 axes.errorbar(end["pairs"], end["value"], bar, color=look.colour, lw=0.8, capsize=2)
     left.set_ylabel("PCC")
-    right.set_ylabel("gain in PCC over the frozen encoder")
+    right.set_ylabel("PCC, minus frozen")
     right.axhline(0, color=BLACK, lw=0.8, zorder=0)
     for axes in (left, right):
         axes.set_xscale("log")
+        shown = scaling[scaling["quantity"] == ("gain" if axes is right else "pcc")]
+        ticks = sorted(shown["pairs"].unique())
+        axes.set_xticks(ticks, [f"{n:,}" for n in ticks], rotation=30, ha="right", rotation_mode="anchor")
+        axes.set_xticks([], minor=True)
         axes.set_xlabel("training pairs")
         axes.grid(axis="y")
-    left.legend(loc="upper left", bbox_to_anchor=(0, -0.25), ncols=3)
+    left.legend(loc="upper left", bbox_to_anchor=(0, -0.5), ncols=3)
