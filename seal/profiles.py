@@ -1,8 +1,9 @@
 """Profiles: the only place where settings live. The three differ in values, never in the way they run.
 
 Each setting carries its source. RELEASE: the default is what the authors' public release does (mahmoodlab/SEAL,
-2137d8d), held against its own numbers by tests/test_release.py. BENCH: HEST-Bench. PAPER: the public part of the paper.
-CHOICE: ours, because none of them says. A profile that sets another value makes it our choice too (`setting_rows`).
+2137d8d), held against its own numbers by tests/test_release.py. BENCH, PATHO: HEST-Bench, Patho-Bench. PAPER: the
+public part of the paper. CHOICE: ours, because none of them says. A profile that sets another value makes it our choice
+too (`setting_rows`).
 
 Each also carries what it may be, by its type (a `Literal` lists the words) and its range. Settings are checked when
 they are made, however that comes about, and nowhere else (`_Checked`).
@@ -21,7 +22,7 @@ from typing import Any, Literal, get_args, get_origin
 from seal.errors import SealError, require_known, suggest
 
 LONGEST = 80  # characters of a folder's name that settings may take
-RELEASE, BENCH, PAPER, CHOICE = "release", "HEST-Bench", "paper", "our choice"
+RELEASE, BENCH, PATHO, PAPER, CHOICE = "release", "HEST-Bench", "Patho-Bench", "paper", "our choice"
 REQUIRED = dataclasses.MISSING
 
 
@@ -257,6 +258,20 @@ class EvaluationSettings(_Checked):
 
 
 @dataclass(frozen=True)
+class SlideSettings(_Checked):
+    """Slide level: how ABMIL and mean MIL are trained."""
+
+    hidden: int = _set(0, PATHO)  # width of their layers; 0: the embedding's
+    attention: int = _set(512, PATHO, least=1)  # width of ABMIL's attention
+    epochs: int = _set(20, PATHO, least=1)
+    lr: float = _set(3e-4, PATHO, above=0)
+    weight_decay: float = _set(1e-5, PATHO)
+    bag: int = _set(2048, PATHO, least=1)  # patches of a case that a step sees at most
+    seeds: int = _set(3, CHOICE, least=1)  # the first so many of the evaluation's
+    memory_gb: float = _set(4.0, CHOICE, above=0)  # of bags and models, of all processes together
+
+
+@dataclass(frozen=True)
 class Profile(_Checked, Shown):
     """One way through the project, from data to figures."""
 
@@ -278,6 +293,7 @@ class Profile(_Checked, Shown):
     baselines: BaselineSettings = field(default_factory=BaselineSettings)
     compute: ComputeSettings = field(default_factory=ComputeSettings)
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    slides: SlideSettings = field(default_factory=SlideSettings)
 
     def __str__(self) -> str:
         what = f"{self.panel.genes} genes, patches of {self.image_size} px at {self.um_per_px:g} µm"
@@ -321,6 +337,8 @@ DEMO = Profile(
     # 160 steps a fold, where the paper takes some 19,000: hence the larger learning rate; both set by run time
     vision=VisionSettings(decoder_hidden=128, lr=1e-3, batch=128, epochs=8, views=1, **SMALL_VISION),
     evaluation=EvaluationSettings(folds=2, resample="donors", random_encoders=1, ablation_folds=1),
+    # sizes, length and seeds by run time
+    slides=SlideSettings(hidden=32, attention=32, epochs=10, lr=2e-3, seeds=1),
 )
 
 HER2ST = Profile(
@@ -495,7 +513,7 @@ def setting_rows(profile: Profile) -> list[dict[str, Any]]:
     One dict a setting: stage, setting, symbol, value, default, source.
     """
     rows = []
-    for stage in ("panel", "omics", "vision", "baselines", "compute", "evaluation"):
+    for stage in ("panel", "omics", "vision", "baselines", "compute", "evaluation", "slides"):
         for f in dataclasses.fields(group := getattr(profile, stage)):
             value = getattr(group, f.name)
             source = f.metadata["source"] if value == f.default else CHOICE

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # What results follow from: no prose, and of what is computed how nothing but the precision.
 SETTINGS = (
     "source_settings encoder further_encoders image_size um_per_px selection panel omics vision baselines evaluation "
-    "compute__precision"
+    "slides compute__precision"
 )
 PACKAGES = "torch torchvision timm peft safetensors h5py numpy scipy pandas scikit-learn anndata scanpy matplotlib"
 FROM = ("changed", "seeds", "inputs", "versions")  # of a stamp: what a kept result must have been made from

@@ -1,5 +1,6 @@
 """Slide-level tasks: their metrics, of one prediction or of many in many resamples, and linear models."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -125,6 +126,7 @@ def predict_linear(
     SealError
         NaN, a label that is no class, one class only; see also `fit_coxnet`.
     """
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression, RidgeCV
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -138,9 +140,12 @@ def predict_linear(
         return make_pipeline(StandardScaler(), RidgeCV(alphas=_ALPHAS)).fit(features, labels.label).predict(others)
     if reason := explain_unscored(labels):
         raise SealError(f"training cases have {reason}", expected="two classes", do="balance the folds by class")
-    model = LogisticRegression(C=0.5, class_weight="balanced", max_iter=10_000, random_state=0)
+    # Patho-Bench's lbfgs and Newton's steps end at one optimum; of two classes the latter are there many times sooner.
+    solver = "newton-cholesky" if len(np.unique(labels.label)) == 2 else "lbfgs"
+    model = LogisticRegression(C=0.5, class_weight="balanced", max_iter=10_000, random_state=0, solver=solver)
     found = np.zeros((len(others), len(labels.classes)))
-    found[:, np.unique(labels.label)] = model.fit(features, labels.label).predict_proba(others)
+    with warnings.catch_warnings(category=ConvergenceWarning, action="ignore"):  # then it goes on with lbfgs
+        found[:, np.unique(labels.label)] = model.fit(features, labels.label).predict_proba(others)
     return found
 
 

@@ -64,7 +64,7 @@ def test_released_defaults():
     [
         ({"vision__rnak": 3}, "'vision__rank'"),
         ({"rank": 3}, "vision__rank?"),
-        ({"epochs": 3}, "omics__epochs or vision__epochs?"),
+        ({"epochs": 3}, "omics__epochs or vision__epochs or slides__epochs?"),
         ({"image_sice": 224}, "'image_size'"),
         ({"omics__gene_loss": "huper"}, "'huber'"),
         ({"evaluation__split": "donors"}, "'donor'"),

@@ -1,14 +1,19 @@
 """The slide level from features to verdicts: each number by a plain way, nulls that stay null."""
 
+from dataclasses import replace
+
 import h5py
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
 from seal.data.slide_tasks import SlideTask
-from seal.evaluate import slide_level
+from seal.errors import SealError
+from seal.evaluate import slide_level, slide_scores
 from seal.evaluate.power import FOUND
 from seal.evaluate.slide import SlideLabels, predict_linear, score
+from seal.train.bags import Bags
+from seal.train.mil import train_jobs
 from seal.train.mil_jobs import MilSettings, make_jobs
 
 CASES, WIDTH = 40, 6
@@ -35,6 +40,14 @@ def draw_task(name, kind="classes", metric="macro-ovr-auc", signal=True, sample=
     )
 
 
+ABMIL = MilSettings(hidden=8, attention=8, epochs=12, lr=1e-2)
+METHODS = ("frozen", "seal", "seal_shuffled", "stnet")
+MODELS = (
+    slide_level.SlideModel("abmil", ABMIL, METHODS, (0, 1)),
+    slide_level.SlideModel("mean", replace(ABMIL, model="mean"), METHODS, (0, 1)),
+    slide_level.SlideModel("linear", None, (*METHODS, "permuted", "oracle"), (0,)),
+)
+TRUTH = {f"s{i}": np.array([(i if i < CASES else i - CASES) % 2, 0.0]) for i in range(CASES + 2)}
 TASKS = (
     draw_task("told"),
     draw_task("null", signal=False),
@@ -62,19 +75,21 @@ def level(tmp_path_factory):
     root = tmp_path_factory.mktemp("slides")
     signals = {("frozen", 0): 0.2, ("seal", 0): 3.0, ("seal", 1): 3.0, ("seal_shuffled", 0): 0.2, ("stnet", 0): 0.2}
     folders = {key: write_features(root / f"{key[0]}_{key[1]}", s, i) for i, (key, s) in enumerate(signals.items())}
-    settings = {"abmil": MilSettings(hidden=8, attention=8, epochs=12, lr=1e-2), "mean": None, "linear": None}
-    settings["mean"] = MilSettings(model="mean", hidden=8, epochs=12, lr=1e-2)
-    return slide_level.SlideLevel("own", TASKS, folders, (0, 1)).run(settings, root / "kept")
+    return slide_level.SlideLevel("own", TASKS, folders, MODELS, root / "kept", known={"oracle": TRUTH})
 
 
 def test_every_task_method_and_model_is_predicted_for_every_test_bag(level):
-    methods = ("frozen", "seal", "seal_shuffled", "stnet")
-    assert set(level.guesses) == {(t.name, m, k) for t in TASKS for m in methods for k in ("abmil", "mean", "linear")}
-    for (name, _, model), guess in level.guesses.items():
+    expected = {(t.name, m, k) for t in TASKS for m in METHODS for k in ("abmil", "mean", "linear")}
+    assert set(level.guesses) == expected | {(t.name, m, "linear") for t in TASKS for m in ("permuted", "oracle")}
+    for (name, method, model), guesses in level.guesses.items():
         held = slide_level.hold_out(next(task for task in TASKS if task.name == name))
         assert sorted(held.cases) == sorted(set(TASKS[0].cases))
-        assert guess.shape[:2] == (2, CASES), (name, model)
-        assert np.isfinite(guess).all()
+        drawn = model != "linear" or method in ("seal", "permuted")  # the linear model draws nothing
+        assert len(guesses) == 1 + drawn
+        for guess in guesses:
+            assert len(guess.prediction) == len(guess.losses) == CASES
+            assert np.isfinite(guess.prediction).all()
+            assert np.isfinite(guess.losses).all() == (name == "OS")
 
 
 def test_a_bag_is_in_the_order_of_the_jobs():
@@ -103,25 +118,27 @@ def test_the_linear_model_sees_the_mean_of_a_cases_slides(level):
     labels = SlideLabels(metric=task.metric, label=train % 2, classes=task.classes)
     plain = predict_linear(labels, pooled[train], pooled[test])
     held = slide_level.hold_out(task)
-    found = level.guesses["told", "seal", "linear"][1][held.fold == 2]
+    found = level.guesses["told", "seal", "linear"][1].prediction[held.fold == 2]
     order = [int(case[1:]) for case in held.cases[held.fold == 2]]
     np.testing.assert_allclose(found[np.argsort(order)], plain, atol=1e-6)
 
 
 def test_scores_are_a_fold_and_seed_each(level):
-    table = slide_level.scores(level)
-    assert not table.duplicated(["task", "method", "model", "fold", "seed"]).any()
+    table = slide_scores.scores(level)
+    assert not table.duplicated(["task", "method", "model", "fold", "seed", "metric"]).any()
     held = slide_level.hold_out(TASKS[0])
     rows = held.fold == 1
-    expected = roc_auc_score(held.labels.label[rows], level.guesses["told", "seal", "abmil"][0][rows][:, 1])
-    row = table.query("task == 'told' and method == 'seal' and model == 'abmil' and fold == 1 and seed == 0").iloc[0]
+    expected = roc_auc_score(held.labels.label[rows], level.guesses["told", "seal", "abmil"][0].prediction[rows][:, 1])
+    row = table.query(
+        "task == 'told' and method == 'seal' and model == 'abmil' and fold == 1 and seed == 0 and main"
+    ).iloc[0]
     assert row["value"] == pytest.approx(expected)
     assert (row["cases"], row["chance"], row["kind"]) == (10, 0.5, "adapted")
     assert table.loc[table["method"] == "stnet_probed", "label"].unique().tolist() == ["ST-Net's encoder"]
 
 
 def test_summary_finds_what_is_there_and_nothing_else(level):
-    table = slide_level.summary(level, 400)
+    table = slide_scores.summary(level, 400)
     assert not table.duplicated(["task", "method", "model", "against"]).any()
     for model in ("abmil", "mean", "linear"):
         rows = table[(table["model"] == model) & (table["method"] == "seal")].set_index(["task", "against"])
@@ -131,48 +148,140 @@ def test_summary_finds_what_is_there_and_nothing_else(level):
         assert rows.loc[("null", "frozen"), "verdict"] != FOUND
         alone = table[(table["model"] == model) & (table["method"] == "seal_shuffled")]
         assert (alone["verdict"] != FOUND).all()
-    means = slide_level.scores(level).groupby(["task", "method", "model"])["value"].mean()
+    own = slide_scores.scores(level).query("main")
+    means = own.groupby(["task", "method", "model"])["value"].mean()
     for row in table.itertuples():
         assert row.mean == pytest.approx(means[row.task, row.method, row.model])
         assert row.low <= row.mean <= row.high
     frozen = table[table["against"] == ""]
-    assert set(frozen["method"]) == {"frozen"}
+    assert set(frozen["method"]) == {"frozen", "oracle"}
     assert frozen["difference"].isna().all()
 
 
 def test_a_method_of_one_set_of_features_is_trained_anew_in_each_seed(level):
     first, second = level.guesses["told", "frozen", "abmil"]
-    assert np.abs(first - second).max() > 1e-3
-    first, second = level.guesses["told", "frozen", "linear"]  # in which nothing is drawn
-    np.testing.assert_array_equal(first, second)
+    assert np.abs(first.prediction - second.prediction).max() > 1e-3
 
 
-def test_what_is_finished_is_read(level, monkeypatch, tmp_path):
+def test_what_is_finished_is_read(level, monkeypatch):
     from seal.train import mil
 
-    again = slide_level.SlideLevel("own", TASKS, level.folders, (0, 1))
-    kept = level.folders["frozen", 0].parent / "kept"
+    _ = level.guesses
+    monkeypatch.setattr(slide_level, "AT_ONCE", 1)
+    again = replace(level, models=MODELS[:1])
     monkeypatch.setattr(mil.Stack, "fit", lambda *_: pytest.fail("trained again"))
-    settings = {"abmil": MilSettings(hidden=8, attention=8, epochs=12, lr=1e-2)}
-    again.run(settings, kept)
-    for key, guess in again.guesses.items():
-        np.testing.assert_array_equal(guess, level.guesses[key])
+    for key, guesses in again.guesses.items():
+        for one, other in zip(guesses, level.guesses[key], strict=True):
+            np.testing.assert_array_equal(one.prediction, other.prediction)
+
+
+def test_processes_side_by_side_give_what_one_gives(level, monkeypatch):
+    monkeypatch.setattr(slide_level, "AT_ONCE", 1)
+    alone = replace(level, models=MODELS[2:])
+    for key, guesses in alone.guesses.items():
+        for one, other in zip(guesses, level.guesses[key], strict=True):
+            np.testing.assert_array_equal(one.prediction, other.prediction)
+
+
+def test_permuted_labels_tell_nothing_and_the_truth_all(level):
+    table = slide_scores.summary(level, 400).query("model == 'linear' and task == 'told'")
+    means = table.drop_duplicates("method").set_index("method")["mean"]
+    assert means["oracle"] == pytest.approx(1)
+    assert abs(means["permuted"] - 0.5) < 0.25
+    assert table["oracle"].unique() == pytest.approx(1)
+    assert (table.loc[table["method"] == "oracle", "kind"] == "truth").all()
+
+
+def test_the_brier_score_is_by_a_plain_way(level):
+    from sksurv.metrics import integrated_brier_score
+    from sksurv.util import Surv
+
+    task = TASKS[3]
+    held = slide_level.hold_out(task)
+    (train, _), (job,) = task.folds["fold_1"], make_jobs(replace(task, folds={"fold_1": task.folds["fold_1"]}), [0])
+    folder = level.folder("seal", 0)
+    (trained,) = train_jobs(Bags(folder, slide_level.slides_of(TASKS)), [job], ABMIL, None)
+    train = train[train < CASES]  # a case once
+    days, event = task.days[train], task.event[train] == 1
+    times = np.quantile(days[event], np.arange(1, 10) / 10)
+    ends = [days[task.labels[train] % 4 <= q].max() for q in range(4)]
+    curves = np.array([np.interp(times, [0, *ends], [1, *own]) for own in trained.curves])
+    at = held.fold == 1
+    test = Surv.from_arrays(held.labels.event[at] == 1, held.labels.days[at])
+    inside = held.labels.days[at] < days.max()  # scikit-survival refuses a test beyond the training's follow-up
+    plain = integrated_brier_score(Surv.from_arrays(event, days), test[inside], curves[inside], times)
+    own = level.guesses["OS", "seal", "abmil"][0].losses[at][inside]
+    assert own.mean() == pytest.approx(plain, abs=1e-6)
+
+
+def test_groups_are_means_of_their_tasks_and_draw_patients_once(level):
+    table = slide_scores.summary(level, 400)
+    own = slide_scores.groups(level, table, 400)
+    assert not own.duplicated(["group", "method", "model", "against"]).any()
+    row = own.query("group == 'molecular' and method == 'seal' and model == 'abmil' and against == 'frozen'").iloc[0]
+    tasks = table.query("method == 'seal' and model == 'abmil' and against == 'frozen'")
+    assert row["mean"] == pytest.approx(tasks["mean"].mean())
+    assert row["difference"] == pytest.approx(tasks["difference"].mean())
+    assert row["difference_low"] < row["difference"] < row["difference_high"]
+    assert row["tasks"] == len(TASKS) == row["found"] + row["lost"] + row["undecided"]
+    assert row["found"] == ((tasks["verdict"] == FOUND) & (tasks["difference"] > 0)).sum() > 0
+    # one task four times is no more evidence than once
+    alike = tuple(replace(TASKS[0], name=f"told{i}") for i in range(4))
+    once, often = (replace(level, tasks=tasks, models=MODELS[2:], known={}) for tasks in (alike[:1], alike))
+    wide, wider = (
+        slide_scores.groups(each, slide_scores.summary(each, 400), 400).query(
+            "group == 'molecular' and method == 'seal' and against == 'frozen'"
+        )
+        for each in (once, often)
+    )
+    np.testing.assert_allclose(*(w[["difference_low", "difference_high"]] for w in (wide, wider)), atol=1e-9)
+
+
+def test_survival_by_risk_is_kaplan_and_meiers(level):
+    table = slide_scores.survival_by_risk(level)
+    assert set(table["task"]) == {"OS"}
+    assert set(table["method"]) == {"frozen", "seal"}
+    own = table.query("method == 'seal' and model == 'linear' and risk == 'high'")
+    held, risk = slide_level.hold_out(TASKS[3]), level.guesses["OS", "seal", "linear"][0].prediction
+    high = np.concatenate([risk[held.fold == k] > np.median(risk[held.fold == k]) for k in range(4)])
+    days, event = held.labels.days[high], held.labels.event[high]
+    alive = 1.0
+    for row in own.iloc[1:].itertuples():
+        alive *= 1 - ((days == row.days) & (event == 1)).sum() / (days >= row.days).sum()
+        assert row.survival == pytest.approx(alive)
+        assert row.at_risk == (days >= row.days).sum()
+    assert own["p"].iloc[0] < 0.05
+    assert own["days"].iloc[0] == 0
+
+
+def test_attention_is_of_the_tests_slides_or_of_others_but_none_that_is_trained_on(level):
+    test = {TASKS[0].slides[row] for row in TASKS[0].folds["fold_0"][1]}
+    own = slide_level.attend(level, "seal", TASKS[0], ABMIL)
+    assert set(own.attention) == test
+    for seen in own.attention.values():
+        assert len(seen) == 5
+        assert seen.sum() == pytest.approx(1, abs=1e-5)
+    other = slide_level.attend(level, "seal", TASKS[0], ABMIL, ["s8", "s1"])
+    assert set(other.attention) == {"s8", "s1"}
+    np.testing.assert_allclose(other.attention["s8"], own.attention["s8"], atol=1e-6)
+    with pytest.raises(SealError, match="s2 is trained on"):
+        slide_level.attend(level, "seal", TASKS[0], ABMIL, ["s2"])
 
 
 def test_scores_of_a_null_task_are_chance(level):
     held = slide_level.hold_out(TASKS[1])
-    own = level.guesses["null", "seal", "linear"].mean(axis=0)
+    own = np.mean([guess.prediction for guess in level.guesses["null", "seal", "linear"]], axis=0)
     values = [score(held.labels.take(held.fold == k), own[held.fold == k]) for k in range(4)]
     assert abs(np.mean(values) - 0.5) < 0.25
 
 
 def test_a_mean_that_most_resamples_cannot_tell_has_no_interval(level, monkeypatch):
-    plain = slide_level.bootstrap_scores
+    plain = slide_scores.bootstrap_scores
 
     def mostly_unknown(*given):
         return {name: np.r_[values[:1], np.full(len(values) - 1, np.nan)] for name, values in plain(*given).items()}
 
-    monkeypatch.setattr(slide_level, "bootstrap_scores", mostly_unknown)
-    table = slide_level.summary(level, 400)
+    monkeypatch.setattr(slide_scores, "bootstrap_scores", mostly_unknown)
+    table = slide_scores.summary(level, 400)
     assert table["mean"].notna().all()
     assert table[["low", "high", "difference_low"]].isna().all(axis=None)
