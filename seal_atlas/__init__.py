@@ -10,6 +10,7 @@ _PLACES = {
     "prepare_unseen": "writing.atlas",
     "prepare_bench": "writing.hest_bench",
     "prepare_slides": "writing.cohorts",
+    "slide_truth": "writing.cohorts",
     "methods": "counting.truth",
     "settings_of": "settings",
     "folders": "settings",

@@ -72,6 +72,16 @@ def _by_organ(rows: "pd.DataFrame") -> "pd.DataFrame":
     return rows[rows["encoder"] == rows["encoder"].iloc[0]] if len(rows) else rows
 
 
+def _slides(group: str, *against: str) -> Callable[["pd.DataFrame"], "pd.DataFrame"]:
+    """SEAL's rows of a group of slide-level tasks by ABMIL, as the paper has them."""
+
+    def choose(rows: "pd.DataFrame") -> "pd.DataFrame":
+        rows = rows[(rows["group"] == group) & (rows["method"] == "seal") & (rows["model"] == "abmil")]
+        return rows[rows["against"].isin(against or ("frozen",))].assign(organ=lambda own: own["against"])
+
+    return choose
+
+
 CLAIMS = (
     Claim("P1", "SEAL predicts expression of unseen tissue better than its own encoder, whichever that is",
           "abstract; figure 3 A", "F3", "patch_level_summary", _overall("seal")),
@@ -91,10 +101,18 @@ CLAIMS = (
           "ablations", _overall("no_info"), sign=-1),
     Claim("P7", "SEAL raises the score of HEST-Bench by its official probe", "figure 3 B", "F3",
           "hest_bench_summary", _bench),
-    Claim("S1", "SEAL predicts molecular status from slides better than its encoder", "abstract; figure 2 A", "F2"),
-    Claim("S2", "SEAL predicts pathway activity from slides better than its encoder", "abstract; figure 2 A", "F2"),
-    Claim("S3", "SEAL predicts treatment response better than its encoder", "abstract; figure 2 A", "F2"),
-    Claim("S4", "SEAL beats other expression-trained encoders on slides", "figure 2 B", "F2"),
+    Claim("S1", "SEAL predicts molecular status from slides better than its encoder", "abstract; figure 2 A", "F2",
+          "slide_level_groups", _slides("molecular")),
+    Claim("S2", "SEAL predicts pathway activity from slides better than its encoder", "abstract; figure 2 A", "F2",
+          "slide_level_groups", _slides("pathway")),
+    Claim("S3", "SEAL predicts markers and treatment response better than its encoder", "abstract; figure 2 A", "F2",
+          "slide_level_groups", _slides("response")),
+    Claim("S4", "SEAL beats other expression-trained encoders on slides", "figure 2 B", "F2",
+          "slide_level_groups", _slides("all", "pathomclip_probed", "stnet_probed")),
+    Claim("S5", "what SEAL gains on slides is owed to the right pairs of patch and spot", "control", "F2",
+          "slide_level_groups", _slides("all", "seal_shuffled")),
+    Claim("S6", "SEAL predicts morphology and IHC from slides better than its encoder", "extended figure 1 A", "E1",
+          "slide_level_groups", _slides("morphology")),
     Claim("R1", "SEAL tells scanners apart less than its encoder does", "figure 2 C and D", "E3"),
     Claim("R2", "SEAL holds on organs and technologies that training never saw", "abstract", "E3"),
     Claim("X1", "a gene's expression finds the images of its spots", "abstract", "F4"),

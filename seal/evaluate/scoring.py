@@ -241,20 +241,27 @@ def map_sections(evaluation: Evaluation, maps):
     DataFrame with sample, um_per_px (of x and y in `maps`), simulated, span (px of x and y that one px of the picture
     spans), jpeg (the patches laid out where they were cut, base64).
     """
-    from base64 import b64encode
-    from io import BytesIO
-
     import pandas as pd
-    from PIL import Image
 
     pairs, rows = evaluation.pairs, []
     sections = {section.sample: section for section in pairs.sections}
     for sample in maps.drop_duplicates("fold")["sample"].tolist()[:2]:
         image, span = pairs.tissue(sections[sample])
-        picture, file = Image.fromarray(image), BytesIO()
-        picture.thumbnail((PICTURE, PICTURE))
-        picture.save(file, "JPEG", quality=85)
+        jpeg, width = encode_picture(image, PICTURE)
         row = {"sample": sample, "um_per_px": sections[sample].um_per_px, "simulated": pairs.profile.simulated}
-        row |= {"span": span * image.shape[1] / picture.width, "jpeg": b64encode(file.getvalue()).decode()}
+        row |= {"span": span * image.shape[1] / width, "jpeg": jpeg}
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def encode_picture(pixels: np.ndarray, longest: int) -> tuple[str, int]:
+    """Give a picture, its longer side at most so many px, as a JPEG in base64, and its width."""
+    from base64 import b64encode
+    from io import BytesIO
+
+    from PIL import Image
+
+    picture, file = Image.fromarray(pixels), BytesIO()
+    picture.thumbnail((longest, longest))
+    picture.save(file, "JPEG", quality=85)
+    return b64encode(file.getvalue()).decode(), picture.width

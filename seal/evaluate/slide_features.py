@@ -4,7 +4,7 @@ import importlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from seal import paths
 from seal.data.patho_bench import read_tasks
-from seal.data.slide_tasks import SlideTask
+from seal.data.slide_tasks import SlideTask, read_columns
 from seal.embed import SAME_SCALE, embed_patches, find_slides, is_current
 from seal.errors import SealError
 from seal.evaluate.embeddings import Embeddings, embed_images
@@ -22,30 +22,33 @@ from seal.models.baselines.colour import colour_statistics
 from seal.profiles import Profile, difference
 from seal.slides import trident
 from seal.slides.image import SlideImage
-from seal.slides.patches import Patches, find_um_per_px
+from seal.slides.patches import Patches, PatchSettings, extract, find_um_per_px
 from seal.train import parallel, runs
 from seal.train.batches import TokenSource
 from seal.train.runs import Run
 from seal.train.tokens import CHUNK
 
 VERSION = 1  # counted up when the same slides, runs and settings give other embeddings
+ASSUMED = 0.5  # um/px of a slide that does not say: a 20x scan
 AGAIN = "add them, or take the slides out of the tasks"
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """Labelled slides: their tasks, their pictures, and the h5 of the coordinates of each one's patches."""
+    """Slides: their tasks, their pictures, the h5 of the coordinates of each one's patches, and what else is known."""
 
     tasks: tuple[SlideTask, ...]
     pictures: Mapping[str, Path]  # slide -> file
     coords: Mapping[str, Path]
+    simulated: bool
+    covariates: Mapping[str, np.ndarray] = field(default_factory=dict)  # slide -> numbers, see `read_covariates`
 
 
 def find_cohort(profile: Profile) -> Cohort | None:
     """The profile's cohort: what its source simulates, if it offers ``prepare_slides``, else what SEAL_SLIDES names.
 
-    A folder with tasks/ (Patho-Bench's layout), wsis/, and patches/SLIDE_patches.h5 in a folder a scale (TRIDENT's
-    layout). None where there is none.
+    A folder with tasks/ (Patho-Bench's layout), wsis/, patches/SLIDE_patches.h5 in a folder a scale (TRIDENT's layout)
+    and, if there is something to say, covariates.csv. None where there is none.
 
     Raises
     ------
@@ -73,7 +76,75 @@ def find_cohort(profile: Profile) -> Cohort | None:
                 expected="one of each slide that a task names",
                 do=AGAIN,
             )
-    return Cohort(tasks, {name: pictures[name] for name in names}, {name: coords[name] for name in names})
+    files = ({name: known[name] for name in names} for known in (pictures, coords))
+    return Cohort(tasks, *files, profile.simulated, read_covariates(root / "covariates.csv", tasks))
+
+
+def read_covariates(path: Path, tasks: Sequence[SlideTask]) -> dict[str, np.ndarray]:
+    """Read what is known of cases beside their pictures: case_id, and columns such as site, age, organ.
+
+    Returns
+    -------
+    slide -> numbers: a column of numbers standardised, 0 where it is empty; of others a 0 or 1 for each of its values.
+    Empty if there is no such file.
+
+    Raises
+    ------
+    SealError
+        The file cannot be read, lacks case_id, or a case of the tasks.
+    """
+    if not path.is_file():
+        return {}
+    columns = read_columns(path)
+    place = {case: i for i, case in enumerate(columns.get("case_id", ()))}
+    cases = {slide: case for task in tasks for slide, case in zip(task.slides, task.cases, strict=True)}
+    if lacking := sorted({*cases.values()} - {*place}):
+        what = f"{path} lacks {len(lacking)} cases of the tasks, first {lacking[0]}"
+        raise SealError(what, expected="a column case_id, a row a case", do="add them, or delete the file")
+    parts = [_code(np.array(values)) for name, values in columns.items() if name != "case_id"]
+    table = np.column_stack(parts) if parts else np.zeros((len(place), 0))
+    return {slide: table[place[case]] for slide, case in cases.items()} if table.shape[1] else {}
+
+
+def _code(values: np.ndarray) -> np.ndarray:
+    """Numbers of one column, [cases, 1 or its values]."""
+    known = values != ""
+    try:
+        numbers = values[known].astype(float)
+    except ValueError:
+        return (values[:, None] == np.unique(values)).astype(float)
+    scaled = np.zeros((len(values), 1))
+    scaled[known, 0] = (numbers - numbers.mean()) / (numbers.std() or 1.0) if len(numbers) else 0
+    return scaled
+
+
+def find_truth(profile: Profile) -> dict[str, np.ndarray]:
+    """Slide -> what the profile's source knows of it, if it simulates slides (``slide_truth``); else empty."""
+    offered = getattr(importlib.import_module(profile.source), "slide_truth", None)
+    return offered(profile) if offered else {}
+
+
+def find_real(profile: Profile) -> Cohort | None:
+    """Real slides without labels, of the folder that SEAL_WSI names, patches laid over their tissue; None without it.
+
+    A slide that does not say its um/px is taken for one of `ASSUMED`, which is printed.
+    """
+    root = paths.given("SEAL_WSI")
+    if root is None:
+        return None
+    settings = PatchSettings(size=profile.image_size, um_per_px=profile.um_per_px)
+    scale, pictures, coords = trident.scale_folder(profile.um_per_px, profile.image_size, 0), {}, {}
+    for path in find_slides([root]):
+        stated = None
+        if SlideImage(path).um_per_px is None:
+            stated = ASSUMED
+            print(f"{path.name} does not say how large its pixels are: {ASSUMED} um are assumed")
+        found, name = extract(path, settings, stated), path.stem
+        pictures[name], coords[name] = path, trident.coords_path(paths.slides("real"), scale, name)
+        scales = found.um_per_px, profile.um_per_px, profile.image_size
+        grid = trident.describe_grid(name, found.tissue.size, *scales)
+        trident.write_coords(coords[name], found.patches.coords, grid)
+    return Cohort((), pictures, coords, simulated=False)
 
 
 def features_folder(source: TokenSource, name: str) -> Path:
@@ -154,7 +225,7 @@ def _embed(
             patches = open_patches(cohort.pictures[slide], cohort.coords[slide], profile)
             found = embed_images(source, tails, patches.batches(CHUNK[parallel.device().type]), others)
             for name, z in found.items():
-                notes = {"made": json.dumps(made[name].stamp()), "simulated": profile.simulated}
+                notes = {"made": json.dumps(made[name].stamp()), "simulated": cohort.simulated}
                 file = features_folder(source, name) / f"{slide}.h5"
                 trident.write_features(file, z, patches.coords, name, None, notes)
             advance()
@@ -171,7 +242,8 @@ def open_patches(picture: Path, coords: Path, profile: Profile) -> Patches:
     image, grid = SlideImage(picture), trident.attributes_of(coords, "coords")
     corners = np.asarray(trident.read_table(coords, "coords")).reshape(-1, 2).astype(np.int64)
     side = float(grid.get("patch_size_level0", 0))
-    seen, wanted = side * find_um_per_px(image), profile.image_size * profile.um_per_px
+    stated = None if image.um_per_px else 10 / float(grid.get("level0_magnification", np.nan))
+    seen, wanted = side * find_um_per_px(image, stated), profile.image_size * profile.um_per_px
     if not len(corners):
         raise SealError(f"{coords} holds no patch", expected="one or more", do=AGAIN)
     if abs(seen / wanted - 1) > SAME_SCALE:

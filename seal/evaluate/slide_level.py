@@ -82,7 +82,7 @@ class Guess(NamedTuple):
 class Attended(NamedTuple):
     """What a model says of slides that it did not learn from, and where it looks."""
 
-    predictions: np.ndarray  # [slides] or [slides, K]
+    predictions: Mapping[str, np.ndarray]  # slide -> a number, or probabilities [K]
     attention: Mapping[str, np.ndarray]  # slide -> [patches], which sum to 1
 
 
@@ -308,4 +308,4 @@ def attend(
     job, folder = replace(job, test=tuple(wanted)), level.folder(method, seed)
     own = Bags(folder, {name: bags[name] for name in job.train} | {slide: [slide] for slide in wanted})
     (trained,) = train_jobs(own, [job], settings, level.kept / "attention" / method, wanted)
-    return Attended(trained.predictions, trained.attention)
+    return Attended(dict(zip(wanted, trained.predictions, strict=True)), trained.attention)

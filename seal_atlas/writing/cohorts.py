@@ -6,6 +6,7 @@ One folder::
     20x_224px_0px_overlap/patches/SLIDE_patches.h5   where their patches lie, as TRIDENT has it
     truth/CASE.json                          what is true of a slide; written last, so that a listed slide is whole
     patients.csv, slides.csv                 who and what
+    covariates.csv                           what a hospital knows without the slide: organ, site
     truth.parquet                            the truth of all patients' slides, one row each
     tasks/TASK/config.yaml, k=all.tsv        labels and folds, as Patho-Bench has them; k=sites.tsv: unseen sites
     tasks.csv                                all tasks with their numbers of cases
@@ -30,13 +31,14 @@ from seal.files import Made, atomic, progress, read_json, remove_parts, write_js
 from seal.profiles import Profile
 from seal_atlas import tables
 from seal_atlas.counting import transcripts
+from seal_atlas.patients.oracle import oracle_features
 from seal_atlas.patients.people import Patient, alterations, draw_patients, morphology_factors, subtypes
 from seal_atlas.patients.tasks import CohortTruth
 from seal_atlas.settings import AtlasSettings, folder_suffix, settings_of
 from seal_atlas.showing import render
 from seal_atlas.writing import atlas, slides, task_folders
 
-VERSION = 1  # counted up when the same slides give other tables, labels or folds
+VERSION = 2  # counted up when the same slides give other tables, labels or folds
 _ROWS = 500  # rows of truth.parquet written at a time
 
 
@@ -116,6 +118,7 @@ def make_cohorts(root: Path, settings: AtlasSettings) -> Path:
             for _ in pool.map(make, missing):
                 advance()
     _write_patients(drawn, root / "patients.csv")
+    _write_covariates(drawn, root / "covariates.csv")
     _write_slides(root, jobs)
     truth = _write_truth(root, drawn)
     names = {p.case: slides.slide_id(p.case) for p in drawn}
@@ -169,6 +172,11 @@ def _write_patients(drawn: Sequence[Patient], path: Path) -> None:
             row = [p.case, p.organ, p.state, p.subtype, subtypes()[p.subtype].diagnosis, p.site, role, True]
             values = [p.alterations.get(name, "") for name in alterations()]
             table.writerow([*row, *(f"{v:.4f}" if isinstance(v, float) else v for v in values)])
+
+
+def _write_covariates(drawn: Sequence[Patient], path: Path) -> None:
+    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("case_id", "organ", "site"), *((p.case, p.organ, p.site) for p in drawn)])
 
 
 def _write_slides(root: Path, jobs: Sequence[_Job]) -> None:
@@ -238,3 +246,11 @@ def read_cohort_truth(root: Path) -> CohortTruth:
     columns = ("composition", "activity", "morphology", "scores")
     table = parquet.read_table(path, columns=["case_id", *columns])
     return CohortTruth(tuple(table["case_id"].to_pylist()), *(np.array(table[c].to_pylist()) for c in columns))
+
+
+def slide_truth(profile: Profile) -> dict[str, np.ndarray]:
+    """Slide -> what a perfect reader of it knows, standardised over the cohort of the profile's atlas."""
+    truth = read_cohort_truth(prepare_slides(profile))
+    features = oracle_features(truth)
+    features = (features - features.mean(axis=0)) / np.maximum(features.std(axis=0), 1e-9)
+    return {slides.slide_id(case): row for case, row in zip(truth.cases, features, strict=True)}
