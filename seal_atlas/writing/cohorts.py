@@ -38,7 +38,7 @@ from seal_atlas.settings import AtlasSettings, folder_suffix, settings_of
 from seal_atlas.showing import render
 from seal_atlas.writing import atlas, slides, task_folders
 
-VERSION = 2  # counted up when the same slides give other tables, labels or folds
+VERSION = 1  # counted up when the same slides give other tables, labels or folds
 _ROWS = 500  # rows of truth.parquet written at a time
 
 
@@ -103,7 +103,9 @@ def make_cohorts(root: Path, settings: AtlasSettings) -> Path:
     jobs = _jobs(drawn, scanned, settings)
     made = Made("the atlas's cohorts", VERSION, {"slides": [job.made.key for job in jobs]})
     missing = [job for job in jobs if not _whole(root, job)]
-    stamp = root / "cohort.json"
+    stamp, known = root / "cohort.json", root / "covariates.csv"
+    if not known.is_file():  # it was none of the first files
+        _write_covariates(drawn, known)
     if not missing and made.is_current(stamp):
         return root
     stamp.unlink(missing_ok=True)
@@ -118,7 +120,7 @@ def make_cohorts(root: Path, settings: AtlasSettings) -> Path:
             for _ in pool.map(make, missing):
                 advance()
     _write_patients(drawn, root / "patients.csv")
-    _write_covariates(drawn, root / "covariates.csv")
+    _write_covariates(drawn, known)
     _write_slides(root, jobs)
     truth = _write_truth(root, drawn)
     names = {p.case: slides.slide_id(p.case) for p in drawn}
