@@ -4,7 +4,9 @@ PROFILE ?= demo
 PYTHON ?= python3
 
 BUILD := build/$(PROFILE)
-NOTEBOOKS := 00_overview 01_dataset 02_seal_omics 03_seal_vision 04_patch_level 08_figures_and_tables A1_simulated_atlas
+# The slide level needs slides with labels: the demo simulates them, SEAL_SLIDES= names yours.
+NOTEBOOKS := 00_overview 01_dataset 02_seal_omics 03_seal_vision 04_patch_level \
+  $(if $(filter demo,$(PROFILE))$(SEAL_SLIDES),05_slide_level) 08_figures_and_tables A1_simulated_atlas
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -18,7 +20,7 @@ override $(1) := $$(call absolute,$$($(1)))
 export $(1)
 endif
 endef
-$(foreach name,SEAL_HOME SEAL_HER2ST SEAL_HEST SEAL_ALIASES,$(eval $(call place,$(name))))
+$(foreach name,SEAL_HOME SEAL_HER2ST SEAL_HEST SEAL_ALIASES SEAL_SLIDES SEAL_WSI,$(eval $(call place,$(name))))
 
 # This clone's code in every process and kernel, before that of another clone whose environment PY= names, and before a
 # `seal` elsewhere on the user's PYTHONPATH.
@@ -111,7 +113,7 @@ notebooks:  ## run the demo where needed and put its outputs into notebooks/, fo
 	@$(PY) -m tools.notebook_outputs $(NOTEBOOKS:%=build/demo/%.ipynb)
 	@touch build/demo/.places && sleep 0.1 && touch $(NOTEBOOKS:%=build/demo/%.ipynb)
 
-reference: build/demo/00_overview.ipynb build/demo/04_patch_level.ipynb  ## take the demo's results as the reference, then as make notebooks
+reference: build/demo/00_overview.ipynb build/demo/05_slide_level.ipynb  ## take the demo's results as the reference, then as make notebooks
 	@$(PY) -m figures reference --profile demo
 	@$(PY) -m figures readme
 	@rm -f build/demo/08_figures_and_tables.ipynb
@@ -178,7 +180,7 @@ START := $(shell date +%s)
 TO_RUN := $(if $(filter figures,$(MAKECMDGOALS)),$(filter-out A1%,$(NOTEBOOKS)),$(NOTEBOOKS))
 # Seconds of a first run on two cores. Once a notebook has run here, build/PROFILE/.seconds says it better.
 TIMES_demo := 00_overview:15 01_dataset:60 02_seal_omics:60 03_seal_vision:190 04_patch_level:750 \
-  08_figures_and_tables:20 A1_simulated_atlas:160
+  05_slide_level:400 08_figures_and_tables:20 A1_simulated_atlas:160
 
 define PROGRESS
 function about(s) { return s < 100 ? s " s" : sprintf("%.0f min", s / 60) }
@@ -235,7 +237,7 @@ $(KERNELS):
 $(BUILD)/.places: FORCE
 	+@$(RIGHT_PYTHON)
 	+@$(PYTHON) -m seal profiles $(PROFILE) > /dev/null
-	+@mkdir -p $(@D); echo '$(SEAL_HOME) $(SEAL_HER2ST) $(SEAL_HEST) $(SEAL_ALIASES)' > $@.new
+	+@mkdir -p $(@D); echo '$(SEAL_HOME) $(SEAL_HER2ST) $(SEAL_HEST) $(SEAL_ALIASES) $(SEAL_SLIDES)' > $@.new
 	+@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
 FORCE:
@@ -243,6 +245,7 @@ FORCE:
 $(BUILD)/02_seal_omics.ipynb: $(BUILD)/01_dataset.ipynb
 $(BUILD)/03_seal_vision.ipynb: $(BUILD)/02_seal_omics.ipynb
 $(BUILD)/04_patch_level.ipynb: $(BUILD)/03_seal_vision.ipynb
+$(BUILD)/05_slide_level.ipynb: $(BUILD)/04_patch_level.ipynb
 $(BUILD)/A1_simulated_atlas.ipynb: $(BUILD)/01_dataset.ipynb
-$(BUILD)/08_figures_and_tables.ipynb: $(BUILD)/00_overview.ipynb $(BUILD)/01_dataset.ipynb $(BUILD)/04_patch_level.ipynb
+$(BUILD)/08_figures_and_tables.ipynb: $(filter-out %/08_figures_and_tables.ipynb %/A1_simulated_atlas.ipynb,$(COPIES))
 $(BUILD)/08_figures_and_tables.ipynb: | $(BUILD)/.early

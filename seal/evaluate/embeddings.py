@@ -182,7 +182,7 @@ def embed_images(
     Parameters
     ----------
     tails
-        Name -> encoder; they share the trunk of `source.encoder`.
+        Name -> encoder; they share the trunk of `source.encoder`, or its first blocks.
     images
         uint8 [B, S, S, 3] each.
     others
@@ -196,11 +196,13 @@ def embed_images(
     pairs, found = source.pairs, {name: [] for name in (*tails, *others)}
     maker, blocks = RecomputedTokens(pairs, source.key), pairs.profile.vision.blocks
     maker.encoder = source.encoder
+    after = tuple(dict.fromkeys(encoder.depth - blocks for encoder in tails.values()))
     for piece in images:
-        (tokens,) = maker.trunks(torch.from_numpy(piece), (source.encoder.depth - blocks,))  # [B, T, D]
+        tokens = dict(zip(after, maker.trunks(torch.from_numpy(piece), after), strict=True))  # [B, T, D] each
         with parallel.autocast(pairs.profile.compute.precision):
             for name, encoder in tails.items():
-                z = encoder.to(parallel.device()).eval().tail(tokens, blocks)  # [B, d]
+                own = tokens[encoder.depth - blocks]
+                z = encoder.to(parallel.device()).eval().tail(own, blocks)  # [B, d]
                 found[name].append(z.float().cpu().numpy())
         for name, describe in others.items():
             found[name].append(describe(piece))

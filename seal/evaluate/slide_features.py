@@ -3,7 +3,7 @@
 import importlib
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,9 +16,11 @@ from seal.data.slide_tasks import SlideTask, read_columns
 from seal.embed import SAME_SCALE, embed_patches, find_slides, is_current
 from seal.errors import SealError
 from seal.evaluate.embeddings import Embeddings, embed_images
-from seal.files import Made, contents, lock, progress, say_done
+from seal.files import Made, contents, digest, lock, progress, say_done
 from seal.models import encoders, weights
 from seal.models.baselines.colour import colour_statistics
+from seal.models.encoder_registry import find_spec
+from seal.models.encoders import VisionEncoder
 from seal.profiles import Profile, difference
 from seal.slides import trident
 from seal.slides.image import SlideImage
@@ -44,22 +46,24 @@ class Cohort:
     covariates: Mapping[str, np.ndarray] = field(default_factory=dict)  # slide -> numbers, see `read_covariates`
 
 
-def find_cohort(profile: Profile) -> Cohort | None:
+def find_cohort(profile: Profile) -> Cohort:
     """The profile's cohort: what its source simulates, if it offers ``prepare_slides``, else what SEAL_SLIDES names.
 
     A folder with tasks/ (Patho-Bench's layout), wsis/, patches/SLIDE_patches.h5 in a folder a scale (TRIDENT's layout)
-    and, if there is something to say, covariates.csv. None where there is none.
+    and, if there is something to say, covariates.csv.
 
     Raises
     ------
     SealError
-        A task is bad (`seal.data.patho_bench`), simulated and the profile not or the reverse; a slide of a task has no
-        picture or no coordinates.
+        There are no slides; a task is bad (`seal.data.patho_bench`), simulated and the profile not or the reverse; a
+        slide of a task has no picture or no coordinates.
     """
     offered = getattr(importlib.import_module(profile.source), "prepare_slides", None)
     root = offered(profile) if offered else paths.given("SEAL_SLIDES")
     if root is None:
-        return None
+        what = f"profile {profile.name} has no slides with labels"
+        do = "name a folder of tasks/, wsis/ and coordinates; data/README.md says how it is laid out"
+        raise SealError(what, expected="SEAL_SLIDES=FOLDER", do=do)
     tasks = tuple(read_tasks(root / "tasks"))
     for task in tasks:
         if task.simulated != profile.simulated:
@@ -78,6 +82,23 @@ def find_cohort(profile: Profile) -> Cohort | None:
             )
     files = ({name: known[name] for name in names} for known in (pictures, coords))
     return Cohort(tasks, *files, profile.simulated, read_covariates(root / "covariates.csv", tasks))
+
+
+def digest_of(cohort: Cohort) -> str:
+    """Digest of a cohort: its pictures, coordinates, labels, folds and covariates."""
+    files = contents([*cohort.pictures.values(), *cohort.coords.values()])
+    known = {slide: row.tolist() for slide, row in cohort.covariates.items()}
+    tasks = [{name: _plain(value) for name, value in vars(task).items()} for task in cohort.tasks]
+    return digest([list(cohort.pictures), files, tasks, known])
+
+
+def _plain(value: object) -> object:
+    """What `digest` takes: a task's arrays as lists."""
+    if isinstance(value, Mapping):
+        return {name: _plain(own) for name, own in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(own) for own in value]
+    return value.tolist() if isinstance(value, np.ndarray) else value
 
 
 def read_covariates(path: Path, tasks: Sequence[SlideTask]) -> dict[str, np.ndarray]:
@@ -154,79 +175,113 @@ def features_folder(source: TokenSource, name: str) -> Path:
     return trident.features_folder(root, trident.scale_folder(profile.um_per_px, profile.image_size, 0), name)
 
 
-def embed_cohort(cohort: Cohort, source: TokenSource, chosen: Sequence[Run]) -> dict[tuple[str, int], Path]:
-    """Embed a cohort with the frozen encoder, trained runs and, of a main encoder, random weights and colour.
+def embed_cohort(cohort: Cohort, *own: tuple[TokenSource, Sequence[Run]]) -> list[dict[tuple[str, int], Path]]:
+    """Embed a cohort with encoders as they come, trained runs and, of a main encoder, random weights and colour.
 
-    What is there and current is left alone.
+    What is there and current is left alone. Encoders that are cut from the same share a pass.
+
+    Parameters
+    ----------
+    own
+        Of each encoder its tokens' source and its runs.
 
     Returns
     -------
-    (method, seed) -> the folder of its embeddings.
+    Of each encoder, (method, seed) -> the folder of its embeddings.
 
     Raises
     ------
     SealError
         A run is not trained; a slide cannot be read, or its patches are of another field of view than the pairs'.
     """
-    pairs, store, began = source.pairs, Embeddings(source.pairs), time.monotonic()
-    first = pairs.profile.evaluation.seeds[0]
-    named = {(run.method, run.seed): store.name(run.method, run.fold.name, run.seed) for run in chosen}
-    named |= {("frozen", first): store.name("frozen")}
-    if not pairs.further:
-        named |= {("random", first): store.name("random", seed=first), ("colour", first): store.name("colour")}
-    by_name = {named[run.method, run.seed]: run for run in chosen}
-    parts = {name: _parts(source, by_name.get(name)) for name in named.values()}
-    missing = dict(_missing(cohort, source, parts))
-    if missing:
-        _embed(missing, cohort, source, by_name, first)
-    say_done(
-        f"{len(cohort.pictures)} slides' embeddings",
-        features_folder(source, "").parent,
-        began,
-        len(cohort.pictures) - len(missing),
-        len(missing),
-    )
-    return {key: features_folder(source, name) for key, name in named.items()}
+    encoders_of, began = [_Own.of(source, chosen) for source, chosen in own], time.monotonic()
+    by_trunk: dict[tuple, list[_Own]] = {}
+    for each in encoders_of:
+        by_trunk.setdefault(each.trunk, []).append(each)
+    for group in by_trunk.values():
+        missing = dict(_missing(cohort, group))
+        if missing:
+            _embed(missing, cohort, group)
+        number, where = len(cohort.pictures), features_folder(group[0].source, "").parent
+        say_done(f"{number} slides' embeddings", where, began, number - len(missing), len(missing))
+    return [{key: features_folder(e.source, name) for key, name in e.named.items()} for e in encoders_of]
 
 
-def _parts(source: TokenSource, run: Run | None) -> dict:
-    profile = source.pairs.profile
-    own = {"encoder": profile.encoder, "weights": weights.fingerprint(profile.encoder)}
-    own |= {"image_size": profile.image_size, "um_per_px": profile.um_per_px, "precision": profile.compute.precision}
-    return own | ({"run": run.key(source)} if run else {})
+@dataclass(frozen=True)
+class _Own:
+    """What one encoder has embedded: names of its embeddings, and the runs among them."""
+
+    source: TokenSource
+    named: Mapping[tuple[str, int], str]  # (method, seed) -> name
+    by_name: Mapping[str, Run]
+
+    @classmethod
+    def of(cls, source: TokenSource, chosen: Sequence[Run]) -> "_Own":
+        pairs, store = source.pairs, Embeddings(source.pairs)
+        first = pairs.profile.evaluation.seeds[0]
+        named = {(run.method, run.seed): store.name(run.method, run.fold.name, run.seed) for run in chosen}
+        named |= {("frozen", first): store.name("frozen")}
+        if not pairs.further:
+            named |= {("random", first): store.name("random", seed=first), ("colour", first): store.name("colour")}
+        return cls(source, named, {named[run.method, run.seed]: run for run in chosen})
+
+    @property
+    def trunk(self) -> tuple:
+        """What encoders share that can be embedded in one pass."""
+        profile = self.source.pairs.profile
+        where = profile.image_size, profile.um_per_px, profile.vision.blocks, profile.compute.precision
+        return find_spec(profile.encoder).file_name, *where
+
+    def file(self, name: str, slide: str) -> Path:
+        return features_folder(self.source, name) / f"{slide}.h5"
+
+    def parts(self, name: str) -> dict:
+        """What embeddings of a name follow from beside the slide."""
+        profile, run = self.source.pairs.profile, self.by_name.get(name)
+        own = {"encoder": profile.encoder, "weights": weights.fingerprint(profile.encoder)}
+        own |= {"image_size": profile.image_size, "um_per_px": profile.um_per_px}
+        own |= {"precision": profile.compute.precision}
+        return own | ({"run": run.key(self.source)} if run else {})
+
+    def tails(self) -> dict[str, VisionEncoder]:
+        frozen = self.named["frozen", self.source.pairs.profile.evaluation.seeds[0]]
+        trained = {name: runs.train_vision(run, self.source).encoder for name, run in self.by_name.items()}
+        return trained | {frozen: self.source.encoder}
+
+    def others(self) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
+        """What is embedded without the trunk."""
+        profile, first = self.source.pairs.profile, self.source.pairs.profile.evaluation.seeds[0]
+        if ("random", first) not in self.named:
+            return {}
+        random = encoders.build(profile.encoder, weights="random", image_size=profile.image_size, seed=first)
+        embed = partial(embed_patches, random, precision=profile.compute.precision)
+        return {self.named["random", first]: embed, self.named["colour", first]: colour_statistics}
 
 
-def _missing(cohort: Cohort, source: TokenSource, parts: Mapping[str, dict]) -> Iterator[tuple[str, dict[str, Made]]]:
+def _missing(cohort: Cohort, group: Sequence[_Own]) -> Iterator[tuple[str, dict[Path, Made]]]:
     """Slides that are not embedded by every name, and what each of their files is to be made from."""
     slides = list(cohort.pictures)
-    files = [*cohort.pictures.values(), *cohort.coords.values()]
-    known = contents(files)
+    known = contents([*cohort.pictures.values(), *cohort.coords.values()])
+    parts = [(own, name, own.parts(name)) for own in group for name in own.named.values()]
     for slide, picture, coords in zip(slides, known[: len(slides)], known[len(slides) :], strict=True):
-        own = {"slide": picture, "coords": coords}
-        made = {name: Made("a slide's embeddings", VERSION, part | own) for name, part in parts.items()}
-        if not all(is_current(features_folder(source, name) / f"{slide}.h5", each) for name, each in made.items()):
+        files = {"slide": picture, "coords": coords}
+        made = {own.file(name, slide): Made("a slide's embeddings", VERSION, part | files) for own, name, part in parts}
+        if not all(is_current(file, each) for file, each in made.items()):
             yield slide, made
 
 
-def _embed(
-    missing: Mapping[str, dict[str, Made]], cohort: Cohort, source: TokenSource, by_name: Mapping[str, Run], seed: int
-) -> None:
-    profile, store = source.pairs.profile, Embeddings(source.pairs)
-    tails = {name: runs.train_vision(run, source).encoder for name, run in by_name.items()}
-    tails[store.name("frozen")] = source.encoder
-    others = {}
-    if not source.pairs.further:
-        random = encoders.build(profile.encoder, weights="random", image_size=profile.image_size, seed=seed)
-        others[store.name("random", seed=seed)] = partial(embed_patches, random, precision=profile.compute.precision)
-        others[store.name("colour")] = colour_statistics
-    root = paths.embeddings(profile.name)
-    with lock(root, "embeds slides in"), progress("slides", len(missing), "slide") as advance:
+def _embed(missing: Mapping[str, dict[Path, Made]], cohort: Cohort, group: Sequence[_Own]) -> None:
+    tails = {name: tail for own in group for name, tail in own.tails().items()}
+    others = {name: other for own in group for name, other in own.others().items()}
+    deepest = max((own.source for own in group), key=lambda source: source.encoder.depth)
+    profile, files = deepest.pairs.profile, {name: own for own in group for name in own.named.values()}
+    with lock(paths.embeddings(profile.name), "embeds slides in"), progress("slides", len(missing), "slide") as advance:
         for slide, made in missing.items():
             patches = open_patches(cohort.pictures[slide], cohort.coords[slide], profile)
-            found = embed_images(source, tails, patches.batches(CHUNK[parallel.device().type]), others)
+            found = embed_images(deepest, tails, patches.batches(CHUNK[parallel.device().type]), others)
             for name, z in found.items():
-                notes = {"made": json.dumps(made[name].stamp()), "simulated": cohort.simulated}
-                file = features_folder(source, name) / f"{slide}.h5"
+                file = files[name].file(name, slide)
+                notes = {"made": json.dumps(made[file].stamp()), "simulated": cohort.simulated}
                 trident.write_features(file, z, patches.coords, name, None, notes)
             advance()
 

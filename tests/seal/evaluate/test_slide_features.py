@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import seal_atlas
+from seal import profiles
+from seal.data.assemble import assemble
 from seal.data.patho_bench import write_task
 from seal.data.slide_tasks import SlideTask
 from seal.embed import embed_patches
@@ -59,7 +61,7 @@ def test_every_encoder_embeds_every_slide_as_it_would_alone(cohort):
     profile = source.pairs.profile
     found = slide_features.find_cohort(profile)
     assert [task.name for task in found.tasks] == ["TP53"]
-    folders = slide_features.embed_cohort(found, source, chosen)
+    (folders,) = slide_features.embed_cohort(found, (source, chosen))
     assert {method for method, _ in folders} == {
         *("frozen", "seal", "seal_shuffled", "no_expression", "random", "colour"),
         *("stnet", "bleep", "pathomclip", "pathomclip_spatial", "mclstexp", "triplex"),
@@ -81,12 +83,40 @@ def test_every_encoder_embeds_every_slide_as_it_would_alone(cohort):
         assert bool(trident.attributes_of(path)["simulated"])
 
 
+def test_encoders_that_are_cut_from_the_same_share_a_pass(cohort, monkeypatch, tiny_build):
+    """The tiny encoder of four blocks, and the same read after two of them."""
+    source, chosen, _ = cohort
+
+    def build_cut(name, **settings):
+        encoder = tiny_build("dinov2s_derived", **settings)
+        encoder.model.blocks = encoder.model.blocks[: 2 if name.endswith("b6") else 4]
+        return encoder
+
+    monkeypatch.setattr(encoders, "build", build_cut)
+    further = assemble(profiles.changed(source.pairs.profile, further_encoders=("dinov2s_derived_b6",))).by_encoder()[1]
+    cut, passes, trunks = batches.RecomputedTokens(further, "cut"), [], encoders.VisionEncoder.trunks
+    spied = lambda self, x, after: passes.append(after) or trunks(self, x, after)  # noqa: E731
+    monkeypatch.setattr(encoders.VisionEncoder, "trunks", spied)
+    found = slide_features.find_cohort(source.pairs.profile)
+    shutil.rmtree(slide_features.features_folder(source, "x").parents[1], ignore_errors=True)
+    main, other = slide_features.embed_cohort(found, (source, chosen[:1]), (cut, []))
+    assert set(passes) == {(3, 1), (3,)}  # of both, and of random weights
+    assert len(passes) == 2 * len(SLIDES)
+    patches = slide_features.open_patches(found.pictures["S3"], found.coords["S3"], source.pairs.profile)
+    images = np.stack([patches[i] for i in range(3)])
+    assert set(other) == {("frozen", 0)}
+    for folders, encoder in ((main, source.encoder), (other, cut.encoder)):
+        z = trident.read_table(folders["frozen", 0] / "S3.h5", "features")
+        np.testing.assert_allclose(z, embed_patches(encoder, images), atol=1e-5)
+    shutil.rmtree(slide_features.features_folder(cut, "x").parents[1], ignore_errors=True)
+
+
 def test_what_is_embedded_stays_and_what_has_changed_is_embedded_anew(cohort, monkeypatch):
     source, chosen, root = cohort
     seal = [run for run in chosen if run.method == "seal"]
 
     def times():
-        folders = slide_features.embed_cohort(slide_features.find_cohort(source.pairs.profile), source, seal)
+        (folders,) = slide_features.embed_cohort(slide_features.find_cohort(source.pairs.profile), (source, seal))
         return {path.name: path.stat().st_mtime_ns for path in folders["seal", 0].iterdir()}
 
     before = times()
@@ -124,12 +154,65 @@ def test_a_bad_cohort_is_named(cohort, fault, words):
         with h5py.File(coords, "r+") as file:
             file["coords"].attrs["patch_size_level0"] = 112
     with pytest.raises(SealError, match=words):
-        slide_features.embed_cohort(slide_features.find_cohort(source.pairs.profile), source, chosen[:1])
+        slide_features.embed_cohort(slide_features.find_cohort(source.pairs.profile), (source, chosen[:1]))
 
 
-def test_a_profile_without_slides_has_no_cohort(monkeypatch, small_profile, tmp_path):
+def test_a_profile_without_slides_says_so(monkeypatch, small_profile, tmp_path):
     own = dataclasses.replace(small_profile, source="seal.data.sources.her2st", simulated=False)
-    assert slide_features.find_cohort(own) is None
+    monkeypatch.delenv("SEAL_SLIDES", raising=False)
+    with pytest.raises(SealError, match="has no slides with labels"):
+        slide_features.find_cohort(own)
     monkeypatch.setenv("SEAL_SLIDES", str(write_cohort(tmp_path / "own")))
     with pytest.raises(SealError, match="task TP53 is simulated"):
         slide_features.find_cohort(own)
+
+
+COVARIATES = "case_id,age,organ\na,40,Lung\nb,60,Lung\nc,,Skin\nd,50,\ne,10,Bone\n"
+
+
+def test_covariates_are_numbers(cohort):
+    source, _, root = cohort
+    assert slide_features.find_cohort(source.pairs.profile).covariates == {}
+    (root / "covariates.csv").write_text(COVARIATES)
+    known = slide_features.find_cohort(source.pairs.profile).covariates
+    assert list(known) == list(SLIDES)
+    sd = np.std([40, 60, 50, 10])
+    np.testing.assert_allclose(known["S1"], [(40 - 40) / sd, 0, 0, 1, 0])  # "", Bone, Lung, Skin
+    np.testing.assert_allclose(known["S2"], [20 / sd, 0, 0, 1, 0])
+    np.testing.assert_allclose(known["S3"], [0, 0, 0, 0, 1])
+    np.testing.assert_allclose(known["S4"], [10 / sd, 1, 0, 0, 0])
+    (root / "covariates.csv").write_text(COVARIATES.replace("b,60,Lung\n", ""))
+    with pytest.raises(SealError, match=r"covariates\.csv lacks 1 cases of the tasks, first b"):
+        slide_features.find_cohort(source.pairs.profile)
+
+
+def test_a_cohorts_digest_follows_all_that_is_learnt_from(cohort):
+    source, _, root = cohort
+    digest = lambda: slide_features.digest_of(slide_features.find_cohort(source.pairs.profile))  # noqa: E731
+    first = digest()
+    assert digest() == first
+    (root / "covariates.csv").write_text(COVARIATES)
+    second = digest()
+    table = root / "tasks" / "TP53" / "k=all.tsv"
+    table.write_text(table.read_text().replace("a\tS1\t0", "a\tS1\t1").replace("b\tS2\t1", "b\tS2\t0"))
+    assert len({first, second, digest()}) == 3
+
+
+def test_real_slides_lie_beside_the_cohort(cohort, monkeypatch, tmp_path, capsys):
+    source, chosen, _ = cohort
+    profile = source.pairs.profile
+    monkeypatch.delenv("SEAL_WSI", raising=False)
+    assert slide_features.find_real(profile) is None
+    image = np.full((4 * SIDE, 4 * SIDE, 3), 245, dtype=np.uint8)
+    image[SIDE : 3 * SIDE, SIDE : 3 * SIDE] = (150, 60, 140)
+    (tmp_path / "wsi").mkdir()
+    write_tiff(tmp_path / "wsi" / "own.tif", image, 0.5, 90)
+    monkeypatch.setenv("SEAL_WSI", str(tmp_path / "wsi"))
+    real = slide_features.find_real(profile)
+    assert capsys.readouterr().out == ""
+    assert (real.tasks, real.simulated, list(real.pictures)) == ((), False, ["own"])
+    (folders,) = slide_features.embed_cohort(real, (source, chosen[:1]))
+    path = folders["frozen", 0] / "own.h5"
+    assert len(trident.read_table(path, "features")) == len(trident.read_table(real.coords["own"], "coords")) >= 4
+    assert not trident.attributes_of(path)["simulated"]
+    assert [folders] == slide_features.embed_cohort(slide_features.find_cohort(profile), (source, chosen[:1]))

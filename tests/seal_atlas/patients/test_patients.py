@@ -327,6 +327,32 @@ def test_slides_of_patients_and_of_five_scanners(made):
     assert (mine["scanner"] == [tables.sites()[site].scanner for site in mine["site"]]).all()
 
 
+def test_covariates_are_what_is_known_without_the_slide(made):
+    import pandas as pd
+
+    table, patients = (pd.read_csv(made / f"{name}.csv") for name in ("covariates", "patients"))
+    assert table.columns.tolist() == ["case_id", "organ", "site"]
+    pd.testing.assert_frame_equal(table, patients[table.columns])
+    (made / "covariates.csv").unlink()  # of an atlas that was made before there were any
+    before = (made / "cohort.json").stat().st_mtime_ns
+    cohorts.make_cohorts(made, SMALL)
+    pd.testing.assert_frame_equal(pd.read_csv(made / "covariates.csv"), table)
+    assert (made / "cohort.json").stat().st_mtime_ns == before
+
+
+def test_the_truth_of_slides_is_standardised(made, monkeypatch):
+    monkeypatch.setattr(cohorts, "prepare_slides", lambda _: made)
+    known = cohorts.slide_truth(None)
+    assert sorted(known) == ["SIM-P00001", "SIM-P00002", "SIM-P00003"]
+    values = np.stack(list(known.values()))
+    plain = oracle.oracle_features(cohorts.read_cohort_truth(made))
+    varies = plain.std(axis=0) > 1e-9
+    np.testing.assert_allclose(values[:, varies].mean(axis=0), 0, atol=1e-9)
+    np.testing.assert_allclose(values[:, varies].std(axis=0), 1)
+    r = [np.corrcoef(a, b)[0, 1] for a, b in zip(values.T[varies], plain.T[varies], strict=True)]
+    np.testing.assert_allclose(r, 1)
+
+
 def test_coordinates_are_tridents(made):
     slide = openslide.OpenSlide(str(made / "wsis" / "SIM-P00001.tif"))
     path = made / "20x_224px_0px_overlap" / "patches" / "SIM-P00001_patches.h5"
