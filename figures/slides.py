@@ -1,10 +1,8 @@
 """What figures and tables of the slide level share: names of groups, metrics and models, and choosing rows."""
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from figures.sources import LacksRows
-from figures.T01_T08_data import PAPER_ENCODERS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -15,18 +13,8 @@ METRICS = {"macro-ovr-auc": "AUC", "bacc": "balanced accuracy", "weighted_kappa"
 METRICS |= {"pearson": "Pearson r", "cindex": "C-index"}
 MODELS = {"abmil": "ABMIL", "mean": "mean MIL", "linear": "linear probe"}
 NULL = "none"  # the strength of a simulated task without a signal
-STNET, PATHOMCLIP = "stnet", "pathomclip"  # how the methods that the paper's figure 2 and E1 name begin
+FROZEN = "frozen"
 DIFFERENCE = ["difference", "difference_low", "difference_high"]
-
-
-@dataclass(frozen=True)
-class Compared:
-    """A method and the one it is compared with, of an encoder."""
-
-    encoder: str
-    method: str
-    against: str
-    label: str
 
 
 def choose_rows(table: "pd.DataFrame", **values: str) -> "pd.DataFrame":
@@ -36,35 +24,28 @@ def choose_rows(table: "pd.DataFrame", **values: str) -> "pd.DataFrame":
     return table
 
 
+def require_rows(table: "pd.DataFrame", what: str) -> "pd.DataFrame":
+    """Give the table back, or raise LacksRows, in these words, if it is empty."""
+    if table.empty:
+        do = "run notebook 05_slide_level again"
+        raise LacksRows(f"the slide level's results lack {what}", expected="its rows", do=do)
+    return table
+
+
 def choose_scores(table: "pd.DataFrame") -> "pd.DataFrame":
-    """Rows of what methods score: the frozen encoder's, and of others those beside it."""
-    return table[(table["kind"] == "encoder") | (table["against"] == "frozen")]
+    """Rows of what methods score, each once: the frozen encoder's, and of others those beside it."""
+    return table[(table["kind"] == "encoder") | (table["against"] == FROZEN)]
 
 
-def choose_encoder(summary: "pd.DataFrame", number: str) -> str:
-    """The encoder of a number, "1" the main one.
-
-    Raises
-    ------
-    LacksRows
-        The results hold fewer encoders.
-    """
-    names = list(dict.fromkeys(summary["encoder"]))
-    if len(names) < int(number):
-        what = f"slide_level_summary.csv holds {len(names)} encoder(s) here"
-        raise LacksRows(what, expected=number, do="run notebook 05 with more encoders")
-    return names[int(number) - 1]
+def choose_pair(table: "pd.DataFrame") -> "pd.DataFrame":
+    """The rows of `choose_scores` of encoders frozen and adapted."""
+    return choose_scores(table[table["kind"].isin(["encoder", "adapted"])])
 
 
-def label_encoders(encoders: "pd.DataFrame", names: list[str]) -> dict[str, str]:
-    """Encoder -> its label, or its name where nobody labels it."""
+def label_encoders(encoders: "pd.DataFrame", table: "pd.DataFrame") -> dict[str, str]:
+    """Encoder -> its label, or its name where nobody labels it, in the order of a table's rows."""
     labels = dict(zip(encoders["name"], encoders["label"], strict=True))
-    return {name: labels.get(name, name) for name in names}
-
-
-def say_whether_paper(name: str) -> str:
-    """What a title says of an encoder that the paper has not."""
-    return "" if name in PAPER_ENCODERS else ", not one of the paper's five"
+    return {name: labels.get(name, name) for name in dict.fromkeys(table["encoder"])}
 
 
 def find_truth(summary: "pd.DataFrame") -> "pd.DataFrame":
@@ -72,6 +53,16 @@ def find_truth(summary: "pd.DataFrame") -> "pd.DataFrame":
     return summary.groupby("task", sort=False)[["group", "metric", "strength", "cases", "chance", "oracle"]].first()
 
 
-def name_task(task: str, strength: object) -> str:
+def name_task(task: str, strength: object = None) -> str:
     """A task as figures have it; a null task is called so."""
     return f"{task.replace('_', ' ')}{' (null)' if strength == NULL else ''}"
+
+
+def break_label(label: str, longest: int = 26) -> str:
+    """A label in two lines if it is longer, broken at its comma."""
+    return label if len(label) <= longest else label.replace(", ", ",\n", 1)
+
+
+def p_text(p: float) -> str:
+    """A p-value with three decimals; nothing where there is none."""
+    return "" if p != p else "< 0.001" if p < 0.001 else f"{p:.3f}"
