@@ -46,7 +46,8 @@ def slide_level_figure(
     for group in COLUMNS:
         slides.require_rows(choose_rows(groups, group=group), f"the group {group}")
     blocks, key = _list_lines(choose_rows(groups, group=COLUMNS[-1]), names), _key(tasks, groups)
-    heights = [15 + ROW * len(lines) for lines in blocks.values()]
+    heights = [16 + ROW * len(lines) for lines in blocks.values()]
+    heights[0] = max(heights[0] + 4, 42)  # its titles have two lines, its key has nine
     heights[-1] += 3 * (1 + key.count("\n"))
     figure = new_figure(DOUBLE, sum(heights) + 6)
     parts = figure.subfigures(len(blocks), 1, height_ratios=heights)

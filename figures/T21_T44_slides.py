@@ -16,9 +16,9 @@ def by_task(
     slide_level_groups: "pd.DataFrame",
     encoders: "pd.DataFrame",
     group: str,
-    number: str = "",
-    model: str = "abmil",
-    others: str = "",
+    number: str,
+    model: str,
+    others: str,
 ) -> "pd.DataFrame":
     """T21 to T44: a group's tasks by one model, frozen and with SEAL, with what can be said of each, and their mean.
 
@@ -27,9 +27,9 @@ def by_task(
     group, model
         As in the columns of that name.
     number
-        Of the encoder, "1" the main one; all of them by default.
+        Of the encoder, "1" the main one; or "all".
     others
-        "yes": every method's score, and SEAL minus each that it is compared with.
+        "yes": every method's score, and SEAL minus each that it is compared with; or "no".
 
     Raises
     ------
@@ -38,24 +38,24 @@ def by_task(
     """
     import pandas as pd
 
-    names = slides.label_encoders(encoders, slide_level_summary)
-    chosen = list(names) if not number else list(names)[int(number) - 1 : int(number)]
+    names, beside = slides.label_encoders(encoders, slide_level_summary), others == "yes"
+    chosen = list(names) if number == "all" else list(names)[int(number) - 1 : int(number)]
     own, means = (
         choose_rows(table[table["encoder"].isin(chosen)], group=group, model=model)
         for table in (slide_level_summary, slide_level_groups)
     )
-    slides.require_rows(own, f"{group} tasks by {slides.MODELS[model]} of encoder {number or 'any'}")
-    slides.require_rows(own[~own["kind"].isin(["encoder", "adapted"])] if others else own, "methods beside SEAL")
+    slides.require_rows(own, f"{group} tasks by {slides.MODELS[model]} of encoder {number}")
+    slides.require_rows(own[~own["kind"].isin(["encoder", "adapted"])] if beside else own, "methods beside SEAL")
     rows = [
         {"encoder": names[name]} | row
         for name in dict.fromkeys(own["encoder"])
-        for row in _task_rows(choose_rows(own, encoder=name), choose_rows(means, encoder=name), bool(others))
+        for row in _task_rows(choose_rows(own, encoder=name), choose_rows(means, encoder=name), beside)
     ]
     table = pd.DataFrame(rows).dropna(axis=1, how="all")  # real tasks have no oracle and no strength
-    if number:
+    if number != "all":
         table = table.drop(columns="encoder")
         outside = "" if chosen[0] in PAPER_ENCODERS else ", not one of the paper's five"
-        what = f"{slides.GROUPS[group]}, {own['task'].nunique()} tasks{', SEAL and other methods' * bool(others)}"
+        what = f"{slides.GROUPS[group]}, {own['task'].nunique()} tasks{', SEAL and other methods' * beside}"
         table.attrs["title"] = f"{what}: {names[chosen[0]]}, {slides.MODELS[model]}{outside}"
     table.attrs["note"] = _note(own)
     return table

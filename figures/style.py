@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from seal.errors import SealError
 
 if TYPE_CHECKING:
@@ -131,6 +129,8 @@ def draw_scale(axes: "Axes", x, unit: str, per_px: float = 1.0, length: float | 
     per_px
         Units a px: 1 for px, um_per_px for um.
     """
+    import numpy as np
+
     if length is None:
         extent = float(np.ptp(np.asarray(x, dtype=float)))
         quarter = max(extent * per_px / 4, 1e-9)

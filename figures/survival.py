@@ -42,18 +42,18 @@ def survival_figure(survival_curves: "pd.DataFrame", model: str = "abmil") -> "F
 
 def _draw_curves(axes: "Axes", curves: "pd.DataFrame", is_first: bool) -> None:
     ticks = np.linspace(0, curves["days"].max(), TICKS).round(-2 if curves["days"].max() > 1000 else 0)
-    across = axes.get_xaxis_transform()
+    below = {"textcoords": "offset points", "annotation_clip": False, "va": "top", "fontsize": 6}
+    axes.annotate("cases at risk", (0, 0), (-8, -26), xycoords="axes fraction", ha="right", color=GREY, **below)
     for i, (risk, (colour, line)) in enumerate(RISKS.items()):
         rows = choose_rows(curves, risk=risk).sort_values("days", kind="stable")
         axes.step(rows["days"], rows["survival"], where="post", color=colour, ls=line, lw=1.4, label=f"{risk} risk")
         axes.fill_between(rows["days"], rows["low"], rows["high"], step="post", color=colour, alpha=0.2, lw=0)
+        y = -34 - 8 * i  # points below the axis
+        axes.annotate(f"{risk} risk", (0, 0), (-8, y), xycoords="axes fraction", ha="right", **below)
         for tick in ticks:
             later = rows.loc[rows["days"] >= tick, "at_risk"]  # those followed until a later step, or none
-            number = later.iloc[0] if len(later) else 0
-            axes.text(tick, -0.4 - 0.1 * i, f"{number:.0f}", ha="center", transform=across, fontsize=6)
-        name = {"ha": "right", "transform": axes.transAxes, "fontsize": 6}
-        axes.text(-0.06, -0.4 - 0.1 * i, f"{risk} risk", **name)
-    axes.text(-0.06, -0.31, "cases at risk", color=GREY, **name)
+            number = f"{later.iloc[0] if len(later) else 0:.0f}"
+            axes.annotate(number, (tick, 0), (0, y), xycoords=("data", "axes fraction"), ha="center", **below)
     axes.set_xticks(ticks)
     axes.set(ylim=(0, 1.02), xlabel="days", ylabel="share without the event" if is_first else "")
     axes.grid(axis="y")
