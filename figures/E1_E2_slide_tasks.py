@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from figures import slides
+from figures.F3_patch_level import Contrast, draw_interval
 from figures.slides import choose_pair, choose_rows
 from figures.style import BLACK, DOUBLE, GREY, MARKERS, Look, block_title, method_looks, new_figure, style
 
@@ -38,9 +39,8 @@ def relative_figure(slide_level_summary: "pd.DataFrame", encoders: "pd.DataFrame
         first.append((replace(looks[rows["method"].iloc[0]], label=names[encoder], marker=mark), rows))
     rows = table[table["against"].fillna("").str.startswith(STNET) & (table["group"] != "morphology")]
     by_method = slides.require_rows(rows, "a comparison with ST-Net").groupby("method", sort=False)
-    chosen = [own for method, own in by_method if method.startswith(RIVALS)]
-    second = [(looks[own["method"].iloc[0]], own) for own in chosen]
-    heights = [24 + (1.3 + 1.7 * len(first)) * len(first[0][1]), 24 + 3.1 * (len(chosen[0]) + 3)]
+    second = [(looks[method], own) for method, own in by_method if method.startswith(RIVALS)]
+    heights = [24 + (1.3 + 1.7 * len(first)) * len(first[0][1]), 24 + 3.1 * (len(second[0][1]) + 3)]
     figure = new_figure(DOUBLE, sum(heights))
     upper, lower = figure.subfigures(2, 1, height_ratios=heights)
     block_title(upper, f"A  {slides.GROUPS['morphology']}: SEAL against each encoder as it comes, ABMIL")
@@ -64,9 +64,9 @@ def _draw_changes(figure: "SubFigure", drawn: Drawn) -> None:
         for row in rows.itertuples():
             y, values = lines.index(row.task), np.array([getattr(row, name) for name in slides.DIFFERENCE])
             y += 0.7 * ((i + 0.5) / len(drawn) - 0.5)
-            _draw_mark(right, y, values, look, np.inf)
+            draw_interval(right, y, Contrast(look.label, row.method, *values), look, np.inf)
             if row.base >= LEAST:
-                _draw_mark(left, y, 100 * values / row.base, look, REACH)
+                draw_interval(left, y, Contrast(look.label, row.method, *100 * values / row.base), look, REACH)
         left.plot([], [], look.marker, ms=3.2, color=look.colour, label=look.label)
     every = np.stack([rows.set_index("task")["base"].reindex(tasks.index) for _, rows in drawn])  # [drawn, tasks]
     for task, bases in zip(tasks.index, every.T, strict=True):
@@ -81,14 +81,6 @@ def _draw_changes(figure: "SubFigure", drawn: Drawn) -> None:
     left.set(xlim=(-REACH, REACH), xlabel="% of the other's score, the base")
     right.set(xlabel="each task in its own metric")
     left.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=len(drawn), columnspacing=1.2).set_in_layout(False)
-
-
-def _draw_mark(axes: "Axes", y: float, values: np.ndarray, look: Look, reach: float) -> None:
-    """A value with its interval; an arrowhead at the edge where the value itself lies beyond."""
-    middle, *ends = values
-    axes.plot(np.clip(ends, -reach, reach), [y, y], color=look.colour, lw=0.9, solid_capstyle="butt")
-    marker = look.marker if abs(middle) <= reach else "<" if middle < 0 else ">"
-    axes.plot(np.clip(middle, -reach, reach), y, marker, ms=3.2, color=look.colour, clip_on=False)
 
 
 def _name_rows(axes: "Axes", lines: list[str], tasks: "pd.DataFrame", is_first: bool, metric: bool = True) -> None:

@@ -41,9 +41,9 @@ def attention_panel(figure: "SubFigure", attention: "pd.DataFrame", attention_sl
     for i, (block, slide) in enumerate(zip(blocks, attention_slides.itertuples(), strict=False)):
         is_known = isinstance(slide.guess, str) and bool(slide.guess)
         words = f"{'B  ' if not i else ''}{slide.slide}, {name_task(slide.task)}"
-        words += f": {slide.truth}, guessed {slide.guess}" if is_known else ""
+        words += f": truth {slide.truth}, guess {slide.guess}" if is_known else ""
         whose = "simulated" if slide.simulated else "real slide" if is_known else UNKNOWN
-        block_title(block, f"{textwrap.fill(words, 58)}\n{whose}")
+        block_title(block, f"{textwrap.fill(words, 52)}\n{whose}")
         main = attention["encoder"].iloc[0]
         _draw_slide(block, slide, choose_rows(attention, slide=slide.slide, task=slide.task, encoder=main))
 

@@ -8,17 +8,18 @@ import numpy as np
 from figures import slides
 from figures.F3_patch_level import Contrast, draw_interval, find_reach
 from figures.slides import choose_pair, choose_rows
-from figures.style import BLACK, DOUBLE, GREEN, GREY, LIGHT, ORANGE, Look, block_title, method_looks, new_figure, style
+from figures.style import BLACK, DOUBLE, GREEN, GREY, LIGHT, LINES, ORANGE, block_title, method_looks, new_figure, style
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
+    from figures.style import Look
+
 MODEL = "abmil"
 COLUMNS = ("molecular", "pathway", "response", "all")
 ROW = 4.6  # mm, two lines of a label
-DASHED, DOTTED = (0, (4, 1.5)), (0, (1, 1.2))
 # What is counted of the tasks -> its colour and words; "rest" would have shown a difference that matters.
 VERDICTS = {"found": (GREEN, "better"), "lost": (ORANGE, "worse"), "rest": (LIGHT, "no difference that matters")}
 VERDICTS |= {"undecided": ("white", "undecidable at this n")}
@@ -66,13 +67,13 @@ def _list_lines(groups: "pd.DataFrame", names: dict[str, str]) -> dict[str, Line
     """Title of a block -> its lines, of the rows of one group."""
     rows = lambda table: [row for _, row in table.iterrows()]  # noqa: E731
     main, pairs, adapted = next(iter(names)), choose_pair(groups), choose_rows(groups, kind="adapted")
-    gains = choose_rows(adapted, against=slides.FROZEN)
+    gains = choose_rows(adapted, against="frozen")
     controls = choose_rows(groups, kind="control").drop_duplicates("method").set_index("method")["label"]
     beyond = adapted[(adapted["encoder"] == main) & adapted["against"].isin(controls.index)]
     scores = [line for encoder, name in names.items() for line in (name, *rows(choose_rows(pairs, encoder=encoder)))]
     changes = ["SEAL minus frozen", *rows(gains.assign(label=gains["encoder"].map(names)))]
     changes += ["SEAL minus controls", *rows(beyond.assign(label=beyond["against"].map(controls)))]
-    methods = ["minus frozen", *rows(choose_rows(groups, encoder=main, against=slides.FROZEN))]
+    methods = ["minus frozen", *rows(choose_rows(groups, encoder=main, against="frozen"))]
     return {
         f"A  Encoders frozen and with SEAL, slides pooled by {slides.MODELS[MODEL]}": scores,
         "What SEAL changes: paired differences": changes if len(beyond) else changes[:-1],
@@ -81,9 +82,11 @@ def _list_lines(groups: "pd.DataFrame", names: dict[str, str]) -> dict[str, Line
 
 
 def _draw_scores(
-    figure: "SubFigure", lines: Lines, tasks: "pd.DataFrame", groups: "pd.DataFrame", looks: dict[str, Look]
+    figure: "SubFigure", lines: Lines, tasks: "pd.DataFrame", groups: "pd.DataFrame", looks: dict[str, "Look"]
 ) -> None:
     """Means with intervals, single tasks as ticks joined from an encoder to its adapted form; chance and oracle."""
+    from matplotlib.patches import Patch
+
     panels = figure.subplots(1, len(COLUMNS) + 1)
     scores, truth = choose_pair(tasks), slides.find_truth(tasks)
     for axes, group in zip(panels, COLUMNS, strict=False):
@@ -96,35 +99,25 @@ def _draw_scores(
             values = choose_rows(single, **own).set_index("task")["mean"].reindex(chosen.index)
             drawn.setdefault(line["encoder"], []).append((y, values))
             axes.plot(values, [y] * len(values), "|", ms=4, mew=0.5, color=look.colour, alpha=0.5, zorder=2)
-            axes.plot(row["mean"], y, look.marker, ms=4.5, mfc=look.colour, mec="white", mew=0.5, zorder=4)
+            axes.plot(row["mean"], y, look.marker, ms=5, color=look.colour, mec="white", label=look.label, zorder=4)
             axes.plot([row["low"], row["high"]], [y, y], color=BLACK, lw=0.9, zorder=5)
         for own in drawn.values():
-            axes.plot(np.stack([values for _, values in own]), [y for y, _ in own], color=LIGHT, lw=0.4, zorder=1)
-        axes.axvline(chosen["chance"].mean(), color=GREY, lw=0.9, ls=DASHED, zorder=0)
+            y, values = zip(*own, strict=True)
+            axes.plot(np.stack(values), y, color=LIGHT, lw=0.4, label="a task", zorder=1)
+        axes.axvline(chosen["chance"].mean(), color=GREY, lw=0.9, ls=LINES[0], label="chance", zorder=0)
         if chosen["oracle"].notna().all():  # a mean over fewer would be of other tasks
-            axes.axvline(chosen["oracle"].mean(), color=BLACK, lw=0.9, ls=DOTTED, zorder=0)
+            look = {"color": BLACK, "lw": 0.9, "ls": LINES[1], "label": "oracle (simulated truth)"}
+            axes.axvline(chosen["oracle"].mean(), **look, zorder=0)
         _finish(axes, lines, f"{slides.GROUPS[group]}\n{len(chosen)} tasks", axes is panels[0])
         axes.set_xlabel("mean score")
-    _draw_key(panels[-1], looks, truth["oracle"].notna().any())
+    known = {label: mark for axes in panels for mark, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    known |= {"Verdicts:": Patch(alpha=0)} | {words: Patch(fc=fc, ec=GREY, lw=0.5) for fc, words in VERDICTS.values()}
+    place = {"loc": "center left", "bbox_to_anchor": (-0.1, 0.5), "borderpad": 0, "labelspacing": 0.25}
+    panels[-1].legend(known.values(), known.keys(), **place)
+    panels[-1].set_axis_off()
 
 
-def _draw_key(axes: "Axes", looks: dict[str, Look], is_known: bool) -> None:
-    """What the marks of the scores and the colours of the verdicts mean, in place of a column."""
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
-
-    shown = [look for look in looks.values() if look.kind in ("encoder", "adapted")]
-    marks = [Line2D([], [], ls="", marker=look.marker, color=look.colour, label=look.label) for look in shown]
-    marks += [Line2D([], [], color=LIGHT, lw=0.8, label="a task")]
-    marks += [Line2D([], [], color=GREY, ls=DASHED, label="chance")]
-    marks += [Line2D([], [], color=BLACK, ls=DOTTED, label="oracle (simulated truth)")] if is_known else []
-    marks += [Line2D([], [], ls="", label="Verdicts:")]
-    marks += [Patch(fc=colour, ec=GREY, lw=0.5, label=words) for colour, words in VERDICTS.values()]
-    axes.legend(handles=marks, loc="center left", bbox_to_anchor=(-0.1, 0.5), borderpad=0, labelspacing=0.25)
-    axes.set_axis_off()
-
-
-def _draw_differences(figure: "SubFigure", lines: Lines, groups: "pd.DataFrame", looks: dict[str, Look]) -> None:
+def _draw_differences(figure: "SubFigure", lines: Lines, groups: "pd.DataFrame", looks: dict[str, "Look"]) -> None:
     panels = figure.subplots(1, len(COLUMNS) + 1)
     rows = {y: line for y, line in enumerate(lines) if not isinstance(line, str)}
     for axes, group in zip(panels, COLUMNS, strict=False):
@@ -170,6 +163,6 @@ def _key(tasks: "pd.DataFrame", groups: "pd.DataFrame") -> str:
         f"A mean is over a group's tasks, each in its own metric ({metrics}). Lines: 95 % bootstrap intervals over "
         f"{groups['resample'].iloc[0]}, drawn anew for all tasks alike; seeds {groups['seeds'].max()}. Verdicts: after "
         "Holm's correction within a group of tasks. Arrowheads: beyond the axis. "
-        "Controls (grey) are of the first encoder.",
+        "Grey: controls, of the first encoder.",
         165,
     )

@@ -85,7 +85,7 @@ def _cells(rows: "pd.DataFrame", others: bool) -> dict[str, object]:
         p, verdict = p_text(row.get("p_holm", row["difference_p"])), row.get("verdict") or _count(row)
         if others:
             cells[minus] = f"{difference_text(row)}, p {p}, {verdict}"
-        elif row["against"] == slides.FROZEN:
+        elif row["against"] == "frozen":
             cells |= {minus: difference_text(row), "p, Holm": p, "smallest that could show": row.get("smallest")}
             cells["verdict"] = verdict
     return cells

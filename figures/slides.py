@@ -13,7 +13,6 @@ METRICS = {"macro-ovr-auc": "AUC", "bacc": "balanced accuracy", "weighted_kappa"
 METRICS |= {"pearson": "Pearson r", "cindex": "C-index"}
 MODELS = {"abmil": "ABMIL", "mean": "mean MIL", "linear": "linear probe"}
 NULL = "none"  # the strength of a simulated task without a signal
-FROZEN = "frozen"
 DIFFERENCE = ["difference", "difference_low", "difference_high"]
 
 
@@ -34,7 +33,7 @@ def require_rows(table: "pd.DataFrame", what: str) -> "pd.DataFrame":
 
 def choose_scores(table: "pd.DataFrame") -> "pd.DataFrame":
     """Rows of what methods score, each once: the frozen encoder's, and of others those beside it."""
-    return table[(table["kind"] == "encoder") | (table["against"] == FROZEN)]
+    return table[(table["kind"] == "encoder") | (table["against"] == "frozen")]
 
 
 def choose_pair(table: "pd.DataFrame") -> "pd.DataFrame":

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RISKS = {"high": (ORANGE, "-"), "low": (SKY, (0, (4, 1.2)))}  # not the colours of methods
-TICKS = 5
 
 
 @style()
@@ -41,7 +40,7 @@ def survival_figure(survival_curves: "pd.DataFrame", model: str = "abmil") -> "F
 
 
 def _draw_curves(axes: "Axes", curves: "pd.DataFrame", is_first: bool) -> None:
-    ticks = np.linspace(0, curves["days"].max(), TICKS).round(-2 if curves["days"].max() > 1000 else 0)
+    ticks = np.linspace(0, curves["days"].max(), 5).round(-2 if curves["days"].max() > 1000 else 0)
     below = {"textcoords": "offset points", "annotation_clip": False, "va": "top", "fontsize": 6}
     axes.annotate("cases at risk", (0, 0), (-8, -26), xycoords="axes fraction", ha="right", color=GREY, **below)
     for i, (risk, (colour, line)) in enumerate(RISKS.items()):
