@@ -1,4 +1,4 @@
-"""E4: predicted against measured expression on the tissue."""
+"""E4: predicted against measured expression on the tissue (A), and where models look on slides (B)."""
 
 from base64 import b64decode
 from io import BytesIO
@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from figures.style import DOUBLE, GREY, Look, block_title, method_looks, new_figure, plain, style
+from figures.E4_attention import attention_height, attention_panel
+from figures.style import DOUBLE, GREY, Look, block_title, draw_scale, method_looks, new_figure, plain, style
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,9 +31,13 @@ for all its maps alike."""
 
 @style()
 def expression_maps_figure(
-    maps: "pd.DataFrame", patch_level_summary: "pd.DataFrame", map_sections: "pd.DataFrame | None" = None
+    maps: "pd.DataFrame",
+    patch_level_summary: "pd.DataFrame",
+    map_sections: "pd.DataFrame | None" = None,
+    attention: "pd.DataFrame | None" = None,
+    attention_slides: "pd.DataFrame | None" = None,
 ) -> "Figure":
-    """Draw E4 A: H&E, measured and predicted expression maps of the first genes, first section of each of two folds.
+    """Draw E4: A, H&E, measured and predicted expression maps of the first genes, first section of each of two folds.
 
     Parameters
     ----------
@@ -44,19 +49,26 @@ def expression_maps_figure(
     map_sections
         Of each section that is drawn: um_per_px of x and y; whether it is simulated; its H&E as a JPEG in base64, of
         whose px one spans `span` px of x and y. Without it there is no H&E, and the scale bar is in px.
+    attention, attention_slides
+        Drawn as B where both are there, see `attention_panel`.
     """
     known = {} if map_sections is None else {row.sample: row for row in map_sections.itertuples()}
     methods = {name: look for name, look in method_looks(patch_level_summary).items() if name in maps}
     samples = maps.drop_duplicates("fold")["sample"].tolist()[:SECTIONS]
     genes = max(min(GENES, maps[maps["sample"] == s]["gene"].nunique()) for s in samples)
-    width = DOUBLE if len(samples) > 1 else DOUBLE * 0.62
+    below = 0.0 if attention is None or attention_slides is None else attention_height(attention_slides)
+    width = DOUBLE if len(samples) > 1 or below else DOUBLE * 0.62
     one = (width / len(samples) - 22) / (1 + len(methods))  # mm, the width of one map
     shape = max(_shape(maps[maps["sample"] == s]) for s in samples)
     rows = genes + TALL * bool(known)
-    figure = new_figure(width, 16 + (min(one * shape, 60, PAGE / rows - 9) + 9) * rows)
-    blocks = np.atleast_1d(figure.subfigures(1, len(samples), wspace=0.03))
+    height = 16 + (min(one * shape, 60, (PAGE - below) / rows - 9) + 9) * rows
+    figure = new_figure(width, height + below)
+    upper, *lower = figure.subfigures(2, 1, height_ratios=[height, below]) if below else [figure]
+    blocks = np.atleast_1d(upper.subfigures(1, len(samples), wspace=0.03))
     for letter, block, sample in zip(("A  ", ""), blocks, samples, strict=False):
         _draw_section(block, letter, maps[maps["sample"] == sample], genes, methods, known)
+    if lower:
+        attention_panel(lower[0], attention, attention_slides)
     figure.draw_without_rendering()
     return figure
 
@@ -181,21 +193,3 @@ def draw_spots(axes: "Axes", x, y, values, limits=None, cmap: str = "viridis", f
     axes.set_aspect("equal")
     axes.set(xlim=(x.min() - size, x.max() + size), ylim=(y.max() + size, y.min() - size))
     return spots
-
-
-def draw_scale(axes: "Axes", x, unit: str, per_px: float = 1.0) -> None:
-    """Draw a bar of a round length, about a quarter of the picture's width, below it.
-
-    Parameters
-    ----------
-    per_px
-        Units a px: 1 for px, um_per_px for um.
-    """
-    extent = float(np.ptp(np.asarray(x, dtype=float)))
-    quarter = max(extent * per_px / 4, 1e-9)
-    power = 10 ** np.floor(np.log10(quarter))
-    length = max(step for step in (1, 2, 5) if step * power <= quarter) * power
-    left = axes.get_xlim()[0]
-    across = axes.get_xaxis_transform()
-    axes.plot([left, left + length / per_px], [-0.03, -0.03], color=GREY, lw=1.5, transform=across, clip_on=False)
-    axes.text(left, -0.06, f"{length:,.0f} {unit}", va="top", fontsize=6, color=GREY, transform=across, clip_on=False)

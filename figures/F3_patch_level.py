@@ -223,7 +223,7 @@ def _draw_baselines(figure: "SubFigure", rivals: "pd.DataFrame") -> None:
     _draw_contrasts(right, lines, looks)
 
 
-def _reach(lines: list[str | Contrast], looks: dict[str, Look]) -> float:
+def find_reach(lines: list[str | Contrast], looks: dict[str, Look]) -> float:
     """How far the axis goes to both sides: wide enough for what training gains, far below the distance of a control."""
     rows = [line for line in lines if isinstance(line, Contrast)]
     chosen = [row for row in rows if looks[row.method].kind in ("adapted", "readout", "baseline")] or rows
@@ -231,14 +231,14 @@ def _reach(lines: list[str | Contrast], looks: dict[str, Look]) -> float:
 
 
 def _draw_contrasts(axes: "Axes", lines: list[str | Contrast], looks: dict[str, Look]) -> None:
-    reach = _reach(lines, looks)
+    reach = find_reach(lines, looks)
     across = axes.get_yaxis_transform()
     for y, line in enumerate(lines):
         if isinstance(line, str):
             _write_title(axes, y, line)
             continue
         look = looks[line.method]
-        _draw_interval(axes, y, line, look, reach)
+        draw_interval(axes, y, line, look, reach)
         text = interval_text(line.difference, line.low, line.high, "+").replace("-", "\N{MINUS SIGN}")
         axes.text(1.03, y, text, transform=across, va="center", fontsize=6)
     rows = [(y, line.label) for y, line in enumerate(lines) if isinstance(line, Contrast)]
@@ -250,7 +250,7 @@ def _draw_contrasts(axes: "Axes", lines: list[str | Contrast], looks: dict[str, 
     axes.locator_params(axis="x", nbins=4)
 
 
-def _draw_interval(axes: "Axes", y: int, line: Contrast, look: Look, reach: float) -> None:
+def draw_interval(axes: "Axes", y: int, line: Contrast, look: Look, reach: float) -> None:
     """An interval and its mark; an arrowhead at the edge where it lies beyond."""
     axes.plot(np.clip([line.low, line.high], -reach, reach), [y, y], color=look.colour, lw=1.4, solid_capstyle="butt")
     if abs(line.difference) <= reach:

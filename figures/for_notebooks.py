@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from figures import draw
-from figures.E4_maps import draw_scale, draw_spots
+from figures.E4_maps import draw_spots
 from figures.E5_ablations import TERMS
 from figures.style import (
     BLACK,
@@ -21,6 +21,7 @@ from figures.style import (
     SINGLE,
     SKY,
     VERMILION,
+    draw_scale,
     new_figure,
     panel_title,
     plain,

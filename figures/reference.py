@@ -18,8 +18,8 @@ RESULT = "patch_level_summary"
 TOLERANCE = 0.03
 DIGITS = "%.6g"  # as results have: tables show three decimals, and rounding twice would show
 PIXELS = {"maps": ["x", "y"]}  # places, in whole pixels
-# Rows of HEST-1k's table (CC BY-NC-SA 4.0) and expression of its samples: not ours to hand on.
-WITHHELD = {"maple": ("samples", "maps", "map_sections")}
+# Rows of HEST-1k's table (CC BY-NC-SA 4.0), expression of its samples, and slides of others: not ours to hand on.
+WITHHELD = {"maple": ("samples", "maps", "map_sections", "attention", "attention_slides")}
 _KEYS = ["encoder", "method", "organ", "metric"]
 
 

@@ -119,3 +119,24 @@ def plain(axes: "Axes") -> None:
     axes.set(xticks=[], yticks=[])
     for spine in axes.spines.values():
         spine.set_visible(False)
+
+
+def draw_scale(axes: "Axes", x, unit: str, per_px: float = 1.0, length: float | None = None) -> None:
+    """Draw a bar of a round length, about a quarter of the picture's width unless it is given, below it.
+
+    Parameters
+    ----------
+    per_px
+        Units a px: 1 for px, um_per_px for um.
+    """
+    import numpy as np
+
+    if length is None:
+        extent = float(np.ptp(np.asarray(x, dtype=float)))
+        quarter = max(extent * per_px / 4, 1e-9)
+        power = 10 ** np.floor(np.log10(quarter))
+        length = max(step for step in (1, 2, 5) if step * power <= quarter) * power
+    left = axes.get_xlim()[0]
+    across = axes.get_xaxis_transform()
+    axes.plot([left, left + length / per_px], [-0.03, -0.03], color=GREY, lw=1.5, transform=across, clip_on=False)
+    axes.text(left, -0.06, f"{length:,.0f} {unit}", va="top", fontsize=6, color=GREY, transform=across, clip_on=False)

@@ -99,6 +99,25 @@ RESULTS = {
     "scaling": _result(
         "benchmarks/scaling.py", "method label kind quantity pairs donors seeds resample value low high fitted"
     ),
+    "slide_level": _result(
+        "05_slide_level", "task group metric main encoder method label kind model fold seed cases chance value"
+    ),
+    "slide_level_summary": _result(
+        "05_slide_level",
+        "task group metric strength encoder method label kind model mean low high cases folds seeds against base "
+        "difference difference_low difference_high error difference_p chance p_holm smallest smallest_relative claimed "
+        "matters verdict oracle resample",
+    ),
+    "slide_level_groups": _result(
+        "05_slide_level",
+        "group encoder method label kind model against tasks cases mean low high difference difference_low "
+        "difference_high difference_p found lost undecided seeds resample",
+    ),
+    "survival_curves": _result(
+        "05_slide_level", "task encoder method label kind model risk days survival low high at_risk p"
+    ),
+    "attention": _result("05_slide_level", "slide task encoder method label kind x y side attention simulated"),
+    "attention_slides": _result("05_slide_level", "slide task truth guess um_per_px width height simulated jpeg"),
     "gene_reliability": _result("04_patch_level", "gene organ fold donor spots counts reliability ceiling"),
     "ablation_shapes": _result(
         "04_patch_level",

@@ -6,12 +6,12 @@ import pytest
 from matplotlib.text import Text
 
 from figures import for_notebooks
-from figures.E4_maps import draw_scale, expression_maps_figure, pitch
+from figures.E4_maps import expression_maps_figure, pitch
 from figures.E5_ablations import ablations_figure
 from figures.F1_overview import overview_figure
 from figures.F3_hest_bench import hest_bench_panel
 from figures.F3_patch_level import patch_level_figure
-from figures.style import BLUE, DOUBLE, GREY, KINDS, VERMILION, mark, method_looks, new_figure, style
+from figures.style import BLUE, DOUBLE, GREY, KINDS, VERMILION, draw_scale, mark, method_looks, new_figure, style
 from seal.errors import SealError
 from tests.figures.made_up import (
     BASELINES,

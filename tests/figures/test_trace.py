@@ -106,8 +106,8 @@ def test_where_nothing_was_run_the_way_goes_through_the_reference(drawn, monkeyp
 
 
 def test_what_nobody_can_draw_says_why(drawn):
-    text = trace(DEMO, "F2")
-    assert text.splitlines()[1] == "not there yet: notebook 05_slide_level does not make its results yet"
+    text = trace(DEMO, "F4")
+    assert text.splitlines()[1] == "not there yet: notebook 07_retrieval does not make its results yet"
     assert "profile her2st cannot produce it, demo and maple can" in trace(HER2ST, "T14")
 
 
