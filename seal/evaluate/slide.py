@@ -15,6 +15,7 @@ from seal.evaluate.survival import COX_ALPHAS, fit_coxnet, log_rank_scores, requ
 # Patho-Bench's, then Spearman's correlation and the integrated Brier score (whose predictions are `brier_losses`).
 METRICS = (*slide_tasks.METRICS, "spearman", "ibs")
 _ALPHAS = np.logspace(0, 4, 9)  # of ridge
+HESSIAN = 1500  # weights of a logistic regression up to which Newton's steps are the faster ones
 _TIED = 1e-8  # risks nearer than this are alike, as scikit-survival has it
 _T = 2.776  # 97.5 % quantile of Student's t with FOLDS - 1 degrees of freedom
 
@@ -140,13 +141,27 @@ def predict_linear(
         return make_pipeline(StandardScaler(), RidgeCV(alphas=_ALPHAS)).fit(features, labels.label).predict(others)
     if reason := explain_unscored(labels):
         raise SealError(f"training cases have {reason}", expected="two classes", do="balance the folds by class")
-    # Patho-Bench's lbfgs and Newton's steps end at one optimum; of two classes the latter are there many times sooner.
-    solver = "newton-cholesky" if len(np.unique(labels.label)) == 2 else "lbfgs"
-    model = LogisticRegression(C=0.5, class_weight="balanced", max_iter=10_000, random_state=0, solver=solver)
+    features, others = _rotate(features, others)
+    classes = np.unique(labels.label)
+    # Patho-Bench's lbfgs and Newton's steps end at one optimum, the latter many times sooner while the Hessian is small.
+    size = features.shape[1] * (1 if len(classes) == 2 else len(classes))
+    own = {"solver": "newton-cholesky" if size <= HESSIAN else "lbfgs", "max_iter": 10_000, "random_state": 0}
+    model = LogisticRegression(C=0.5, class_weight="balanced", **own)
     found = np.zeros((len(others), len(labels.classes)))
     with warnings.catch_warnings(category=ConvergenceWarning, action="ignore"):  # then it goes on with lbfgs
-        found[:, np.unique(labels.label)] = model.fit(features, labels.label).predict_proba(others)
+        found[:, classes] = model.fit(features, labels.label).predict_proba(others)
     return found
+
+
+def _rotate(x: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rotate features so that the columns in which the n training cases do not differ from 0 fall away.
+
+    What is penalised by the length of its weights predicts the same in n columns as in d, of which n span the cases.
+    """
+    if x.shape[1] <= x.shape[0]:
+        return x, others
+    axes = np.linalg.svd(x, full_matrices=False)[2].T  # [d, n]
+    return x @ axes, others @ axes
 
 
 def score(labels: SlideLabels, guess: np.ndarray) -> float:

@@ -9,6 +9,7 @@ from sklearn.preprocessing import StandardScaler
 
 from seal.data.slide_folds import FOLDS, deal_cases, find_shortage, strata_of_labels
 from seal.errors import SealError
+from seal.evaluate import slide
 from seal.evaluate.slide import (
     SlideLabels,
     concordance,
@@ -221,14 +222,23 @@ def test_predictions_with_nan_or_of_other_slides_are_refused(metric):
         score(task, guess[0][:-1])
 
 
-def test_linear_models_are_scikit_learns():
+@pytest.mark.parametrize("known", [(0, 3), (0, 1, 3)])
+@pytest.mark.parametrize("columns", [4, 200])
+@pytest.mark.parametrize("most", [1500, 0])  # weights for which Newton's steps are taken
+def test_logistic_regression_is_scikit_learns(known, columns, most, monkeypatch):
+    monkeypatch.setattr(slide, "HESSIAN", most)
+    rng = np.random.default_rng(7)
+    x, others = rng.normal(3, 1, size=(80, columns)), rng.normal(3, 1, size=(9, columns))
+    task = SlideLabels(metric="bacc", label=rng.choice(known, size=80), classes=CLASSES)
+    model = LogisticRegression(C=0.5, class_weight="balanced", max_iter=10_000, tol=1e-9).fit(x, task.label)
+    found = predict_linear(task, x, others)
+    np.testing.assert_allclose(found[:, known], model.predict_proba(others), atol=1e-5 if most else 1e-3)
+    assert not np.delete(found, known, axis=1).any()  # a class that was not trained
+
+
+def test_ridge_is_scikit_learns():
     rng = np.random.default_rng(7)
     x, others = rng.normal(size=(80, 4)), rng.normal(size=(9, 4))
-    task = SlideLabels(metric="bacc", label=rng.choice([0, 1, 3], size=80), classes=CLASSES)
-    model = LogisticRegression(C=0.5, class_weight="balanced", max_iter=10_000, random_state=0).fit(x, task.label)
-    found = predict_linear(task, x, others)
-    np.testing.assert_array_equal(found[:, [0, 1, 3]], model.predict_proba(others))
-    assert not found[:, 2].any()  # a class that was not trained
     numbers = SlideLabels(metric="pearson", label=x[:, 0] + rng.normal(size=80))
     scaler = StandardScaler().fit(x)
     ridge = RidgeCV(alphas=np.logspace(0, 4, 9)).fit(scaler.transform(x), numbers.label)
