@@ -123,25 +123,25 @@ def embed(
         No such slides or model; the model was trained at another um/px; the folder holds another model's embeddings or
         cannot be written; at the end, slides that cannot be opened or are no image, without tissue or a known um/px.
     """
-    files, failed = embed_what_can_be(slides, model, out, settings, slide_um_per_px, precision)
+    files, failed = embed_what_can_be(find_slides(slides), model, out, settings, slide_um_per_px, precision)
     if failed:
         raise join_errors(failed, len(files) + len(failed))
     return list(files.values())
 
 
 def embed_what_can_be(
-    slides: Sequence[Path],
+    paths: Sequence[Path],
     model: str | Path,
     out: Path,
     settings: PatchSettings | None = None,
     slide_um_per_px: float | None = None,
     precision: str = "float32",
 ) -> tuple[dict[Path, Path], dict[Path, SealError]]:
-    """Embed slides as `embed` does; the file of each slide that is embedded, and why the others are not."""
+    """Embed slides, as `find_slides` gives them, by `embed`'s rules; each one's file, and why others have none."""
     parallel.autocast(precision)  # an unknown one is no slide's fault, nor is an um/px that no slide has
     if slide_um_per_px is not None:
         patching.require_plausible("--slide-um-per-px", slide_um_per_px, "as stated")
-    paths, chosen = find_slides(slides), find_model(model)
+    chosen = find_model(model)
     task = _Task(chosen, Path(out), settings or PatchSettings(), slide_um_per_px, precision)
     require_scale(chosen, task.settings)
     _require_same_model(task.folder, chosen)
@@ -256,6 +256,7 @@ def require_scale(model: Model, settings: PatchSettings) -> None:
 
 
 def require_writable(folder: Path) -> None:
+    """Assert that a folder of results can be made and written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -207,9 +207,7 @@ def read_labels(path: Path, case: str = "case_id", slide: str = "slide_id", site
     if twice := [name for name, number in Counter(shared["slide"]).items() if number > 1]:
         what = f"{path}: {len(twice)} slides are there more than once, first {twice[0]}"
         raise SealError(what, expected="a row a slide", do="keep one row of each")
-    return LabelTable(
-        path, shared, {name: own for name, own in table.items() if name not in {case, slide, site, "site"}}
-    )
+    return LabelTable(path, shared, {name: texts for name, texts in table.items() if name not in own.values()})
 
 
 def find_tasks(
@@ -232,8 +230,8 @@ def find_tasks(
     labels, made, refused = table.labels, {}, {}
     pairs = {own for name in labels if (own := name.removesuffix("_days")) != name and f"{own}_event" in labels}
     part_of = {f"{own}{end}": own for own in pairs for end in ("", "_event", "_days")}
-    wanted = dict.fromkeys((part_of.get(name, name) for name in labels), "")
-    for name, kind in dict(_read_asked(text, {*labels, *pairs}) for text in asked).items() if asked else wanted.items():
+    wanted = [_read_asked(text, {*labels, *pairs}) for text in asked]
+    for name, kind in wanted or dict.fromkeys((part_of.get(name, name), "") for name in labels):
         survival = kind == "survival" or (not kind and name in pairs)
         columns = {"event": f"{name}_event", "days": f"{name}_days"} if survival else {"label": name}
         own = {key: labels[require_known("column", column, labels)] for key, column in columns.items()}
@@ -247,7 +245,7 @@ def find_tasks(
             try:
                 made[safe] = build_task({**table.shared, **own}, safe, kind=kind, **about)
             except SealError as error:
-                refused[name] = error.what
+                refused[name] = f"{error.what}; expected: {error.expected}"
     if not made:
         what = f"no column of {table.path} can be a task: " + "; ".join(f"{k} ({why})" for k, why in refused.items())
         raise SealError(what, expected="labels of 10 cases or more, 5 of each class", do="add cases, or merge classes")

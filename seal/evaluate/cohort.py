@@ -5,8 +5,7 @@ OUT::
     embeddings/   one h5 a slide and model, in TRIDENT's layout
     tasks/        Patho-Bench's layout, a folder a task
     results/      slide_level, slide_level_summary, slide_level_groups: csv, and from what each was made, csv.json
-    report.html   one page
-    cohort.json   the command, what was left out and why; kept/: finished trainings
+    report.html   one page;  cohort.json: the command, what was left out and why;  kept/: finished trainings
 """
 
 import datetime
@@ -39,11 +38,8 @@ VERSION = 1  # counted up when the same features, tasks and settings give other 
 GROUP = "cohort"  # of all tasks: Holm's correction is over them together
 RESAMPLES = 2000  # of the cases; more where there are many tasks, see `_compare`
 SEEDS = (0, 1, 2)  # of ABMIL
-MIL = {
-    "full": MilSettings(),
-    "small": MilSettings(hidden=32, attention=32, epochs=10, lr=2e-3),  # the demo's
-    "none": None,
-}
+# Patho-Bench's recipe, the demo's, none.
+MIL = {"full": MilSettings(), "small": MilSettings(hidden=32, attention=32, epochs=10, lr=2e-3), "none": None}
 RECORD = "cohort.json"
 
 
@@ -113,8 +109,7 @@ def compare_models(settings: CohortSettings) -> Path:
         with atomic(out / "tasks") as folder:
             for task in tasks:
                 write_task(folder / task.name, task)
-        heads = "a linear model and ABMIL" if MIL[settings.mil] else "a linear model"
-        _say(3, f"{heads} on the features of each of {len(models)} models")
+        _say(3, f"a linear model{' and ABMIL' * bool(MIL[settings.mil])} on the features of {len(models)} models")
         summary = _compare(settings, models, tasks, record["sha256"])
         entered = Entered(
             **record | {"lost": lost, "refused": refused, "unlisted": sorted({*pictures} - {*here})},
@@ -175,22 +170,19 @@ def _compare(
 
     mil, folder = MIL[settings.mil], settings.out / "results"
     slides = sorted({slide for task in tasks for slide in task.slides})
-    seen = {m.given: [_stamp(m.features / f"{slide}.h5") for slide in slides] for m in models}
+    seen = {m.name: [_stamp(m.features / f"{slide}.h5") for slide in slides] for m in models}
     drawn = max(RESAMPLES, 40 * len(tasks))  # `judge` needs so many
     parts = {"labels": labels, "tasks": [sha256(path) for path in sorted((settings.out / "tasks").rglob("*.*"))]}
-    parts |= {"models": {model.given: model.key for model in models}, "embeddings": digest(seen), "resamples": drawn}
-    parts |= {"mil": asdict(mil) if mil else "none", "seeds": SEEDS}
+    parts |= {"models": {m.name: m.key for m in models}, "shown": [m.label for m in models]}
+    parts |= {"embeddings": digest(seen), "resamples": drawn, "mil": asdict(mil) if mil else "none", "seeds": SEEDS}
     made = Made("results", VERSION, parts)
     if not _are_current(folder, made):
-        names = tuple(model.name for model in models)
+        names, heads = tuple(m.name for m in models), (("linear", None, (0,)), ("abmil", mil, SEEDS))
         level = SlideLevel(
-            encoder=names[0],
+            encoder="",  # `method` names each
             tasks=tasks,
             folders={(model.name, 0): model.features for model in models},
-            models=[
-                SlideModel("linear", None, names, (0,)),
-                *([SlideModel("abmil", mil, names, SEEDS)] if mil else []),
-            ],
+            models=[SlideModel(name, own, names, seeds) for name, own, seeds in heads[: 1 + bool(mil)]],
             kept=settings.out / "kept",
             named={m.name: Named(m.name, m.label, "encoder" if m.given == m.name else "adapted") for m in models},
             base=names[0],
@@ -202,7 +194,6 @@ def _compare(
             whole.mkdir()
             for name, table in tables.items():
                 path = whole / f"slide_level{name}.csv"
-                # a row's `method` names its model in full
                 table.drop(columns="encoder").round(12).to_csv(path, index=False, float_format="%.6g")
                 about = {"sha256": sha256(path), "rows": len(table), **results.commit(), **made.stamp()}
                 about |= {"versions": results.versions(), "time": datetime.datetime.now(datetime.UTC).isoformat()}

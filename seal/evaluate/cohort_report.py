@@ -57,9 +57,10 @@ def write_report(path: Path, entered: Entered, tasks: Sequence[SlideTask], summa
     shown = [_show_task(task, summary[summary["task"] == task.name]) for task in tasks]
     compared = [each for task in shown for model in task["models"] for each in model["differences"]]
     reasons = {why: [slide for slide, own in entered.lost.items() if own == why] for why in entered.lost.values()}
-    lines = {"trim_blocks": True, "lstrip_blocks": True}
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, **lines)
-    template = environment.from_string(Path(__file__).with_suffix(".html").read_text(encoding="utf-8"))
+    strict = {"undefined": jinja2.StrictUndefined, "autoescape": True}
+    template = jinja2.Environment(trim_blocks=True, lstrip_blocks=True, **strict).from_string(
+        Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
+    )
     text = template.render(
         entered=entered,
         reasons=reasons,
@@ -78,14 +79,9 @@ def _show_task(task: SlideTask, rows: "pd.DataFrame") -> dict[str, Any]:
     chance, (name, meaning) = labels_of(task).chance, METRICS[task.metric]
     models = [_show_model(own, chance, model) for model, own in rows.groupby("model", sort=False)]
     return {
-        **{
-            "name": task.name,
-            "question": _describe(task),
-            "metric": name,
-            "meaning": meaning,
-            "chance": f"{chance:.3g}",
-        },
-        **{"cases": len(set(task.bags)), "folds": len(task.folds), "models": models, "dropped": task.dropped},
+        **{"name": task.name, "question": _describe(task), "metric": name, "meaning": meaning},
+        **{"chance": f"{chance:.3g}", "dropped": task.dropped, "models": models},
+        **{"cases": len(set(task.bags)), "folds": len(task.folds)},
         **{"notes": [note[0].upper() + note[1:] for note in task.notes], "warnings": find_warnings(task, rows, chance)},
     }
 
@@ -121,6 +117,11 @@ def find_warnings(task: SlideTask, rows: "pd.DataFrame", chance: float) -> list[
         found.append(f"Only {events} events: a C-index is made of pairs with an event, so it is uncertain.")
     if not (rows["low"] > chance).any():
         found.append("No model's interval lies above guessing: these features may not tell this label at all.")
+    if (rows["high"] < chance).any():
+        found.append(
+            "An interval lies below guessing. In a small cohort with nothing to find, models learn the opposite of "
+            "what their test cases show: read such a score as nothing found."
+        )
     return found
 
 

@@ -23,7 +23,7 @@ from seal.slides.patches import PatchSettings
 
 SLIDES = 20
 BASE, OTHER = "dinov2s_derived", "dinov2_s"
-SCALE = "10x_56px_0px_overlap"
+SCALE = "10x_112px_0px_overlap"
 
 
 @pytest.fixture(autouse=True)
@@ -81,7 +81,7 @@ def settings(wsis, tmp_path):
     write_table(tmp_path / "labels.csv", label_rows())
     return cohort.CohortSettings(
         **{"slides": (wsis,), "labels": tmp_path / "labels.csv", "models": (BASE, OTHER), "out": tmp_path / "out"},
-        **{"tasks": ("bright", "coin"), "patches": PatchSettings(size=56, um_per_px=1.0), "mil": "none"},
+        **{"tasks": ("bright", "coin"), "patches": PatchSettings(size=112, um_per_px=1.0), "mil": "none"},
     )
 
 
@@ -112,14 +112,18 @@ class Page(HTMLParser):
 
 def test_from_slides_and_a_table_to_a_report(settings, wsis, capfd):
     given = [str(wsis), "--labels", str(settings.labels), "--out", str(settings.out), "--model", BASE, OTHER]
-    assert main(["slides", *given, "--um-per-px", "1", "--size", "56", "--mil", "small"]) == 0
+    assert main(["slides", *given, "--um-per-px", "1", "--size", "112", "--mil", "small"]) == 0
     said = capfd.readouterr()
     assert said.out.strip() == str(settings.out / "report.html")
-    assert [line for line in said.err.splitlines() if line.startswith("step")][0].startswith("step 1 of 4: 20 slides")
+    assert said.err.startswith(f"step 1 of 4: 20 slides by {BASE}, model 1 of 2\n")
     for name in (BASE, OTHER):
         assert len(list((settings.out / "embeddings" / SCALE / f"features_{name}").glob("*.h5"))) == SLIDES
     tasks = {task.name: task for task in read_tasks(settings.out / "tasks")}
-    assert {name: task.kind for name, task in tasks.items()} == {"bright": "classes", "coin": "classes", "OS": "survival"}
+    assert {name: task.kind for name, task in tasks.items()} == {
+        "bright": "classes",
+        "coin": "classes",
+        "OS": "survival",
+    }
     table = read_summary(settings.out).set_index(["task", "model", "method"]).sort_index()
     assert len(table) == 3 * 2 * 2
     assert (table.loc["bright", "mean"] > 0.95).all()  # it is plain to see
@@ -192,13 +196,17 @@ def test_a_slide_that_cannot_be_used_is_left_out_by_name(settings, wsis, tmp_pat
             (folder / f"S{i}.tif").symlink_to(wsis / f"S{i}.tif")
     (folder / "S4.tif").unlink()
     tifffile.imwrite(folder / "S4.tif", np.full((560, 600, 3), 244, np.uint8), resolution=(1e4, 1e4), resolutionunit=3)
+    (folder / "S6.tif").unlink()
+    (folder / "S6.tif").symlink_to(tmp_path / "unmounted" / "S6.tif")
     (folder / "Z.tif").symlink_to(wsis / "S0.tif")
-    write_table(settings.labels, [row | {"coin": "NA" if i == 5 else row["coin"]} for i, row in enumerate(label_rows())])
+    write_table(
+        settings.labels, [row | {"coin": "NA" if i == 5 else row["coin"]} for i, row in enumerate(label_rows())]
+    )
     report = cohort.compare_models(replace(settings, slides=(folder,)))
     kept = json.loads((settings.out / "cohort.json").read_text())
-    assert set(kept["left out"]) == {"S3", "S4"}
+    assert set(kept["left out"]) == {"S3", "S4", "S6"}
     tasks = {task.name: task for task in read_tasks(settings.out / "tasks")}
-    assert {name: len(task.slides) for name, task in tasks.items()} == {"bright": 18, "coin": 17}
+    assert {name: len(task.slides) for name, task in tasks.items()} == {"bright": 17, "coin": 16}
     text = Page(report).text
     assert "1 slide left out: no picture of that name (S3)" in text
     assert "S4.tif has no tissue" in text
@@ -209,7 +217,7 @@ def test_a_slide_that_cannot_be_used_is_left_out_by_name(settings, wsis, tmp_pat
 
 def test_saved_models_of_one_encoder_are_told_apart(settings, monkeypatch):
     def find(given):
-        return Model("own_seal", f"{given}123456", lambda: encoders.build(BASE if given == "a" else OTHER), 56, 1.0)
+        return Model("own_seal", f"{given}123456", lambda: encoders.build(BASE if given == "a" else OTHER), 112, 1.0)
 
     monkeypatch.setattr(cohort, "find_model", find)
     monkeypatch.setattr(embed, "find_model", find)
@@ -218,7 +226,7 @@ def test_saved_models_of_one_encoder_are_told_apart(settings, monkeypatch):
     assert set(table["method"]) == {"own_seal_a12345", "own_seal_b12345"}
     assert set(table["label"]) == {"a", "b"}
     with pytest.raises(SealError, match="um/px"):
-        cohort.compare_models(replace(settings, patches=PatchSettings(size=56, um_per_px=0.5)))
+        cohort.compare_models(replace(settings, patches=PatchSettings(size=112, um_per_px=0.5)))
 
 
 def test_one_model_is_scored_and_compared_with_none(settings):
@@ -240,7 +248,10 @@ def test_nothing_that_is_not_ours_is_replaced(settings):
     [
         (lambda rows: None, "cannot read"),
         (lambda rows: [{"patient": 1} | row for row in rows if row.pop("case_id")], r"lacks case_id(.|\n)*--case"),
-        (lambda rows: [row | {"slide_id": f"x{row['slide_id']}"} for row in rows], r"names xS0, xS1, xS2, the pic.* S0"),
+        (
+            lambda rows: [row | {"slide_id": f"x{row['slide_id']}"} for row in rows],
+            r"names xS0, xS1, xS2, the pic.* S0",
+        ),
         (lambda rows: [*rows, rows[3]], r"1 slides are there more than once, first S3"),
         (lambda rows: [row | {"bright": "yes", "coin": f"c{i}"} for i, row in enumerate(rows)], "no column .* can be"),
     ],
