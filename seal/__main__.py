@@ -4,6 +4,7 @@ import argparse
 import ast
 import importlib
 import json
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ def _parser() -> argparse.ArgumentParser:
     fetch = commands.add_parser("fetch", help="download HEST-1k's samples; whole files are not fetched again")
     verify = commands.add_parser("verify", help="check every checksum of a profile's pairs")
     embed = commands.add_parser("embed", help="embed whole slides, in TRIDENT's layout")
+    slides = commands.add_parser("slides", help="compare encoders on slides and labels of your own: features to report")
     ablate = commands.add_parser("ablate", help="run all ablations, the long ones too, with two seeds: ablations_long")
     for command in (train, clean, verify, ablate):
         command.add_argument("--profile", type=profiles.get, default="demo", help="demo (default), her2st or maple")
@@ -46,15 +48,29 @@ def _parser() -> argparse.ArgumentParser:
     fetch.add_argument("--revision", help="of the data set; default: the one fetched first, at first its newest")
     fetch.add_argument("--check", action="store_true", help="check the checksums of what is there already")
     fetch.add_argument("--workers", type=int, default=8, help="files at once (default: 8)")
-    embed.add_argument("slides", type=Path, nargs="+", help="slides, or folders of slides")
+    for command in (embed, slides):
+        command.add_argument("slides", type=Path, nargs="+", help="slides, or folders of slides")
+        command.add_argument("--out", type=Path, required=True, help="folder of all that is made; need not be there")
+        command.add_argument("--um-per-px", type=float, default=0.5, help="of the patches (default: 0.5)")
+        command.add_argument("--size", type=int, default=224, help="px a patch's side (default: 224)")
+        command.add_argument("--precision", default="float32", choices=["float32", "bfloat16"], help="default: float32")
+        command.add_argument("--slide-um-per-px", type=float, help="of the slides, whatever their files say")
     embed.add_argument("--model", required=True, help="a name of the encoder registry, or a saved model's folder")
-    embed.add_argument("--out", type=Path, required=True, help="folder of the embeddings; made if it is not there")
-    embed.add_argument("--um-per-px", type=float, default=0.5, help="of the patches (default: 0.5)")
-    embed.add_argument("--size", type=int, default=224, help="px a patch's side (default: 224)")
     embed.add_argument("--overlap", type=int, default=0, help="px (default: 0)")
-    embed.add_argument("--precision", default="float32", choices=["float32", "bfloat16"], help="default: float32")
-    embed.add_argument("--slide-um-per-px", type=float, help="of the slides, whatever their files say")
-    functions = (_profiles, _train, _clean, _doctor, _fetch, _verify, _embed, _ablate)
+    of_models = {"nargs": "+", "required": True, "metavar": "MODEL"}
+    slides.add_argument("--model", **of_models, help="as for embed; the others are compared with the first")
+    slides.add_argument("--labels", type=Path, required=True, metavar="TABLE", help="csv or tsv, a slide a row")
+    slides.add_argument("--case", default="case_id", metavar="COLUMN", help="of the patient (default: case_id)")
+    slides.add_argument("--slide", default="slide_id", metavar="COLUMN", help="of the slide's name (default: slide_id)")
+    slides.add_argument("--site", default="", metavar="COLUMN", help="of the hospital (default: site, if it is there)")
+    of_tasks = {"nargs": "+", "default": (), "metavar": "COLUMN[=KIND]"}
+    kinds = "classes, grades, numbers, survival (COLUMN_event, COLUMN_days)"
+    slides.add_argument("--task", **of_tasks, help=f"KIND: {kinds}; default: every column that can be a task")
+    slides.add_argument("--folds-seed", type=int, default=0, help="by which cases are dealt (default: 0)")
+    slides.add_argument(
+        "--mil", default="full", choices=["full", "small", "none"], help="ABMIL (default: Patho-Bench's)"
+    )
+    functions = (_profiles, _train, _clean, _doctor, _fetch, _verify, _embed, _slides, _ablate)
     for command, function in zip(commands.choices.values(), functions, strict=True):
         command.set_defaults(run=function)
     return parser
@@ -160,6 +176,20 @@ def _embed(arguments: argparse.Namespace) -> None:
         print(path)
 
 
+def _slides(arguments: argparse.Namespace) -> None:
+    from seal.evaluate import cohort
+    from seal.slides.patches import PatchSettings
+
+    own = ("labels", "out", "case", "slide", "site", "folds_seed", "slide_um_per_px", "precision", "mil")
+    settings = cohort.CohortSettings(
+        **{name: getattr(arguments, name) for name in own},
+        **{"slides": tuple(arguments.slides), "models": tuple(arguments.model), "tasks": tuple(arguments.task)},
+        patches=PatchSettings(size=arguments.size, um_per_px=arguments.um_per_px),
+        command=shlex.join(["python", "-m", "seal", *arguments.given]),
+    )
+    print(cohort.compare_models(settings))
+
+
 def _clean(arguments: argparse.Namespace) -> None:
     """Delete the folders that hold nothing but what the profile made: never HEST-1k, nor downloads."""
     profile = arguments.profile
@@ -183,6 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(arguments: Sequence[str] | None) -> None:
     parsed = _parser().parse_args(arguments)
+    parsed.given = list(sys.argv[1:] if arguments is None else arguments)
     parsed.run(parsed)
 
 

@@ -123,15 +123,30 @@ def embed(
         No such slides or model; the model was trained at another um/px; the folder holds another model's embeddings or
         cannot be written; at the end, slides that cannot be opened or are no image, without tissue or a known um/px.
     """
+    files, failed = embed_what_can_be(find_slides(slides), model, out, settings, slide_um_per_px, precision)
+    if failed:
+        raise join_errors(failed, len(files) + len(failed))
+    return list(files.values())
+
+
+def embed_what_can_be(
+    paths: Sequence[Path],
+    model: str | Path,
+    out: Path,
+    settings: PatchSettings | None = None,
+    slide_um_per_px: float | None = None,
+    precision: str = "float32",
+) -> tuple[dict[Path, Path], dict[Path, SealError]]:
+    """Embed slides, as `find_slides` gives them, by `embed`'s rules; each one's file, and why others have none."""
     parallel.autocast(precision)  # an unknown one is no slide's fault, nor is an um/px that no slide has
     if slide_um_per_px is not None:
         patching.require_plausible("--slide-um-per-px", slide_um_per_px, "as stated")
-    paths, chosen = find_slides(slides), find_model(model)
+    chosen = find_model(model)
     task = _Task(chosen, Path(out), settings or PatchSettings(), slide_um_per_px, precision)
-    _require_scale(chosen, task.settings)
+    require_scale(chosen, task.settings)
     _require_same_model(task.folder, chosen)
     if not all(task.file(path).is_file() for path in paths):
-        _require_writable(task.folder)
+        require_writable(task.folder)
     failed: dict[Path, SealError] = {}
     for path in paths:
         try:
@@ -146,9 +161,7 @@ def embed(
     made = {path: task.made_from("".join(known[file] for file in own)) for path, own in files.items()}
     missing = {path: each for path, each in made.items() if not is_current(task.file(path), each, slide_um_per_px)}
     failed |= _embed_each(task, missing) if missing else {}
-    if failed:
-        raise _join_errors(failed, len(paths))
-    return [task.file(path) for path in paths]
+    return {path: task.file(path) for path in paths if path not in failed}, failed
 
 
 @dataclass(frozen=True)
@@ -228,7 +241,7 @@ def embed_patches(encoder: VisionEncoder, patches: Patches | np.ndarray, precisi
     return np.concatenate(parts)
 
 
-def _require_scale(model: Model, settings: PatchSettings) -> None:
+def require_scale(model: Model, settings: PatchSettings) -> None:
     """Assert that a saved model sees what it was trained on: patches are resampled to the size of its input."""
     if model.image_size is None or model.um_per_px is None:
         return
@@ -242,7 +255,8 @@ def _require_scale(model: Model, settings: PatchSettings) -> None:
         )
 
 
-def _require_writable(folder: Path) -> None:
+def require_writable(folder: Path) -> None:
+    """Assert that a folder of results can be made and written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -279,7 +293,7 @@ def _stamp(attributes: Mapping[str, Any]) -> dict:
     return json.loads(attributes.get("made", "{}"))
 
 
-def _join_errors(failed: dict[Path, SealError], number: int) -> SealError:
+def join_errors(failed: dict[Path, SealError], number: int) -> SealError:
     """One error of those of some of so many slides."""
     first = next(iter(failed.values()))
     if number == 1:

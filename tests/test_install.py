@@ -104,7 +104,7 @@ def test_wheel_holds_every_file_of_the_packages_and_no_other(wheel):
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert held == list_tracked()
-    assert {Path(name).suffix for name in held} >= {".py", ".csv", ".md"}
+    assert {Path(name).suffix for name in held} >= {".py", ".csv", ".md", ".html"}
 
 
 def test_tables_of_the_installed_package_are_read(site, tmp_path):

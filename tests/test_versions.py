@@ -51,6 +51,10 @@ WRITERS = {
         *("seal.evaluate.slide_features", "seal.evaluate.embeddings", "seal.slides.image", "seal.slides.patches"),
         *("seal.train.batches", "seal.embed", "seal.models.baselines.colour", *ENCODER),
     ),
+    "seal.evaluate.cohort": (
+        *(f"seal.evaluate.{name}" for name in ("cohort", "slide_level", "slide_scores", "slide", "power", "survival")),
+        "seal.evaluate.metrics",
+    ),
     "seal_atlas.realism.mouse": ("seal_atlas.realism.mouse",),
     "seal_atlas.writing.sections": ("seal_atlas.writing.sections", *GROWN, *SHOWN, *COUNTED),
     "seal_atlas.writing.hest_bench": ("seal_atlas.writing.hest_bench", "seal_atlas.writing.sections"),

@@ -3,8 +3,11 @@
 Source: the tables of mahmoodlab/TANGLE (BCNB, BRACS) and mahmoodlab/SurvPath (TCGA).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -96,7 +99,7 @@ def build_task(
         what = f"{where} has the columns {', '.join(columns)}, and lacks {', '.join(lacking)}"
         raise SealError(what, expected="case, slide, label (survival: event, days), and site", do="rename its columns")
     own = {key: list(columns[key]) for key in (*wanted, "site") if key in columns}
-    own["slide"] = [slide.removesuffix(_suffix(slide)) for slide in own["slide"]]
+    own["slide"] = list(map(name_slide, own["slide"]))
     if "site" in own:  # a case of unknown site is a site of its own
         both = zip(own["case"], own["site"], strict=True)
         own["site"] = [f"of {case}" if site in MISSING else site for case, site in both]
@@ -163,6 +166,99 @@ def build_cohort(
     return made, refused
 
 
+@dataclass(frozen=True)
+class LabelTable:
+    """A user's table of labels, as text: a slide a row."""
+
+    path: Path
+    shared: Mapping[str, Sequence[str]]  # case, slide; site, where it is known
+    labels: Mapping[str, Sequence[str]]  # all other columns
+
+    @property
+    def slides(self) -> Sequence[str]:
+        """Name of each row's slide."""
+        return self.shared["slide"]
+
+    def leave_out(self, lost: Collection[str]) -> "LabelTable":
+        """Give the rows of other slides."""
+        kept = [i for i, slide in enumerate(self.slides) if slide not in lost]
+        both = (self.shared, self.labels)
+        return LabelTable(self.path, *({name: [own[i] for i in kept] for name, own in part.items()} for part in both))
+
+
+def read_labels(path: Path, case: str = "case_id", slide: str = "slide_id", site: str = "") -> LabelTable:
+    """Read a user's table, csv or tsv, by its columns of case, slide and site ("": site, if there is one).
+
+    Raises
+    ------
+    SealError
+        It cannot be read, lacks a column, or has a slide twice.
+    """
+    table = read_columns(path, "\t" if path.suffix.lower() in (".tsv", ".txt") else ",")
+    own = {"case": case, "slide": slide} | ({"site": site or "site"} if site or "site" in table else {})
+    if lacking := [column for column in own.values() if column not in table]:
+        raise SealError(
+            f"{path} has the columns {', '.join(table)}, and lacks {', '.join(lacking)}",
+            expected="a column with the case (patient) of each slide, and one with the slide's name",
+            do="name them: --case COLUMN --slide COLUMN --site COLUMN",
+        )
+    shared = {name: table[column] for name, column in own.items()}
+    shared["slide"] = list(map(name_slide, shared["slide"]))
+    if twice := [name for name, number in Counter(shared["slide"]).items() if number > 1]:
+        what = f"{path}: {len(twice)} slides are there more than once, first {twice[0]}"
+        raise SealError(what, expected="a row a slide", do="keep one row of each")
+    return LabelTable(path, shared, {name: texts for name, texts in table.items() if name not in own.values()})
+
+
+def find_tasks(
+    table: LabelTable, asked: Sequence[str] = (), group: str = "", seed: int = 0
+) -> tuple[list[SlideTask], dict[str, str]]:
+    """Make tasks with folds of some columns, or of all that can be one; and why others cannot, by column.
+
+    Two columns NAME_event (1: it happened) and NAME_days are one task, survival NAME.
+
+    Parameters
+    ----------
+    asked
+        COLUMN, or COLUMN=KIND; see `build_task`.
+
+    Raises
+    ------
+    SealError
+        No such column or kind, or no column can be a task.
+    """
+    labels, made, refused = table.labels, {}, {}
+    pairs = {own for name in labels if (own := name.removesuffix("_days")) != name and f"{own}_event" in labels}
+    part_of = {f"{own}{end}": own for own in pairs for end in ("", "_event", "_days")}
+    wanted = [_read_asked(text, {*labels, *pairs}) for text in asked]
+    for name, kind in wanted or dict.fromkeys((part_of.get(name, name), "") for name in labels):
+        survival = kind == "survival" or (not kind and name in pairs)
+        columns = {"event": f"{name}_event", "days": f"{name}_days"} if survival else {"label": name}
+        own = {key: labels[require_known("column", column, labels)] for key, column in columns.items()}
+        safe = re.sub(r"[^\w+%() .-]", "-", name).strip(". ") or "label"  # it names a folder
+        if safe in made or "fold_" in safe:
+            refused[name] = "its name is another task's" if safe in made else "it names a fold, as Patho-Bench has it"
+        elif survival and find_spec("sksurv") is None:
+            refused[name] = "survival needs scikit-survival: pip install scikit-survival"
+        else:
+            about = {"group": group, "datasets": (table.path.stem,), "where": table.path.name, "seed": seed}
+            try:
+                made[safe] = build_task({**table.shared, **own}, safe, kind=kind, **about)
+            except SealError as error:
+                refused[name] = f"{error.what}; expected: {error.expected}"
+    if not made:
+        what = f"no column of {table.path} can be a task: " + "; ".join(f"{k} ({why})" for k, why in refused.items())
+        raise SealError(what, expected="labels of 10 cases or more, 5 of each class", do="add cases, or merge classes")
+    return list(made.values()), refused
+
+
+def _read_asked(text: str, known: Collection[str]) -> tuple[str, str]:
+    column, separator, kind = text.rpartition("=")
+    if text in known or not separator:
+        return require_known("column", text, known), ""
+    return column, require_known("kind of task", kind, METRIC_OF)
+
+
 def _change(text: str, how: Callable[[float], float]) -> str:
     """Change a number; what is none, `clean_rows` leaves out or refuses."""
     return str(how(_rank(text)[1])) if _rank(text)[0] == 0 else text
@@ -187,9 +283,9 @@ def _rank(text: str) -> tuple[int, float, str]:
         return 1, 0.0, text
 
 
-def _suffix(slide: str) -> str:
-    end = next(filter(slide.lower().endswith, _SUFFIXES), "")
-    return slide[len(slide) - len(end) :]
+def name_slide(text: str) -> str:
+    """Name of a slide that a table may give with its file's suffix."""
+    return text[: len(text) - len(next(filter(text.lower().endswith, _SUFFIXES), ""))]
 
 
 def _label_survival(cases: Sequence[str], event: np.ndarray, days: np.ndarray) -> np.ndarray:

@@ -116,7 +116,7 @@ def groups(level: SlideLevel, table: "pd.DataFrame", bootstrap: int) -> "pd.Data
     drawn, factors = _draw_jointly(level, bootstrap)
     cases, rows = len({case for task in level.tasks for case in task.bags}), []
     models = dict.fromkeys((model, method) for _, method, model in drawn)
-    for group in (*GROUPS, ALL):
+    for group in dict.fromkeys((*GROUPS, *(task.group for task in level.tasks), ALL)):  # a user's own too
         names = [task.name for task in level.tasks if task.group in (OF_ALL if group == ALL else (group,))]
         for model, method in models:
             own = [drawn[key] for name in names if (key := (name, method, model)) in drawn]

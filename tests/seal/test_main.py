@@ -202,7 +202,7 @@ def test_a_wrong_word_leaves_a_finished_run_as_it_is(small, train, capsys):
 
 def test_every_option_of_every_command_has_its_help():
     (commands,) = (action for action in _parser()._actions if action.choices)
-    assert len(commands.choices) == 8
+    assert len(commands.choices) == 9
     for name, command in commands.choices.items():
         assert [a.option_strings or a.dest for a in command._actions if not a.help] == [], name
 

@@ -5,6 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from seal.data import slide_cohorts
 from seal.data.slide_cohorts import BCNB, BRACS, DAYS_A_MONTH, QUARTERS, TCGA, build_cohort, build_task
 from seal.data.slide_tasks import read_columns
 from seal.errors import SealError
@@ -216,3 +217,99 @@ def test_slides_of_a_case_may_have_labels_of_their_own():
     assert all(
         not {task.cases[i] for i in train} & {task.cases[i] for i in test} for train, test in task.folds.values()
     )
+
+
+# --- a user's own table -----------------------------------------------------------------------------------
+
+
+USERS = {
+    "patient": [f"P{i // 2}" for i in range(40)],
+    "file": [f"S{i}.svs" for i in range(40)],
+    "clinic": [f"C{i // 2 % 4}" for i in range(40)],
+    "ER/PR": ["pos" if i // 2 % 2 else "neg" for i in range(40)],
+    "age": [f"{50 + i // 2}.5" for i in range(40)],
+    "grade": [str(1 + i // 2 % 3) if i > 1 else "NA" for i in range(40)],
+    "OS_event": [str(int(i // 2 % 3 > 0)) for i in range(40)],
+    "OS_days": [str(100 + i // 2) for i in range(40)],
+    "DFS_event": ["0"] * 40,
+    "DFS_days": ["7"] * 40,
+    "rare": ["a" if i // 2 in (3, 4) else "b" for i in range(40)],
+    "unlike": [str(i % 2) for i in range(40)],
+    "fold_0": ["train"] * 40,
+    "ER-PR": ["x" if i // 2 % 2 else "y" for i in range(40)],
+}
+
+
+@pytest.fixture
+def users(tmp_path):
+    rows = [USERS, *zip(*USERS.values(), strict=True)]
+    (tmp_path / "own.csv").write_text("\n".join(",".join(row) for row in rows))
+    return tmp_path / "own.csv"
+
+
+def read_users(path, site="clinic"):
+    return slide_cohorts.read_labels(path, "patient", "file", site)
+
+
+def test_every_column_that_can_be_a_task_is_one_and_the_others_are_named(users):
+    made, refused = slide_cohorts.find_tasks(read_users(users), group="cohort", seed=3)
+    assert {task.name: task.kind for task in made} == {
+        **{"ER-PR": "classes", "age": "numbers", "grade": "classes", "OS": "survival"},
+    }
+    assert {task.group for task in made} == {"cohort"}
+    er, _, grade, survival = made
+    assert er.classes == ("neg", "pos")
+    assert (er.slides[0], er.site[:3], len(er.folds)) == ("S0", ("C0", "C0", "C1"), 5)
+    assert grade.dropped == {"no label": 2}
+    assert survival.days[:3].tolist() == [100, 100, 101]
+    assert "40 rows are censored" in refused.pop("DFS")
+    assert "2 cases of a" in refused.pop("rare")
+    assert "two values of label" in refused.pop("unlike")
+    assert "fold" in refused.pop("fold_0")
+    assert "another task's" in refused.pop("ER-PR")  # both would be in one folder
+    assert not refused
+
+
+def test_columns_that_are_asked_for_are_tasks_of_the_kind_that_is_asked_for(users):
+    (grade, age), refused = slide_cohorts.find_tasks(read_users(users, ""), ["grade=grades", "age"])
+    assert (grade.kind, grade.metric, age.kind, refused) == ("grades", "weighted_kappa", "numbers", {})
+    assert grade.site is None
+    (survival,), refused = slide_cohorts.find_tasks(read_users(users), ["OS", "rare=classes"])
+    assert (survival.kind, list(refused)) == ("survival", ["rare"])
+    with pytest.raises(SealError, match=r"unknown column 'grad'(.|\n)*'grade'"):
+        slide_cohorts.find_tasks(read_users(users), ["grad"])
+    with pytest.raises(SealError, match="unknown column 'age_event'"):
+        slide_cohorts.find_tasks(read_users(users), ["age=survival"])
+    with pytest.raises(SealError, match=r"unknown kind of task 'number'(.|\n)*'numbers'"):
+        slide_cohorts.find_tasks(read_users(users), ["age=number"])
+    with pytest.raises(SealError, match=r"no column of .* can be a task: rare \(.*2 cases of a.*expected"):
+        slide_cohorts.find_tasks(read_users(users), ["rare"])
+
+
+def test_survival_without_its_package_is_named(users, monkeypatch):
+    monkeypatch.setattr(slide_cohorts, "find_spec", lambda name: None)
+    _, refused = slide_cohorts.find_tasks(read_users(users))
+    assert "pip install scikit-survival" in refused["OS"]
+
+
+def test_rows_of_some_slides_are_left_out(users):
+    left = read_users(users).leave_out({"S0", "S1", "S39"})
+    assert len(left.slides) == 37
+    assert left.labels["age"][0] == "51.5"
+
+
+def test_a_column_site_that_is_not_the_hospital_is_a_label(users):
+    users.write_text(users.read_text().replace("age,", "site,"))
+    assert read_users(users).shared["site"][0] == "C0"
+    assert read_users(users).labels["site"][0] == "50.5"
+    assert "site" not in read_users(users, "").labels
+
+
+def test_a_users_table_that_lacks_a_column_or_has_a_slide_twice(users):
+    with pytest.raises(SealError, match=r"lacks case_id, slide_id(.|\n)*--case COLUMN"):
+        slide_cohorts.read_labels(users)
+    with pytest.raises(SealError, match="lacks hospital"):
+        read_users(users, "hospital")
+    users.write_text(users.read_text().replace("S1.svs", "S0"))
+    with pytest.raises(SealError, match="1 slides are there more than once, first S0"):
+        read_users(users)
