@@ -6,8 +6,9 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import NamedTuple
 
 import numpy as np
@@ -159,12 +160,18 @@ def _many(processes: int) -> Iterator[Callable]:
         yield map
         return
     context = get_context("spawn")  # a fork of a process that computes hangs
-    with ProcessPoolExecutor(processes, context, torch.set_num_threads, (1,)) as workers:
+    with ProcessPoolExecutor(processes, context, _start_worker) as workers:
         try:
             yield workers.map
         except BaseException:
             workers.shutdown(cancel_futures=True)
             raise
+
+
+def _start_worker() -> None:
+    """Compute with one thread, and end with the process that asked: one that is killed tells nobody."""
+    torch.set_num_threads(1)
+    Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
 
 
 def find_models(profile: Profile, further: bool) -> tuple[SlideModel, ...]:

@@ -1,6 +1,11 @@
 """The slide level from features to verdicts: each number by a plain way, nulls that stay null."""
 
+import os
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -12,6 +17,7 @@ from seal.errors import SealError
 from seal.evaluate import slide_level, slide_scores
 from seal.evaluate.power import FOUND
 from seal.evaluate.slide import SlideLabels, predict_linear, score
+from seal.paths import PROJECT
 from seal.train.bags import Bags
 from seal.train.mil import train_jobs
 from seal.train.mil_jobs import MilSettings, make_jobs
@@ -181,6 +187,41 @@ def test_processes_side_by_side_give_what_one_gives(level, monkeypatch):
     for key, guesses in alone.guesses.items():
         for one, other in zip(guesses, level.guesses[key], strict=True):
             np.testing.assert_array_equal(one.prediction, other.prediction)
+
+
+WAITS = """
+import os, sys, time
+from seal.evaluate.slide_level import _many
+def wait(path):
+    open(path, "w").write(str(os.getpid()))
+    time.sleep(600)
+if __name__ == "__main__":
+    with _many(2) as run:
+        list(run(wait, sys.argv[1:]))
+"""
+
+
+def test_workers_end_with_the_process_that_asked(tmp_path):
+    (tmp_path / "waits.py").write_text(WAITS)
+    places = [tmp_path / name for name in "ab"]
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    parent = subprocess.Popen([sys.executable, tmp_path / "waits.py", *places], env=environment)
+    wait_for(lambda: all(place.is_file() and place.read_text() for place in places))
+    parent.kill()
+    parent.wait()
+    wait_for(lambda: not any(is_alive(int(place.read_text())) for place in places))
+
+
+def wait_for(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+def is_alive(process):
+    status = Path(f"/proc/{process}/stat")
+    return status.is_file() and status.read_text().split()[2] != "Z"
 
 
 def test_permuted_labels_tell_nothing_and_the_truth_all(level):
