@@ -15,7 +15,7 @@ from seal.evaluate.survival import COX_ALPHAS, fit_coxnet, log_rank_scores, requ
 # Patho-Bench's, then Spearman's correlation and the integrated Brier score (whose predictions are `brier_losses`).
 METRICS = (*slide_tasks.METRICS, "spearman", "ibs")
 _ALPHAS = np.logspace(0, 4, 9)  # of ridge
-HESSIAN = 1500  # weights of a logistic regression up to which Newton's steps are the faster ones
+HESSIAN = 1500  # weights of a logistic regression that is fitted by Newton's steps, at most
 _TIED = 1e-8  # risks nearer than this are alike, as scikit-survival has it
 _T = 2.776  # 97.5 % quantile of Student's t with FOLDS - 1 degrees of freedom
 
@@ -143,9 +143,10 @@ def predict_linear(
         raise SealError(f"training cases have {reason}", expected="two classes", do="balance the folds by class")
     features, others = _rotate(features, others)
     classes = np.unique(labels.label)
-    # Patho-Bench's lbfgs stops short of the optimum, by some .05 of a probability; ours goes there.
-    size = features.shape[1] * (1 if len(classes) == 2 else len(classes))
-    own = {"max_iter": 10_000, "tol": 1e-8, "solver": "newton-cholesky" if size <= HESSIAN else "lbfgs"}
+    # Patho-Bench's lbfgs stops short of the optimum, by up to .05 of a probability. Newton's steps go there, and are
+    # the faster ones while there are few weights.
+    few = features.shape[1] * (1 if len(classes) == 2 else len(classes)) <= HESSIAN
+    own = {"max_iter": 10_000} | ({"solver": "newton-cholesky", "tol": 1e-8} if few else {})
     model = LogisticRegression(C=0.5, class_weight="balanced", **own)
     found = np.zeros((len(others), len(labels.classes)))
     with warnings.catch_warnings(category=ConvergenceWarning, action="ignore"):  # then it goes on with lbfgs
