@@ -73,7 +73,8 @@ def _draw_changes(figure: "SubFigure", drawn: Drawn) -> None:
         if (low := bases[bases < LEAST]).size:
             ends = " to ".join(dict.fromkeys(f"{end:.2f}" for end in (low.min(), low.max())))
             text = f"none, base {ends}".replace("-", "\N{MINUS SIGN}")
-            left.text(3 - REACH, lines.index(task), text, va="center", fontsize=6, color=GREY)
+            y = lines.index(task) + (0.35 if low.size < bases.size else 0)  # below the lines of others
+            left.text(3 - REACH, y, text, va="center", fontsize=6, color=GREY)
     for axes, title in ((left, "Relative change"), (right, "Difference")):
         _name_rows(axes, lines, tasks, axes is left)
         axes.axvline(0, color=BLACK, lw=0.8, ls="--", zorder=0)

@@ -8,16 +8,25 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from figures.slides import choose_rows, name_task
-from figures.style import block_title, draw_scale, method_looks, plain
+from figures.style import DOUBLE, block_title, draw_scale, method_looks, new_figure, plain, style
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.figure import SubFigure
+    from matplotlib.figure import Figure, SubFigure
 
 SIDE_BY_SIDE = 2  # slides
 SQUARE = np.array([(0, 0), (1, 0), (1, 1), (0, 1)])
 LINE = 47.0  # mm, of a line of slides
 UNKNOWN = "real slide, no label; model trained on simulated slides"
+
+
+@style()
+def attention_figure(attention: "pd.DataFrame", attention_slides: "pd.DataFrame") -> "Figure":
+    """Draw the panel alone, for a notebook; see `attention_panel`."""
+    figure = new_figure(DOUBLE, attention_height(attention_slides) + 5)
+    attention_panel(figure.subfigures(1, 1), attention, attention_slides)
+    figure.draw_without_rendering()
+    return figure
 
 
 def attention_height(attention_slides: "pd.DataFrame") -> float:

@@ -86,7 +86,8 @@ def _cells(rows: "pd.DataFrame", others: bool) -> dict[str, object]:
         if others:
             cells[minus] = f"{difference_text(row)}, p {p}, {verdict}"
         elif row["against"] == "frozen":
-            cells |= {minus: difference_text(row), "p, Holm": p, "smallest that could show": row.get("smallest")}
+            smallest = round(row.get("smallest", float("nan")), 3)
+            cells |= {minus: difference_text(row), "p, Holm": p, "smallest that could show": smallest}
             cells["verdict"] = verdict
     return cells
 

@@ -80,13 +80,19 @@ def summary(level: SlideLevel, bootstrap: int) -> "pd.DataFrame":
             low, high = _interval(values)
             row = _about(task, level, method, model) | {"metric": task.metric, "strength": task.strength}
             row |= {"mean": values[0], "low": low, "high": high, "cases": cases, "folds": len(task.folds)}
-            found[task.name, method, model] = row | {"seeds": len(guesses[method]), "resample": "cases"}
+            row |= {"seeds": len(guesses[method]), "resample": "cases", "chance": own.labels.chance}
+            found[task.name, method, model] = row
             for against in _rivals(level, method, drawn):
                 compared = compare(values, drawn[against], own.labels, cases, factor)
                 families.setdefault((task.group, method, model, against), {})[task.name] = compared
     judged = []
     for (_, method, model, against), rows in families.items():
-        table = judge(rows, bootstrap).rename(columns=OF_DIFFERENCE).assign(against=level.name(against).name)
+        table = (
+            judge(rows, bootstrap)
+            .rename(columns=OF_DIFFERENCE)
+            .drop(columns="chance")
+            .assign(against=level.name(against).name)
+        )
         own = pd.DataFrame([found[name, method, model] for name in table["task"]])
         judged.append(own.merge(table, on="task"))
     compared = {(task, method, model) for (_, method, model, _), rows in families.items() for task in rows}

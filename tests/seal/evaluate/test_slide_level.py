@@ -162,6 +162,7 @@ def test_summary_finds_what_is_there_and_nothing_else(level):
     frozen = table[table["against"] == ""]
     assert set(frozen["method"]) == {"frozen", "oracle"}
     assert frozen["difference"].isna().all()
+    assert table["chance"].notna().all()
 
 
 def test_a_method_of_one_set_of_features_is_trained_anew_in_each_seed(level):
