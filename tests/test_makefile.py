@@ -14,7 +14,11 @@ import pytest
 
 from seal import paths
 
-NAMES = ["00_overview", "01_dataset", "02_seal_omics", "03_seal_vision", "04_patch_level", "08_figures_and_tables"]
+NAMES = [
+    *("00_overview", "01_dataset", "02_seal_omics", "03_seal_vision", "04_patch_level", "05_slide_level"),
+    "08_figures_and_tables",
+]
+WITHOUT_SLIDES = [name for name in NAMES if name != "05_slide_level"]
 
 RUNNER = """
 import os, pathlib, sys, time
@@ -142,9 +146,14 @@ def test_what_the_figures_are_held_against_is_no_source(built):
 
 @pytest.mark.slow
 def test_another_copy_of_her2st_concerns_that_profile_alone(built):
-    assert built.figures("PROFILE=her2st") == NAMES
-    assert built.figures("PROFILE=her2st", "SEAL_HER2ST=../x") == NAMES
+    assert built.figures("PROFILE=her2st") == WITHOUT_SLIDES
+    assert built.figures("PROFILE=her2st", "SEAL_HER2ST=../x") == WITHOUT_SLIDES
     assert built.figures("PROFILE=her2st", SEAL_HER2ST="../x") == []
+
+
+def test_the_slide_level_runs_where_there_are_slides_with_labels(project):
+    assert project.figures("PROFILE=her2st") == WITHOUT_SLIDES
+    assert project.figures("PROFILE=her2st", "SEAL_SLIDES=../own") == NAMES
 
 
 @pytest.mark.slow
@@ -169,7 +178,7 @@ def test_a_failed_notebook_leaves_no_target_and_stops_what_depends_on_it(built):
 def test_in_parallel_each_waits_for_what_it_needs(project):
     assert set(project.figures("-j4")) == set(NAMES)
     log = project.log()
-    for before, after in (("01", "02"), ("02", "03"), ("03", "04"), ("00", "08"), ("04", "08")):
+    for before, after in (("01", "02"), ("02", "03"), ("03", "04"), ("00", "08"), ("04", "05"), ("05", "08")):
         name = {n[:2]: n for n in NAMES}
         assert log.index(f"- {name[before]}") < log.index(f"+ {name[after]}")
     assert log.index("+ 01_dataset") < log.index("- 00_overview") or log.index("+ 00_overview") < log.index(
@@ -240,7 +249,7 @@ def test_says_what_runs_of_how_many_how_long_it_took_and_where_all_lies(built):
     said = built.done.stdout.splitlines()
     started = [line for line in said if line.startswith("notebook ")]
     assert [line.split(";")[0] for line in started] == [
-        f"notebook {i} of 6: {name} (On {name[3:]})" for i, name in enumerate(NAMES, start=1)
+        f"notebook {i} of 7: {name} (On {name[3:]})" for i, name in enumerate(NAMES, start=1)
     ]
     for name in NAMES:
         assert any(line.startswith(f"  {name} took ") for line in said)
@@ -261,10 +270,10 @@ def test_the_time_left_is_the_last_runs_or_the_tables_and_said_to_be(built):
     assert "min left, by times on two cores" in built.done.stdout
     (built.root / "build" / "demo" / ".seconds").write_text("".join(f"{name} 60\n" for name in ["04_x", *NAMES]))
     times = left(built)
-    assert times[0] == "about 6 min left, by the last run here"
+    assert times[0] == "about 7 min left, by the last run here"
     assert times[-1] == "about 60 s left, by the last run here"
     last = (built.root / "build" / "demo" / ".seconds").read_text().splitlines()
-    assert [line.split()[0] for line in last[-6:]] == NAMES, "each notes its own time"
+    assert [line.split()[0] for line in last[-7:]] == NAMES, "each notes its own time"
 
 
 def test_without_a_last_time_it_says_so(built):
