@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from multiprocessing import get_context, parent_process
@@ -170,7 +170,14 @@ def _many(processes: int) -> Iterator[Callable]:
 
 def _start_worker() -> None:
     """Compute with one thread, and end with the process that asked: one that is killed tells nobody."""
+    os.environ.update(
+        OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1", MKL_NUM_THREADS="1"
+    )  # of what is loaded from now on
     torch.set_num_threads(1)
+    with suppress(ImportError):  # comes with scikit-learn; numpy's threads, which torch does not rule
+        from threadpoolctl import threadpool_limits
+
+        threadpool_limits(1)
     Thread(target=lambda: (parent_process().join(), os._exit(1)), daemon=True).start()
 
 

@@ -202,6 +202,20 @@ if __name__ == "__main__":
 """
 
 
+def test_workers_compute_with_one_thread():
+    with slide_level._many(2) as run:
+        assert [n for (n,) in run(_count_threads, range(2))] == [1, 1]
+
+
+def _count_threads(_):
+    import sklearn.linear_model  # noqa: F401, loads SciPy's
+    import torch
+    from threadpoolctl import threadpool_info
+
+    np.ones(2) @ np.ones(2)
+    return {torch.get_num_threads(), *(pool["num_threads"] for pool in threadpool_info())}
+
+
 def test_workers_end_with_the_process_that_asked(tmp_path):
     (tmp_path / "waits.py").write_text(WAITS)
     places = [tmp_path / name for name in "ab"]
