@@ -34,7 +34,18 @@ def _by_epoch(curves: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def _two_methods(genes: "pd.DataFrame") -> "pd.DataFrame":
-    return genes[genes["kind"].isin(["encoder", "adapted"]) & (genes["metric"] == "pcc")]
+    return _means(genes[genes["kind"].isin(["encoder", "adapted"]) & (genes["metric"] == "pcc")], "seed")
+
+
+def _means(rows: "pd.DataFrame", *over: str) -> "pd.DataFrame":
+    """Means of `value` over some columns, of which the least value stands."""
+    keys = [column for column in rows if column not in (*over, "value")]
+    least = {column: (column, "min") for column in over}
+    return rows.groupby(keys, sort=False, dropna=False).agg(**least, value=("value", "mean")).reset_index()[list(rows)]
+
+
+def _first_by_abmil(curves: "pd.DataFrame") -> "pd.DataFrame":
+    return curves[(curves["encoder"] == curves["encoder"].iloc[0]) & (curves["model"] == "abmil")]
 
 
 def _counts(samples: "pd.DataFrame") -> "pd.DataFrame":
@@ -46,7 +57,9 @@ def _counts(samples: "pd.DataFrame") -> "pd.DataFrame":
 THINNED: dict[str, tuple[Callable[["pd.DataFrame"], "pd.DataFrame"], str]] = {
     "maps": (_first_sections, "the first section of each fold, as E4 draws"),
     "training_curves": (_by_epoch, "means over the steps of an epoch, as E5 draws"),
-    "patch_level_genes": (_two_methods, "the frozen encoder and SEAL, as T20 has"),
+    "patch_level_genes": (_two_methods, "the frozen encoder and SEAL, means over seeds, as T20 has"),
+    "slide_level": (lambda rows: _means(rows, "fold", "seed", "cases"), "means over folds and seeds"),
+    "survival_curves": (_first_by_abmil, "the main encoder by ABMIL, as notebook 05 draws"),
     "hest_metadata": (_counts, "counts by organ and disease state, as F1 draws; no row of HEST-1k's table"),
 }
 

@@ -17,7 +17,7 @@ from seal.train.mil_jobs import MilSettings
 if TYPE_CHECKING:
     import pandas as pd
 
-PICTURE = 480  # px, the longer side of a slide's picture
+PICTURE = 320  # px, the longer side of a slide's picture
 SHOWN = ("molecular", "morphology")  # groups whose first task of classes is shown
 
 
