@@ -20,6 +20,7 @@ DIGITS = "%.6g"  # as results have: tables show three decimals, and rounding twi
 PIXELS = {"maps": ["x", "y"]}  # places, in whole pixels
 # Rows of HEST-1k's table (CC BY-NC-SA 4.0), expression of its samples, and slides of others: not ours to hand on.
 WITHHELD = {"maple": ("samples", "maps", "map_sections", "attention", "attention_slides")}
+LARGE = ("slide_level",)  # scores of single folds: nothing is drawn from them
 _KEYS = ["encoder", "method", "organ", "metric"]
 
 
@@ -34,14 +35,10 @@ def _by_epoch(curves: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def _two_methods(genes: "pd.DataFrame") -> "pd.DataFrame":
-    return _means(genes[genes["kind"].isin(["encoder", "adapted"]) & (genes["metric"] == "pcc")], "seed")
-
-
-def _means(rows: "pd.DataFrame", *over: str) -> "pd.DataFrame":
-    """Means of `value` over some columns, of which the least value stands."""
-    keys = [column for column in rows if column not in (*over, "value")]
-    least = {column: (column, "min") for column in over}
-    return rows.groupby(keys, sort=False, dropna=False).agg(**least, value=("value", "mean")).reset_index()[list(rows)]
+    rows = genes[genes["kind"].isin(["encoder", "adapted"]) & (genes["metric"] == "pcc")]
+    keys = [column for column in rows if column not in ("seed", "value")]
+    means = rows.groupby(keys, sort=False, dropna=False).agg(seed=("seed", "min"), value=("value", "mean"))
+    return means.reset_index()[list(rows)]
 
 
 def _first_by_abmil(curves: "pd.DataFrame") -> "pd.DataFrame":
@@ -58,7 +55,6 @@ THINNED: dict[str, tuple[Callable[["pd.DataFrame"], "pd.DataFrame"], str]] = {
     "maps": (_first_sections, "the first section of each fold, as E4 draws"),
     "training_curves": (_by_epoch, "means over the steps of an epoch, as E5 draws"),
     "patch_level_genes": (_two_methods, "the frozen encoder and SEAL, means over seeds, as T20 has"),
-    "slide_level": (lambda rows: _means(rows, "fold", "seed", "cases"), "means over folds and seeds"),
     "survival_curves": (_first_by_abmil, "the main encoder by ABMIL, as notebook 05 draws"),
     "hest_metadata": (_counts, "counts by organ and disease state, as F1 draws; no row of HEST-1k's table"),
 }
@@ -77,7 +73,7 @@ def save(profile: Profile) -> Path:
         There is no result, or one of them is damaged.
     """
     source, withheld = Source(profile), WITHHELD.get(profile.name, ())
-    names = [n for n in results.RESULTS if source.has(n) and n not in (*withheld, RECORDED)]
+    names = [n for n in results.RESULTS if source.has(n) and n not in (*withheld, *LARGE, RECORDED)]
     if not names:
         raise SealError(
             f"{source.folder} holds no result", expected="its tidy tables", do=f"make figures PROFILE={profile.name}"

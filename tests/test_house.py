@@ -139,7 +139,7 @@ def test_no_public_class_name_twice_in_a_package(package):
 
 
 @pytest.mark.parametrize(
-    ("package", "lines"), [("seal", 18_400), ("figures", 3_800), ("seal_atlas", 5_400), ("tools", 650)]
+    ("package", "lines"), [("seal", 18_420), ("figures", 3_800), ("seal_atlas", 5_400), ("tools", 650)]
 )
 def test_packages_stay_small(package, lines):
     """12,500 were thought of for seal; baselines, probes, HEST-Bench and the slide level took more."""
