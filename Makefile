@@ -179,8 +179,8 @@ OF_PROFILE := $(if $(filter-out demo,$(PROFILE)), PROFILE=$(PROFILE))
 START := $(shell date +%s)
 TO_RUN := $(if $(filter figures,$(MAKECMDGOALS)),$(filter-out A1%,$(NOTEBOOKS)),$(NOTEBOOKS))
 # Seconds of a first run on two cores. Once a notebook has run here, build/PROFILE/.seconds says it better.
-TIMES_demo := 00_overview:15 01_dataset:60 02_seal_omics:60 03_seal_vision:190 04_patch_level:750 \
-  05_slide_level:400 08_figures_and_tables:20 A1_simulated_atlas:160
+TIMES_demo := 00_overview:15 01_dataset:60 02_seal_omics:60 03_seal_vision:190 04_patch_level:850 \
+  05_slide_level:850 08_figures_and_tables:20 A1_simulated_atlas:160
 
 define PROGRESS
 function about(s) { return s < 100 ? s " s" : sprintf("%.0f min", s / 60) }

@@ -331,7 +331,7 @@ DEMO = Profile(
     further_encoders=("dinov2s_derived_b9", "dinov2s_derived_b6"),
     image_size=112,
     um_per_px=1.0,
-    needs="about 20 min on 2 CPU cores, 13 GB disk with the environment, 5 GB memory, no GPU, no token",
+    needs="about 40 min on 2 CPU cores, 13 GB disk with the environment, 6 GB memory, no GPU, no token",
     panel=PanelSettings(genes=500, **SMALL_PANEL),
     omics=OmicsSettings(hidden=(256, 128), batch=128, **SMALL_OMICS),
     # 160 steps a fold, where the paper takes some 19,000: hence the larger learning rate; both set by run time
