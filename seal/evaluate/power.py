@@ -102,13 +102,20 @@ def compare(scores: np.ndarray, base: np.ndarray, labels: SlideLabels, cases: in
     base (the other's score), difference, low, high (95 % interval), error (standard error), p, chance (the metric's
     value of guessing). A resample in which no fold can tell is left out; NaN where these are half of them.
     """
+    return {"base": float(base[0]), **subtract(scores, base, cases, factor), "chance": labels.chance}
+
+
+def subtract(scores: np.ndarray, base: np.ndarray, cases: int, factor: float) -> dict[str, float]:
+    """Take the difference of two scores in resamples, [1 + B] each; see `compare`, which says more of it."""
     own, *drawn = scores - base
     known = own + factor * (np.array(drawn)[np.isfinite(drawn)] - own)
     said = len(known) >= max(len(drawn) / 2, 2) and np.isfinite(own)
     low, high = interval(known) if said else (np.nan, np.nan)
-    row = {"base": float(base[0]), "difference": float(own), "low": low, "high": high}
-    row |= {"error": float(known.std(ddof=1)) if said else np.nan, "p": two_sided(known, cases) if said else np.nan}
-    return row | {"chance": labels.chance}
+    row = {"difference": float(own), "low": low, "high": high}
+    return row | {
+        "error": float(known.std(ddof=1)) if said else np.nan,
+        "p": two_sided(known, cases) if said else np.nan,
+    }
 
 
 def smallest_difference(error: np.ndarray | float, level: float = LEVEL) -> np.ndarray | float:

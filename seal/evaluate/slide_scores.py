@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from seal.data.slide_tasks import SlideTask
-from seal.evaluate.metrics import interval, resamples, two_sided
-from seal.evaluate.power import FOUND, bootstrap_scores, compare, judge, resample_cases, training_factor
+from seal.evaluate.metrics import interval, resamples
+from seal.evaluate.power import FOUND, bootstrap_scores, compare, judge, resample_cases, subtract, training_factor
 from seal.evaluate.scoring import BOOTSTRAP_SEED
 from seal.evaluate.slide import mean_known, score
 from seal.evaluate.slide_level import ORACLE, RIVALS, SEAL, Heldout, SlideLevel, hold_out
@@ -115,7 +115,7 @@ def groups(level: SlideLevel, table: "pd.DataFrame", bootstrap: int) -> "pd.Data
     Returns
     -------
     DataFrame with group, encoder, method, label, kind, model, against, tasks, cases, mean, low, high, difference,
-    difference_low, difference_high, difference_p, found, lost, undecided (tasks), seeds, resample.
+    difference_low, difference_high, error, difference_p, found, lost, undecided (tasks), seeds, resample.
     """
     import pandas as pd
 
@@ -139,7 +139,8 @@ def groups(level: SlideLevel, table: "pd.DataFrame", bootstrap: int) -> "pd.Data
             for other in against:
                 base = mean_known([drawn[name, other, model] for name in names if (name, other, model) in drawn])
                 factor = np.mean([factors[name] for name in names])
-                rows.append(about | _difference(values - base, factor, cases) | {"against": level.name(other).name})
+                gain = {OF_DIFFERENCE.get(key, key): v for key, v in subtract(values, base, cases, factor).items()}
+                rows.append(about | gain | {"against": level.name(other).name})
             rows += [] if against else [about | {"against": ""}]
     found = pd.DataFrame(rows)
     return found.assign(**_count_verdicts(found, table))
@@ -159,14 +160,6 @@ def _draw_jointly(level: SlideLevel, bootstrap: int) -> tuple[dict[tuple[str, st
     return drawn, factors
 
 
-def _difference(values: np.ndarray, factor: float, cases: int) -> dict[str, float]:
-    own, drawn = values[0], values[1:]
-    known = own + factor * (drawn[np.isfinite(drawn)] - own)
-    low, high = interval(known) if 2 * len(known) >= len(drawn) else (np.nan, np.nan)
-    row = {"difference": own, "difference_low": low, "difference_high": high}
-    return row | {"difference_p": two_sided(known, cases) if np.isfinite(low) else np.nan}
-
-
 def _count_verdicts(found: "pd.DataFrame", table: "pd.DataFrame") -> dict[str, list]:
     """Tasks of each comparison that are found for a method, against it, and neither."""
     counts: dict[str, list] = {"found": [], "lost": [], "undecided": []}
@@ -174,8 +167,7 @@ def _count_verdicts(found: "pd.DataFrame", table: "pd.DataFrame") -> dict[str, l
         wanted = OF_ALL if row.group == ALL else (row.group,)
         same = (table["method"] == row.method) & (table["model"] == row.model) & (table["against"] == row.against)
         own = table[same & table["group"].isin(wanted)] if row.against else table[:0]
-        told = own["verdict"] == FOUND if len(own) else np.zeros(0, dtype=bool)
-        better = own["difference"] > 0 if len(own) else np.zeros(0, dtype=bool)
+        told, better = own["verdict"] == FOUND, own["difference"] > 0
         for name, number in zip(counts, ((told & better), (told & ~better), ~told), strict=True):
             counts[name].append(int(number.sum()))
     return counts
