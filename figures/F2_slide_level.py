@@ -161,8 +161,8 @@ def _key(tasks: "pd.DataFrame", groups: "pd.DataFrame") -> str:
     metrics = ", ".join(slides.METRICS.get(metric, metric) for metric in dict.fromkeys(tasks["metric"]))
     return textwrap.fill(
         f"A mean is over a group's tasks, each in its own metric ({metrics}). Lines: 95 % bootstrap intervals over "
-        f"{groups['resample'].iloc[0]}, drawn anew for all tasks alike; seeds {groups['seeds'].max()}. Verdicts: after "
-        "Holm's correction within a group of tasks. Arrowheads: beyond the axis. "
-        "Grey: controls, of the first encoder.",
+        f"{groups['resample'].iloc[0]}, drawn anew for all tasks alike, those of differences widened for other "
+        f"training cases; seeds {groups['seeds'].max()}. Verdicts: after Holm's correction within a group of tasks. "
+        "Arrowheads: beyond the axis. Grey: controls, of the first encoder.",
         165,
     )

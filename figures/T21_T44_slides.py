@@ -103,7 +103,7 @@ def _note(own: "pd.DataFrame") -> str:
     """What stands under each of these tables."""
     note = (
         f"Brackets: 95 % bootstrap interval over {own['resample'].iloc[0]}; of the mean, drawn anew for all tasks "
-        "alike; those of a task's difference are widened for what other training cases would change. p: two-sided, "
+        "alike; those of differences are widened for what other training cases would change. p: two-sided, "
         f"after Holm's correction over the {own['task'].nunique()} tasks of this group; the last row's is of one "
         "difference and not corrected. Smallest: the smallest true difference that this cohort would show with 80 % "
         "power after that correction. found: p is at most 0.05, and the sign says which is better (lost: against "
