@@ -12,7 +12,7 @@ import numpy as np
 
 from seal import paths
 from seal.data.patho_bench import read_tasks
-from seal.data.slide_tasks import SlideTask, read_columns
+from seal.data.slide_tasks import MISSING, SlideTask, read_columns
 from seal.embed import SAME_SCALE, embed_patches, find_slides, is_current
 from seal.errors import SealError
 from seal.evaluate.embeddings import Embeddings, embed_images
@@ -112,12 +112,14 @@ def read_covariates(path: Path, tasks: Sequence[SlideTask]) -> dict[str, np.ndar
     Raises
     ------
     SealError
-        The file cannot be read, lacks case_id, or a case of the tasks.
+        The file cannot be read, lacks case_id, or a case of the tasks, or has a case twice.
     """
     if not path.is_file():
         return {}
     columns = read_columns(path)
     place = {case: i for i, case in enumerate(columns.get("case_id", ()))}
+    if len(place) < len(columns.get("case_id", ())):
+        raise SealError(f"{path} has a case twice", expected="a row a case", do="keep one row of each")
     cases = {slide: case for task in tasks for slide, case in zip(task.slides, task.cases, strict=True)}
     if lacking := sorted({*cases.values()} - {*place}):
         what = f"{path} lacks {len(lacking)} cases of the tasks, first {lacking[0]}"
@@ -129,7 +131,7 @@ def read_covariates(path: Path, tasks: Sequence[SlideTask]) -> dict[str, np.ndar
 
 def _code(values: np.ndarray) -> np.ndarray:
     """Numbers of one column, [cases, 1 or its values]."""
-    known = values != ""
+    known = ~np.isin(values, sorted(MISSING))
     try:
         numbers = values[known].astype(float)
     except ValueError:

@@ -181,6 +181,11 @@ def test_covariates_are_numbers(cohort):
     np.testing.assert_allclose(known["S2"], [20 / sd, 0, 0, 1, 0])
     np.testing.assert_allclose(known["S3"], [0, 0, 0, 0, 1])
     np.testing.assert_allclose(known["S4"], [10 / sd, 1, 0, 0, 0])
+    (root / "covariates.csv").write_text(COVARIATES.replace("c,,", "c,NA,"))
+    np.testing.assert_array_equal(slide_features.find_cohort(source.pairs.profile).covariates["S3"], known["S3"])
+    (root / "covariates.csv").write_text(COVARIATES + "a,41,Lung\n")
+    with pytest.raises(SealError, match="has a case twice"):
+        slide_features.find_cohort(source.pairs.profile)
     (root / "covariates.csv").write_text(COVARIATES.replace("b,60,Lung\n", ""))
     with pytest.raises(SealError, match=r"covariates\.csv lacks 1 cases of the tasks, first b"):
         slide_features.find_cohort(source.pairs.profile)
