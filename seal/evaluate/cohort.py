@@ -25,11 +25,11 @@ from seal.embed import embed_what_can_be, find_model, find_slides, join_errors, 
 from seal.errors import SealError, require_known
 from seal.evaluate import slide_scores
 from seal.evaluate.cohort_report import Entered, write_report
-from seal.evaluate.slide_level import Named, SlideLevel, SlideModel
+from seal.evaluate.slide_level import Named, SlideLevel, SlideModel, mil_settings
 from seal.files import Made, atomic, digest, lock, read_json, sha256, write_json
+from seal.profiles import DEMO, SlideSettings
 from seal.slides import trident
 from seal.slides.patches import PatchSettings
-from seal.train.mil_jobs import MilSettings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,7 +39,7 @@ GROUP = "cohort"  # of all tasks: Holm's correction is over them together
 RESAMPLES = 2000  # of the cases; more where there are many tasks, see `_compare`
 SEEDS = (0, 1, 2)  # of ABMIL
 # Patho-Bench's recipe, the demo's, none.
-MIL = {"full": MilSettings(), "small": MilSettings(hidden=32, attention=32, epochs=10, lr=2e-3), "none": None}
+MIL = {"full": mil_settings(SlideSettings()), "small": mil_settings(DEMO.slides), "none": None}
 RECORD = "cohort.json"
 
 
