@@ -85,6 +85,19 @@ def tiny_build():
     return tiny
 
 
+@pytest.fixture
+def tiny_registry(monkeypatch, tiny_build) -> list[str]:
+    """Encoders of the registry, tiny and of random weights; which were built, in turn."""
+    built = []
+
+    def build(name):
+        built.append(name)
+        return tiny_build(name, image_size=56)
+
+    monkeypatch.setattr(encoders, "build", build)
+    return built
+
+
 @pytest.fixture(scope="session")
 def small_home(tmp_path_factory, tiny_build) -> Path:
     """Take the small profile as far as its tokens, once for all tests."""

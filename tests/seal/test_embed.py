@@ -33,16 +33,8 @@ NAME = "dinov2s_derived"
 
 
 @pytest.fixture
-def tiny(monkeypatch, tiny_build):
-    """Encoders of the registry, tiny and of random weights; how often one was built."""
-    built = []
-
-    def build(name):
-        built.append(name)
-        return tiny_build(name, image_size=56)
-
-    monkeypatch.setattr(encoders, "build", build)
-    return built
+def tiny(tiny_registry):
+    return tiny_registry
 
 
 def read_features(path):

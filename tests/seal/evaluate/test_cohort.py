@@ -27,19 +27,11 @@ SCALE = "10x_112px_0px_overlap"
 
 
 @pytest.fixture(autouse=True)
-def tiny(monkeypatch, tiny_build):
-    """Encoders of the registry, tiny and of random weights; which were built."""
-    built = []
-
-    def build(name):
-        built.append(name)
-        return tiny_build(name, image_size=56)
-
-    monkeypatch.setattr(encoders, "build", build)
+def tiny(monkeypatch, tiny_registry):
     monkeypatch.setattr(slide_level, "AT_ONCE", 1)  # starting processes takes longer than this cohort
     monkeypatch.setattr(cohort, "RESAMPLES", 200)
     monkeypatch.setattr(cohort, "SEEDS", (0,))
-    return built
+    return tiny_registry
 
 
 def draw_slide(path, number):

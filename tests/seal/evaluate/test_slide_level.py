@@ -216,6 +216,7 @@ def _count_threads(_):
     return {torch.get_num_threads(), *(pool["num_threads"] for pool in threadpool_info())}
 
 
+@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="processes are looked up in /proc")
 def test_workers_end_with_the_process_that_asked(tmp_path):
     (tmp_path / "waits.py").write_text(WAITS)
     places = [tmp_path / name for name in "ab"]
