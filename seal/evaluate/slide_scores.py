@@ -164,12 +164,14 @@ def _count_verdicts(found: "pd.DataFrame", table: "pd.DataFrame") -> dict[str, l
     """Tasks of each comparison that are found for a method, against it, and neither."""
     counts: dict[str, list] = {"found": [], "lost": [], "undecided": []}
     for row in found.itertuples():
-        wanted = OF_ALL if row.group == ALL else (row.group,)
-        same = (table["method"] == row.method) & (table["model"] == row.model) & (table["against"] == row.against)
-        own = table[same & table["group"].isin(wanted)] if row.against else table[:0]
-        told, better = own["verdict"] == FOUND, own["difference"] > 0
-        for name, number in zip(counts, ((told & better), (told & ~better), ~told), strict=True):
-            counts[name].append(int(number.sum()))
+        numbers = [0, 0, 0]
+        if row.against:  # where nothing is compared, there is no verdict
+            same = (table["method"] == row.method) & (table["model"] == row.model) & (table["against"] == row.against)
+            own = table[same & table["group"].isin(OF_ALL if row.group == ALL else (row.group,))]
+            told, better = own["verdict"] == FOUND, own["difference"] > 0
+            numbers = [int(each.sum()) for each in (told & better, told & ~better, ~told)]
+        for name, number in zip(counts, numbers, strict=True):
+            counts[name].append(number)
     return counts
 
 
